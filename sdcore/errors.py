@@ -1,4 +1,7 @@
-"""The one exception for whatever the user can mend."""
+"""The one exception for whatever the user can mend, and how it names near misses."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class InputError(ValueError):
@@ -6,3 +9,16 @@ class InputError(ValueError):
 
     The command line prints it to stderr and exits with status 2.
     """
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
+    """An InputError for a name that is not in `known`: it offers the near ones, else lists them all.
+
+    >>> str(unknown("scheduler", "eulr", ["euler", "heun"]))
+    "unknown scheduler 'eulr': did you mean euler?"
+    """
+    names = sorted(known)
+    near = get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    if near:
+        return InputError(f"unknown {what} {name!r}: did you mean {' or '.join(near)}?")
+    return InputError(f"unknown {what} {name!r}: known are {', '.join(names) or 'none'}")
