@@ -1,0 +1,17 @@
+"""The three networks: text encoder, UNet, VAE. Parameter names are the published keys."""
+
+from sdcore.models.config import TextEncoderConfig, UNetConfig, VAEConfig
+from sdcore.models.text_encoder import TextEncoder, TextEncoding
+from sdcore.models.unet import UNet
+from sdcore.models.vae import VAE, Gaussian
+
+__all__ = [
+    "VAE",
+    "Gaussian",
+    "TextEncoder",
+    "TextEncoderConfig",
+    "TextEncoding",
+    "UNet",
+    "UNetConfig",
+    "VAEConfig",
+]

@@ -1,0 +1,249 @@
+"""The UNet of Stable Diffusion (Rombach et al. 2022): noisy latents, time, text -> prediction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdcore.models.config import UNetConfig
+from sdcore.models.layers import Attention, Downsample, ResnetBlock, Upsample
+
+
+def sinusoid(t: Tensor, dim: int, flip_sin_to_cos: bool = True, freq_shift: float = 0) -> Tensor:
+    """Sinusoidal embedding of numbers t: [N] -> [N, dim], float32 (Vaswani et al. 2017, 3.5)."""
+    half = dim // 2
+    rates = torch.arange(half, dtype=torch.float32, device=t.device) / (half - freq_shift)
+    angle = t.float()[:, None] * torch.exp(-math.log(10000) * rates)
+    sin, cos = angle.sin(), angle.cos()
+    return torch.cat([cos, sin] if flip_sin_to_cos else [sin, cos], dim=-1)
+
+
+class TimestepEmbedding(nn.Module):
+    """Two linear layers; `cond_proj` adds a condition to the input (guidance-distilled UNets)."""
+
+    def __init__(self, dim_in: int, dim: int, dim_cond: int | None = None):
+        super().__init__()
+        if dim_cond is not None:
+            self.cond_proj = nn.Linear(dim_cond, dim_in, bias=False)
+        self.linear_1 = nn.Linear(dim_in, dim)
+        self.linear_2 = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        if cond is not None:
+            x = x + self.cond_proj(cond)
+        return self.linear_2(F.silu(self.linear_1(x)))
+
+
+class GEGLU(nn.Module):
+    def __init__(self, dim: int, inner: int):
+        super().__init__()
+        self.proj = nn.Linear(dim, 2 * inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, gate = self.proj(x).chunk(2, dim=-1)
+        return hidden * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        # net.1 is a dropout in the published layout; it holds no key and does nothing here.
+        self.net = nn.ModuleList([GEGLU(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[2](self.net[0](x))
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, attention to the text, feed-forward; each pre-normed and residual."""
+
+    def __init__(self, dim: int, heads: int, context_dim: int):
+        super().__init__()
+        self.norm1, self.attn1 = nn.LayerNorm(dim), Attention(dim, heads)
+        self.norm2, self.attn2 = nn.LayerNorm(dim), Attention(dim, heads, context_dim)
+        self.norm3, self.ff = nn.LayerNorm(dim), FeedForward(dim)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class Transformer2D(nn.Module):
+    """Transformer blocks over the H*W positions of a feature map."""
+
+    def __init__(self, config: UNetConfig, dim: int, heads: int, depth: int):
+        super().__init__()
+        self.linear = config.use_linear_projection
+        self.norm = nn.GroupNorm(config.norm_num_groups, dim, eps=1e-6)
+        self.proj_in = nn.Linear(dim, dim) if self.linear else nn.Conv2d(dim, dim, 1)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(dim, heads, config.cross_attention_dim) for _ in range(depth)
+        )
+        self.proj_out = nn.Linear(dim, dim) if self.linear else nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        h = self.norm(x)
+        if not self.linear:
+            h = self.proj_in(h)
+        h = h.flatten(2).transpose(1, 2)  # [B, C, H, W] -> [B, H*W, C]
+        if self.linear:
+            h = self.proj_in(h)
+        for block in self.transformer_blocks:
+            h = block(h, context)
+        if self.linear:
+            h = self.proj_out(h)
+        h = h.transpose(1, 2).unflatten(2, x.shape[-2:])
+        return x + (h if self.linear else self.proj_out(h))
+
+
+class DownBlock(nn.Module):
+    def __init__(self, config: UNetConfig, level: int, c_in: int, time_dim: int):
+        super().__init__()
+        c, groups, eps = config.block_out_channels[level], config.norm_num_groups, config.norm_eps
+        n = config.layers_per_block
+        self.resnets = nn.ModuleList(
+            ResnetBlock(c_in if i == 0 else c, c, groups, eps, time_dim) for i in range(n)
+        )
+        if config.down_block_types[level].startswith("CrossAttn"):
+            heads, depth = config.heads[level], config.depth[level]
+            self.attentions = nn.ModuleList(
+                Transformer2D(config, c, heads, depth) for _ in range(n)
+            )
+        if level < len(config.block_out_channels) - 1:
+            self.downsamplers = nn.ModuleList([Downsample(c)])
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> list[Tensor]:
+        """Returns every output that the way up will want; the last goes on down."""
+        outputs = []
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x, time)
+            if hasattr(self, "attentions"):
+                x = self.attentions[i](x, context)
+            outputs.append(x)
+        if hasattr(self, "downsamplers"):
+            outputs.append(self.downsamplers[0](x))
+        return outputs
+
+
+class MidBlock(nn.Module):
+    def __init__(self, config: UNetConfig, time_dim: int):
+        super().__init__()
+        c, groups, eps = config.block_out_channels[-1], config.norm_num_groups, config.norm_eps
+        self.resnets = nn.ModuleList(ResnetBlock(c, c, groups, eps, time_dim) for _ in range(2))
+        self.attentions = nn.ModuleList(
+            [Transformer2D(config, c, config.heads[-1], config.depth[-1])]
+        )
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+        x = self.attentions[0](self.resnets[0](x, time), context)
+        return self.resnets[1](x, time)
+
+
+class UpBlock(nn.Module):
+    def __init__(
+        self, config: UNetConfig, level: int, c_in: int, c_skips: list[int], time_dim: int
+    ):
+        """`level` counts as the way down does; c_skips: channels of the skips, as consumed."""
+        super().__init__()
+        c, groups, eps = config.block_out_channels[level], config.norm_num_groups, config.norm_eps
+        self.resnets = nn.ModuleList(
+            ResnetBlock((c_in if i == 0 else c) + skip, c, groups, eps, time_dim)
+            for i, skip in enumerate(c_skips)
+        )
+        if config.up_block_types[-1 - level].startswith("CrossAttn"):
+            heads, depth = config.heads[level], config.depth[level]
+            self.attentions = nn.ModuleList(Transformer2D(config, c, heads, depth) for _ in c_skips)
+        if level > 0:
+            self.upsamplers = nn.ModuleList([Upsample(c)])
+
+    def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor) -> Tensor:
+        for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
+            x = resnet(torch.cat([x, skip], dim=1), time)
+            if hasattr(self, "attentions"):
+                x = self.attentions[i](x, context)
+        return x
+
+
+class UNet(nn.Module):
+    """UNet2DConditionModel in the shapes of SD 1.x, 2.x, SDXL and their inpainting variants."""
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        self.config = config
+        widths, n = config.block_out_channels, config.layers_per_block
+        time_dim = 4 * widths[0]
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.time_embedding = TimestepEmbedding(widths[0], time_dim, config.time_cond_proj_dim)
+        if config.addition_embed_type is not None:
+            dim_added = config.projection_class_embeddings_input_dim
+            assert dim_added is not None
+            self.add_embedding = TimestepEmbedding(dim_added, time_dim)
+
+        self.down_blocks = nn.ModuleList()
+        c, c_skips = widths[0], [widths[0]]
+        for level, width in enumerate(widths):
+            self.down_blocks.append(DownBlock(config, level, c, time_dim))
+            c = width
+            c_skips += [c] * (n + (level < len(widths) - 1))
+        self.mid_block = MidBlock(config, time_dim)
+        self.up_blocks = nn.ModuleList()
+        for level in reversed(range(len(widths))):
+            popped = [c_skips.pop() for _ in range(n + 1)]
+            self.up_blocks.append(UpBlock(config, level, c, popped, time_dim))
+            c = widths[level]
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, c, config.norm_eps)
+        self.conv_out = nn.Conv2d(c, config.out_channels, 3, padding=1)
+
+    def embed_time(
+        self, t: Tensor, added: Mapping[str, Tensor] | None, dtype: torch.dtype
+    ) -> Tensor:
+        """SiLU of the time embedding, [B, 4 * widths[0]]; every residual block starts from it."""
+        config = self.config
+        wave = sinusoid(t, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift)
+        added = {} if added is None else added
+        embedding = self.time_embedding(wave.to(dtype), added.get("time_cond"))
+        if config.addition_embed_type is not None:
+            assert config.addition_time_embed_dim is not None
+            ids = sinusoid(added["time_ids"].flatten(), config.addition_time_embed_dim)
+            ids = ids.unflatten(0, added["time_ids"].shape).flatten(1)
+            text = added["text_embeds"]
+            embedding = embedding + self.add_embedding(torch.cat([text, ids.to(text.dtype)], -1))
+        return F.silu(embedding)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        context: Tensor,
+        added: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """The raw prediction (eps, v or x0, as the model was trained).
+
+        Args:
+            x: scaled noisy latents [B, in_channels, h, w].
+            t: training timestep, a number or [B]; fractional allowed.
+            context: text embeddings [B, L, cross_attention_dim].
+            added: SDXL's `text_embeds` [B, P] and `time_ids` [B, 6 or 5]; `time_cond`
+                [B, time_cond_proj_dim] for guidance-distilled models.
+
+        Returns:
+            [B, out_channels, h, w] in x's dtype.
+        """
+        t = torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
+        time = self.embed_time(t, added, x.dtype)
+        x = self.conv_in(x)
+        skips = [x]
+        for block in self.down_blocks:
+            skips += block(skips[-1], time, context)
+        x = self.mid_block(skips[-1], time, context)
+        for block in self.up_blocks:
+            popped = [skips.pop() for _ in block.resnets]
+            x = block(x, popped, time, context)
+            if hasattr(block, "upsamplers"):
+                x = block.upsamplers[0](x, skips[-1].shape[-2:])
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
