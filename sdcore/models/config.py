@@ -204,7 +204,8 @@ class VAEConfig:
         for channels in config.block_out_channels:
             _require(
                 channels % config.norm_num_groups == 0,
-                f"VAE config: {channels} channels do not divide into {config.norm_num_groups} groups",
+                f"VAE config: {channels} channels do not divide into "
+                f"{config.norm_num_groups} groups",
             )
         for key in ("down_block_types", "up_block_types"):
             kinds = raw.get(key) or []
