@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
-    """An InputError for a name that is not in `known`: it offers the near ones, else lists them all.
+    """An InputError for a name that is not in `known`: it offers the near ones, else lists all.
 
     >>> str(unknown("scheduler", "eulr", ["euler", "heun"]))
     "unknown scheduler 'eulr': did you mean euler?"

@@ -1,0 +1,57 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv, once.
+#   make demo PROMPT="a blue boat at night"     make test ARGS="-k prompts"     make demo PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PROMPT ?= a red house at sunset
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types format references train clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 14
+
+demo: $(VENV)/.runtime ## draw a picture with the bundled model and print its path
+	@$(BIN)/sdcore sample "$(PROMPT)" --seed 0 --out out/ $(ARGS)
+
+test: $(VENV)/.test ## run the tests (ARGS="-k name" to choose)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test ## ruff: rules and layout
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.test ## pyright on the package
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.test ## let ruff lay out the code
+	@$(BIN)/ruff check --fix --select I .
+	@$(BIN)/ruff format .
+
+references: $(VENV)/.test ## record the reference tensors again (tests/reference/)
+	@$(BIN)/python scripts/make_reference.py $(ARGS)
+
+train: $(VENV)/.runtime ## train the bundled model from nothing (ARGS="--quick" for a minute's trial)
+	@$(BIN)/python -m scripts.train $(ARGS)
+
+clean: ## remove the environment and what the tools left
+	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+
+# Stamps: a second call installs nothing unless the frame itself has changed.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("sdcore needs Python 3.11 or newer; this is %d.%d: make PYTHON=python3.12" % v[:2])'
+	@echo "setting up $(VENV) (once) ..." >&2
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing sdcore and what it runs on ..." >&2
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing sdcore and its test tools ..." >&2
+	@$(PIP) --editable ".[test]"
+	@touch $(VENV)/.runtime $@

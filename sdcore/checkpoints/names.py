@@ -1,0 +1,40 @@
+"""Published spellings of one and the same parameter, brought to the modules' own names.
+
+Every rule is a pure function from a key to a key, or to None for what carries no weights.
+"""
+
+from collections.abc import Callable
+
+Rename = Callable[[str], str | None]
+
+# diffusers before 0.13 spelt the VAE's one attention like this; the 1.x checkpoints still do.
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def text_encoder_key(key: str) -> str | None:
+    """CLIP: with or without the `text_model.` prefix; `position_ids` is a counter, no weight.
+
+    >>> text_encoder_key("final_layer_norm.bias")
+    'text_model.final_layer_norm.bias'
+    """
+    if key.endswith("embeddings.position_ids"):
+        return None
+    return key if key.startswith(("text_model.", "text_projection.")) else f"text_model.{key}"
+
+
+def vae_key(key: str) -> str:
+    """AutoencoderKL: old and new names of the attention in the middle.
+
+    >>> vae_key("encoder.mid_block.attentions.0.proj_attn.weight")
+    'encoder.mid_block.attentions.0.to_out.0.weight'
+    """
+    head, _, tail = key.rpartition(".")
+    stem, _, last = head.rpartition(".")
+    if ".attentions." in key and last in OLD_ATTENTION:
+        return f"{stem}.{OLD_ATTENTION[last]}.{tail}"
+    return key
+
+
+def unet_key(key: str) -> str:
+    """UNet2DConditionModel: published keys are the modules' own."""
+    return key

@@ -1,0 +1,84 @@
+"""Everything that decides a picture, resolved once, and its two written forms."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from sdcore.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one picture was drawn with: enough to draw it again, equal to the bit.
+
+    Nothing here is a default that is still to be filled in: every field holds what was used.
+    """
+
+    prompt: str
+    negative: str
+    seed: int
+    model: str  # as the user named it: a bundled name, a folder, a hub id
+    scheduler: str  # the engine's own name of the solver
+    spacing: str
+    eta: float  # share of fresh noise a step, 0 for deterministic solvers
+    steps: int
+    cfg: float  # guidance scale: 1 is off, 0 is the negative prompt alone
+    width: int  # pixels
+    height: int
+    device: str
+    dtype: str  # of the networks; latents are float32 throughout
+    version: str  # of sdcore
+
+    def to_json(self) -> str:
+        """One ASCII line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; fields of a later version are left out.
+
+        Raises InputError when it is no such text, or a field is missing or of another type.
+        """
+        try:
+            raw = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"its settings are garbled: {error}") from None
+        if not isinstance(raw, dict):
+            raise InputError("its settings are garbled: no JSON object")
+        return cls(**{field.name: _checked(raw, field.name, field.type) for field in fields(cls)})
+
+    def parameters(self) -> str:
+        """The text that A1111 and the tools around it read from a PNG's `parameters`."""
+        lines = [self.prompt]
+        if self.negative:
+            lines.append(f"Negative prompt: {self.negative}")
+        values = {
+            "Steps": self.steps,
+            "Sampler": self.scheduler,
+            "Schedule type": self.spacing,
+            "CFG scale": f"{self.cfg:g}",
+            "Seed": self.seed,
+            "Size": f"{self.width}x{self.height}",
+            "Model": self.model,
+            "Eta": f"{self.eta:g}" if self.eta else None,
+            "Version": f"sdcore {self.version}",
+        }
+        lines.append(", ".join(f"{k}: {_quoted(v)}" for k, v in values.items() if v is not None))
+        return "\n".join(lines)
+
+
+def _quoted(value: object) -> str:
+    """A1111 splits at commas and colons, and reads a value that holds one as a JSON string."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if set(text) & set(",:\n") else text
+
+
+def _checked(raw: dict[str, Any], name: str, kind: Any) -> Any:
+    if name not in raw:
+        raise InputError(f"its settings lack {name!r}")
+    value = raw[name]
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise InputError(f"its settings are garbled: {name} is {value!r}")
+    return value
