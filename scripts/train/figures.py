@@ -111,7 +111,7 @@ def _balloon(brush: Brush) -> None:
     angle = np.linspace(0.86 * np.pi, 2.14 * np.pi, 30)
     dome = np.stack([0.38 * np.cos(angle), 0.375 + 0.375 * np.sin(angle)], axis=1)
     foot = outline((0.17, 0.72), (-0.17, 0.72))
-    brush.fill(np.concatenate([dome, foot]).astype(np.float32), volume=1.2)
+    brush.fill(np.concatenate([dome, foot]), volume=1.2)
     seam = ellipse(0, 0.375, 0.14, 0.36)
     brush.fill(seam[seam[:, 1] < 0.73], colour=brush.tint, volume=0.4, rim=0)
     brush.fill(rounded(basket, 0.1), colour=WOOD)
@@ -119,15 +119,28 @@ def _balloon(brush: Brush) -> None:
 
 def _ball(brush: Brush) -> None:
     brush.fill(ellipse(0, 0.5, 0.5, 0.5), volume=1.3)
-    brush.fill(ellipse(0, 0.5, 0.15, 0.485, 0.6), colour=brush.tint, volume=0.5, rim=0.15)
+    brush.fill(_belt(-0.26, 0.26), colour=brush.tint, volume=0.3, rim=0.15)
     brush.shine(-0.26, 0.24, 0.09, 0.055)
+
+
+def _belt(south: float, north: float, tilt: float = 0.5, lean: float = -0.45) -> Array:
+    """The visible part of a band between two latitudes of the ball, seen a little from above."""
+    sides: list[Array] = []
+    for latitude in (south, north):
+        turn = np.linspace(0, np.pi, 24)
+        x = np.cos(latitude) * np.cos(turn)
+        y = np.cos(latitude) * np.sin(turn) * np.sin(tilt) - np.sin(latitude) * np.cos(tilt)
+        across, down = x * np.cos(lean) - y * np.sin(lean), x * np.sin(lean) + y * np.cos(lean)
+        # A hair inside the ball, so that its dark rim stays whole.
+        sides.append(np.stack([0.48 * across, 0.5 + 0.48 * down], axis=1))
+    return np.concatenate([sides[0], sides[1][::-1]])
 
 
 def _star(brush: Brush) -> None:
     angle = np.arange(10) * np.pi / 5 - np.pi / 2
     radius = np.where(np.arange(10) % 2, 0.31, 0.56)
     tips = np.stack([radius * np.cos(angle), 0.53 + radius * np.sin(angle)], axis=1)
-    brush.fill(rounded(tips.astype(np.float32), 0.12, 4))
+    brush.fill(rounded(tips, 0.12, 4))
     _face(brush, 0, 0.52, 0.1)
 
 
@@ -135,7 +148,7 @@ def _heart(brush: Brush) -> None:
     t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     x = np.sin(t) ** 3 / 2
     y = (13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)) / 32
-    brush.fill(np.stack([x, (y.max() - y)], axis=1).astype(np.float32), volume=1.2)
+    brush.fill(np.stack([x, (y.max() - y)], axis=1), volume=1.2)
     brush.shine(-0.26, 0.2, 0.1, 0.06)
 
 
@@ -146,7 +159,7 @@ def _mushroom(brush: Brush) -> None:
     angle = np.linspace(np.pi, 2 * np.pi, 24)
     dome = np.stack([0.5 * np.cos(angle), 0.48 + 0.48 * np.sin(angle)], axis=1)
     brow = outline((0.44, 0.56), (0, 0.6), (-0.44, 0.56))
-    brush.fill(rounded(np.concatenate([dome, brow]).astype(np.float32), 0.25, 1), volume=1.2)
+    brush.fill(rounded(np.concatenate([dome, brow]), 0.25, 1), volume=1.2)
     for x, y, radius in ((-0.22, 0.3, 0.085), (0.06, 0.17, 0.08), (0.24, 0.38, 0.085)):
         brush.fill(ellipse(x, y, radius, radius * 0.9), colour=brush.tint, volume=0, rim=0)
     _face(brush, 0, 0.74, 0.07)
@@ -196,9 +209,7 @@ def _cat(brush: Brush) -> None:
     brush.fill(ellipse(-0.12, 0.95, 0.11, 0.055), ellipse(0.12, 0.95, 0.11, 0.055), volume=0.5)
     left = outline((-0.3, 0.3), (-0.28, -0.03), (-0.04, 0.14))
     right = left * (-1, 1)
-    brush.fill(
-        rounded(left, 0.1), rounded(right.astype(np.float32), 0.1), ellipse(0, 0.32, 0.31, 0.23)
-    )
+    brush.fill(rounded(left, 0.1), rounded(right, 0.1), ellipse(0, 0.32, 0.31, 0.23))
     brush.fill(ellipse(0, 0.4, 0.13, 0.085), colour=brush.tint, volume=0.2, rim=0)
     for x in (-0.13, 0.13):
         brush.fill(ellipse(x, 0.29, 0.042, 0.055), colour=INK, volume=0, rim=0)
@@ -211,7 +222,7 @@ def _face(brush: Brush, x: float, y: float, width: float) -> None:
     brush.detail(*eyes, colour=INK, thickness=0.08)
     angle = np.linspace(0.15 * np.pi, 0.85 * np.pi, 12)
     arc = np.stack([x + 0.7 * width * np.cos(angle), y + 0.05 + 0.06 * np.sin(angle)], axis=1)
-    brush.detail(ribbon(arc.astype(np.float32), 0.036), colour=INK, thickness=0.036)
+    brush.detail(ribbon(arc, 0.036), colour=INK, thickness=0.036)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ def _hills(canvas: Canvas, rng: Rng, level: float, swing: float, waves: float = 
     start, other = rng.uniform(0, 2 * np.pi, 2)
     x = 2 * np.pi * waves * canvas.x
     line = 0.65 * np.sin(x * rng.uniform(0.6, 1.1) + start) + 0.35 * np.sin(1.7 * x + other)
-    return (level + swing * line).astype(np.float32)
+    return level + swing * line
 
 
 def _clouds(canvas: Canvas, rng: Rng, count: int, colour: Colour, opacity: float = 0.85) -> None:
@@ -24,11 +24,12 @@ def _clouds(canvas: Canvas, rng: Rng, count: int, colour: Colour, opacity: float
         canvas.paint(shape, colour, volume=0.35, rim=0, opacity=opacity)
 
 
-def _stars(canvas: Canvas, rng: Rng, count: int, lowest: float, colour: Colour) -> None:
-    for _ in range(count):
-        radius = rng.uniform(0.009, 0.014)
-        x, y = rng.uniform(0.03, 0.97), rng.uniform(0.03, lowest)
-        canvas.disc(x, y, radius, colour, soft=0.014)
+def _dots(canvas: Canvas, rng: Rng, count: int, lowest: float, colour: Colour) -> None:
+    """Soft dots for stars and snowflakes, one to a cell of a grid, so that they never clump."""
+    for cell in rng.permutation(18)[:count]:
+        x = (cell % 6 + rng.uniform(0.2, 0.8)) / 6
+        y = (cell // 6 + rng.uniform(0.2, 0.8)) / 3 * lowest
+        canvas.disc(x, y, rng.uniform(0.011, 0.016), colour, soft=0.014)
 
 
 def _meadow(canvas: Canvas, rng: Rng) -> None:
@@ -45,7 +46,7 @@ def _meadow(canvas: Canvas, rng: Rng) -> None:
 
 
 def _sunset(canvas: Canvas, rng: Rng) -> None:
-    stops = [(0, (116, 84, 150)), (0.3, (214, 118, 148)), (0.5, (248, 168, 124))]
+    stops = [(0, (132, 86, 138)), (0.3, (214, 118, 148)), (0.5, (248, 168, 124))]
     canvas.gradient([*stops, (0.66, (255, 216, 150))])
     x, level = rng.uniform(0.2, 0.8), rng.uniform(0.6, 0.65)
     canvas.glow(x, level, 0.3, (255, 226, 150), 0.8)
@@ -63,14 +64,14 @@ def _sunset(canvas: Canvas, rng: Rng) -> None:
 
 def _night(canvas: Canvas, rng: Rng) -> None:
     canvas.gradient([(0, (18, 22, 62)), (0.65, (62, 76, 140))])
-    _stars(canvas, rng, int(rng.integers(8, 13)), 0.5, (238, 238, 222))
+    _dots(canvas, rng, int(rng.integers(8, 13)), 0.5, (238, 238, 222))
     x = float(rng.choice([0.14, 0.84])) + rng.uniform(-0.04, 0.04)
     y = rng.uniform(0.12, 0.18)
     canvas.glow(x, y, 0.17, (190, 200, 240), 0.45)
     moon = np.hypot(canvas.x - x, canvas.y - y)
     bite = np.hypot(canvas.x - x - 0.045, canvas.y - y + 0.025)
     lit = ((0.085 - moon) / 0.01).clip(0, 1) * ((bite - 0.075) / 0.01).clip(0, 1)
-    canvas.blend(lit.astype(np.float32), (250, 242, 208))
+    canvas.blend(lit, (250, 242, 208))
     canvas.land(
         _hills(canvas, rng, rng.uniform(0.55, 0.6), 0.045), (44, 62, 104), (36, 52, 88), 0.1
     )
@@ -129,19 +130,17 @@ def _snow(canvas: Canvas, rng: Rng) -> None:
         foot = float(line[0, min(int(share * canvas.size), canvas.size - 1)]) + 0.02
         tall = rng.uniform(0.11, 0.17)
         shape = outline((0, -1), (0.36, 0), (-0.36, 0)) * tall + (float(share), foot)
-        canvas.paint([rounded(shape.astype(np.float32), 0.06)], (128, 152, 168), volume=0.5, rim=0)
+        canvas.paint([rounded(shape, 0.06)], (128, 152, 168), volume=0.5, rim=0)
         cap = outline((0, -1), (0.18, -0.5), (0, -0.42), (-0.18, -0.5)) * tall + (
             float(share),
             foot,
         )
-        canvas.paint([rounded(cap.astype(np.float32), 0.06)], (240, 245, 252), volume=0, rim=0)
+        canvas.paint([rounded(cap, 0.06)], (240, 245, 252), volume=0, rim=0)
     canvas.land(line, (232, 239, 248), (216, 226, 242))
     canvas.land(
         _hills(canvas, rng, rng.uniform(0.72, 0.76), 0.03), (244, 248, 253), (212, 224, 242)
     )
-    for _ in range(int(rng.integers(9, 14))):
-        x, y = rng.uniform(0.03, 0.97), rng.uniform(0.03, 0.6)
-        canvas.disc(x, y, rng.uniform(0.01, 0.016), (250, 252, 255), soft=0.014)
+    _dots(canvas, rng, int(rng.integers(9, 14)), 0.62, (250, 252, 255))
 
 
 def _mountains(canvas: Canvas, rng: Rng) -> None:
@@ -177,7 +176,7 @@ def _peak(canvas: Canvas, x: float, top: float, spread: float) -> None:
 
 def _moon(canvas: Canvas, rng: Rng) -> None:
     canvas.gradient([(0, (10, 10, 18)), (0.65, (34, 32, 48))])
-    _stars(canvas, rng, int(rng.integers(8, 13)), 0.55, (226, 226, 232))
+    _dots(canvas, rng, int(rng.integers(8, 13)), 0.55, (226, 226, 232))
     x = float(rng.choice([0.15, 0.84])) + rng.uniform(-0.05, 0.05)
     y = rng.uniform(0.12, 0.2)
     canvas.glow(x, y, 0.13, (120, 170, 230), 0.5)

@@ -316,7 +316,7 @@ def _pick(rng: Rng, choices: Sequence[Choice]) -> Choice:
 
 def contact_sheet(rows: Sequence[Sequence[Description]], rng: Rng, size: int = 128) -> Image.Image:
     """Pictures in rows, each above its canonical caption."""
-    pad, text = 6, 26
+    pad, text = 6, 38
     wide, high = size + pad, size + text + pad
     sheet = Image.new("RGB", (max(map(len, rows)) * wide + pad, len(rows) * high + pad), "white")
     pen = ImageDraw.Draw(sheet)
