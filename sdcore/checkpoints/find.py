@@ -34,7 +34,7 @@ def bundled_models() -> dict[str, Path]:
     return found
 
 
-def find(model: str | Path) -> Path:
+def find_model(model: str | Path) -> Path:
     """The folder of a model in the diffusers layout.
 
     Args:

@@ -1,0 +1,93 @@
+"""Safetensors files, whole and broken."""
+
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sdcore.checkpoints.read import Weights, as_dtype, read_header, read_json
+from sdcore.errors import InputError
+
+
+@pytest.fixture()
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.arange(6.0).view(2, 3), "n": torch.tensor([7])}, path, {"format": "pt"})
+    return path
+
+
+def test_header_and_tensors(file: Path) -> None:
+    assert {k: (i.dtype, i.shape) for k, i in read_header(file).items()} == {
+        "a": ("F32", (2, 3)),
+        "n": ("I64", (1,)),
+    }
+    found = dict(Weights((file,)))
+    assert torch.equal(found["a"], torch.arange(6.0).view(2, 3))
+    assert found["n"].tolist() == [7]
+
+
+def test_several_files_are_one(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({"b": torch.ones(1)}, other)
+    assert sorted(dict(Weights((file, other)))) == ["a", "b", "n"]
+
+
+@pytest.mark.parametrize("keep", [0, 5, 40, -1])
+def test_truncated(file: Path, keep: int) -> None:
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"truncated|no safetensors file"):
+        read_header(file)
+
+
+def test_garbled_header(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[8:40] = bytes(32)
+    file.write_bytes(data)
+    with pytest.raises(InputError, match="garbled"):
+        read_header(file)
+
+
+@pytest.mark.parametrize("header", [b"[]", b'{"a": 3}', b'{"a": {"dtype": "F32"}}', b"\xff\xfe"])
+def test_headers_that_make_no_sense(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(InputError, match="garbled"):
+        read_header(path)
+
+
+def test_offsets_that_disagree_with_shapes(tmp_path: Path) -> None:
+    header = b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}'
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(InputError, match="garbled"):
+        dict(Weights((path,)))
+
+
+def test_no_safetensors_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_text("<html>please log in to download this model</html>")
+    with pytest.raises(InputError, match="no safetensors file"):
+        read_header(path)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is missing"):
+        read_header(tmp_path / "gone.safetensors")
+    with pytest.raises(InputError, match="is missing"):
+        read_json(tmp_path / "gone.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "3"])
+def test_json_that_is_no_object(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="JSON"):
+        read_json(path)
+
+
+def test_integers_are_never_cast() -> None:
+    assert as_dtype(torch.tensor([1]), torch.float16).dtype == torch.int64
+    assert as_dtype(torch.ones(1), torch.float16).dtype == torch.float16
+    assert as_dtype(torch.ones(1), None).dtype == torch.float32

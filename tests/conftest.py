@@ -1,0 +1,114 @@
+"""What the tests share: a tiny random model in the diffusers layout, and a folder to break."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test asks the network
+
+WORDS = ["red", "blue", "house", "boat"]
+
+
+def byte_symbols() -> list[str]:
+    """The 256 printable stand-ins for bytes that byte-level BPE works on (GPT-2's table)."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in plain]
+    return [chr(b) for b in plain] + [chr(256 + n) for n in range(len(rest))]
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A CLIP-format tokenizer whose vocabulary is bytes and a few words."""
+    from transformers import CLIPTokenizer
+
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        left = word[0]
+        for i, letter in enumerate(word[1:], start=2):
+            right = letter + "</w>" if i == len(word) else letter
+            if (left, right) not in merges:
+                merges.append((left, right))
+            left += right
+    symbols = byte_symbols()
+    names = symbols + [s + "</w>" for s in symbols] + ["".join(m) for m in merges]
+    vocab = {s: i for i, s in enumerate([*names, "<|startoftext|>", "<|endoftext|>"])}
+    folder.mkdir(parents=True)
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
+    tokenizer.save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)))
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+    special["pad_token"] = "<|endoftext|>"
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of SD 1.x's structure, written by diffusers and transformers. Do not change.
+
+    Pictures of 32 x 32 from latents of 4 x 4; eps prediction, DDIM in scheduler_config.json.
+    """
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    root = tmp_path_factory.mktemp("models") / "tiny"
+    write_tokenizer(root / "tokenizer")
+    size = len(json.loads((root / "tokenizer" / "vocab.json").read_text()))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = CLIPTextConfig(
+            vocab_size=size,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            bos_token_id=size - 2,
+            eos_token_id=size - 1,
+            pad_token_id=size - 1,
+        )
+        CLIPTextModel(config).save_pretrained(root / "text_encoder")
+        UNet2DConditionModel(
+            sample_size=4,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            attention_head_dim=2,
+            cross_attention_dim=16,
+            norm_num_groups=4,
+        ).save_pretrained(root / "unet")
+        AutoencoderKL(
+            block_out_channels=(4, 4, 8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            norm_num_groups=4,
+            sample_size=32,
+        ).save_pretrained(root / "vae")
+    DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    ).save_pretrained(root / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.1",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (root / "model_index.json").write_text(json.dumps(index, indent=2))
+    return root
+
+
+@pytest.fixture()
+def broken_path(tiny_path: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model for a test to break."""
+    return Path(shutil.copytree(tiny_path, tmp_path / "broken"))

@@ -1,0 +1,118 @@
+"""Tensors to pictures, and the settings that travel inside them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sdcore.errors import InputError
+from sdcore.images import KEY, read_settings, save_png, to_pictures, to_tensor, write_whole
+from sdcore.settings import Settings
+
+SETTINGS = Settings(
+    prompt='a "red" house, ünïcödé\nat sunset',
+    negative="blurry",
+    seed=0,
+    model="picturebook",
+    scheduler="dpmpp_2m",
+    spacing="karras",
+    eta=0.0,
+    steps=20,
+    cfg=7.5,
+    width=16,
+    height=8,
+    device="cpu",
+    dtype="float32",
+    version="0.1.0",
+)
+
+
+def test_values_become_bytes() -> None:
+    values = torch.tensor([-9.0, -1.0, 0.0, 1.0, 9.0, 0.5])
+    picture = to_pictures(values.view(1, 1, 1, 6).expand(1, 3, 2, 6))[0]
+    assert picture.size == (6, 2)
+    assert [picture.getpixel((x, 0))[0] for x in range(6)] == [0, 0, 128, 255, 255, 191]
+
+
+def test_pictures_survive_the_way_through_a_tensor() -> None:
+    pixels = torch.randint(0, 256, (1, 3, 7, 9), generator=torch.Generator().manual_seed(0))
+    picture = to_pictures(pixels / 127.5 - 1)[0]
+    back = to_tensor(picture)
+    assert back.shape == (1, 3, 7, 9)
+    assert torch.equal(((back + 1) * 127.5).round().long(), pixels)
+    assert to_pictures(back)[0].tobytes() == picture.tobytes()
+
+
+def test_settings_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    save_png(Image.new("RGB", (16, 8)), path, SETTINGS)
+    assert read_settings(path) == SETTINGS
+    with Image.open(path) as picture:
+        lines = picture.text["parameters"].split("\n")  # type: ignore[attr-defined]
+    assert lines[:3] == ['a "red" house, ünïcödé', "at sunset", "Negative prompt: blurry"]
+    assert lines[3] == (
+        "Steps: 20, Sampler: dpmpp_2m, Schedule type: karras, CFG scale: 7.5, Seed: 0, "
+        "Size: 16x8, Model: picturebook, Version: sdcore 0.1.0"
+    )
+
+
+def test_parameters_quote_what_would_split() -> None:
+    text = replace(SETTINGS, model="a, b: c", negative="").parameters()
+    assert 'Model: "a, b: c"' in text
+    assert "Negative" not in text
+
+
+def test_later_fields_are_left_out() -> None:
+    text = SETTINGS.to_json()[:-1] + ', "later": 1}'
+    assert Settings.from_json(text) == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "garbled"),
+        ("[]", "garbled"),
+        ("{}", "lack 'prompt'"),
+        (SETTINGS.to_json().replace('"steps": 20', '"steps": "many"'), "steps is 'many'"),
+        (SETTINGS.to_json().replace('"steps": 20', '"steps": true'), "steps is True"),
+    ],
+)
+def test_settings_that_make_no_sense(tmp_path: Path, text: str, message: str) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text(KEY, text)
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path, pnginfo=info)
+    with pytest.raises(InputError, match=message):
+        read_settings(path)
+
+
+def test_pictures_without_settings(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    with pytest.raises(InputError, match="is missing"):
+        read_settings(path)
+    path.write_text("no picture")
+    with pytest.raises(InputError, match="no picture"):
+        read_settings(path)
+    save_png(Image.new("RGB", (8, 8)), path)
+    with pytest.raises(InputError, match="holds no sdcore settings"):
+        read_settings(path)
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(InputError):
+        read_settings(path)
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    write_whole(path, b"one")
+    write_whole(path, b"two")
+    assert path.read_bytes() == b"two"
+    with pytest.raises(InputError, match="cannot write"):
+        write_whole(tmp_path / "gone" / "a.bin", b"x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="cannot write"):
+        write_whole(tmp_path / "folder", b"x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.bin", "folder"]
