@@ -1,0 +1,111 @@
+"""The only caller of the UNet: everything between (x, sigma) and a Prediction.
+
+The network was trained on the variance-preserving form sqrt(acp) * x0 + sqrt(1 - acp) * eps, which
+is x / sqrt(1 + sigma^2) in the loop's form (Song et al. 2021, arXiv 2010.02502, section 4.3; c_in
+of Karras et al. 2022, table 1). That form exists in this file only.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdcore.errors import InputError
+from sdcore.guidance import Guidance
+from sdcore.sampling import Prediction
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # the published names: eps, v, x0
+
+
+def to_x0_eps(raw: Tensor, x: Tensor, sigma: float, prediction_type: str) -> tuple[Tensor, Tensor]:
+    """(x0, eps) from what the network said, such that x = x0 + sigma * eps.
+
+    v = sqrt(acp) * eps - sqrt(1 - acp) * x0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D). A
+    network that predicts x0 ("sample") has no eps at sigma 0, and gives infinities there.
+    """
+    if prediction_type == "epsilon":
+        return torch.add(x, raw, alpha=-sigma), raw
+    if prediction_type == "v_prediction":
+        c_in = (1 + sigma * sigma) ** -0.5  # sqrt(acp); x * c_in is the network's own form
+        x0 = torch.add(x * (c_in * c_in), raw, alpha=-sigma * c_in)
+        return x0, torch.add(x * (sigma * c_in * c_in), raw, alpha=c_in)
+    return raw, (x - raw) / sigma
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A Denoise made of a UNet: scale the input, run the branches as one batch, combine, to x0.
+
+    unet: (x [B,C,h,w], t: float, context [B,L,D], added) -> [B,4,h,w] in any dtype.
+    timestep: sigma -> t, e.g. `plan.timestep` or `noise_schedule.timestep`.
+    conditions: text context [B,L,D] for each branch name that the guidance asks for.
+    guidance: e.g. CFG(7.5).
+    prediction_type: what the network says: "epsilon", "v_prediction" or "sample" (x0).
+    extra: [B,5,h,w] further input channels (mask, masked latents) of an inpainting UNet; not
+        scaled.
+    added: further conditioning for each branch name (SDXL's pooled text and sizes), each [B,...].
+    dtype: what the network computes in; None takes its first parameter's, else x's.
+
+    x keeps its dtype (float32 in the loop) on both sides. Raises InputError for an unknown
+    prediction type or a branch that has no condition.
+    """
+
+    unet: Callable[..., Tensor]
+    timestep: Callable[[float], float]
+    conditions: Mapping[str, Tensor]
+    guidance: Guidance
+    prediction_type: str = "epsilon"
+    extra: Tensor | None = None
+    added: Mapping[str, Mapping[str, Tensor]] | None = None
+    dtype: torch.dtype | None = None
+    _joined: dict[tuple[str, ...], tuple[Any, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.prediction_type not in PREDICTION_TYPES:
+            known = ", ".join(PREDICTION_TYPES)
+            raise InputError(f"unknown prediction type {self.prediction_type!r}; known: {known}")
+
+    def __call__(self, x: Tensor, sigma: float) -> Prediction:
+        names = self.guidance.branches(sigma)
+        context, added, extra = self._join(names)
+        c_in = (1 + sigma * sigma) ** -0.5
+        x_in = (x * c_in).to(self._network_dtype or x.dtype)
+        if len(names) > 1:
+            x_in = torch.cat([x_in] * len(names))  # [branches * B,C,H,W], branch by branch
+        if extra is not None:
+            x_in = torch.cat([x_in, extra.to(x_in)], dim=1)
+        out = self.unet(x_in, self.timestep(sigma), context, added=added).to(x.dtype)
+        raw = dict(zip(names, out.chunk(len(names)), strict=True))
+        combined = self.guidance.combine(raw, sigma)
+        return Prediction(*to_x0_eps(combined, x, sigma, self.prediction_type), raw)
+
+    def _join(self, names: tuple[str, ...]) -> tuple[Any, ...]:
+        """context, added and extra of these branches in batch order.
+
+        Made once per set of names: the same tensors come back each step, so a UNet may cache by
+        them.
+        """
+        if names not in self._joined:
+            missing = [name for name in names if name not in self.conditions]
+            if missing:
+                raise InputError(f"guidance asks for {missing[0]!r}, which has no condition")
+            context = torch.cat([self.conditions[name] for name in names])
+            added = None
+            if self.added is not None:
+                parts = [self.added[name] for name in names]
+                added = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+            extra = None if self.extra is None else torch.cat([self.extra] * len(names))
+            self._joined[names] = (context, added, extra)
+        return self._joined[names]
+
+    @cached_property
+    def _network_dtype(self) -> torch.dtype | None:
+        if self.dtype is not None or not isinstance(self.unet, torch.nn.Module):
+            return self.dtype
+        parameter = next(self.unet.parameters(), None)
+        return None if parameter is None else parameter.dtype

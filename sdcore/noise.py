@@ -1,0 +1,74 @@
+"""Seeded noise, one stream per image: a picture does not depend on its neighbours in the batch.
+
+Each image's stream is `torch.randn` from a CPU generator with its seed, always float32: equal on
+any device, and equal to diffusers' `randn_tensor` with a list of such generators, which draws the
+starting noise first and then once per stochastic step.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sdcore.errors import InputError
+
+
+@dataclass(frozen=True)
+class SeededNoise:
+    """A Noise that is a pure function of (seeds, draw number): rewinding gives the same tensors.
+
+    seeds: one per image, each -2^63 .. 2^64 - 1, as torch takes them.
+    shape: of one image's latents, (C, H, W).
+    device: where the tensors go; they are drawn on the CPU.
+    spent: how many draws come before the loop's first: 1 for the starting noise; 2 in diffusers'
+        image-to-image, which first samples the VAE's posterior.
+
+    Raises InputError for no seeds or a seed out of range.
+    """
+
+    seeds: tuple[int, ...]
+    shape: tuple[int, ...]
+    device: torch.device | str = "cpu"
+    spent: int = 1
+    # The generators' states before each draw, so that draw k need not repeat the others. 5 KB each.
+    _states: dict[int, list[Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise InputError("at least one seed is needed")
+        for seed in self.seeds:
+            if not -(2**63) <= seed < 2**64:
+                raise InputError(f"seed {seed} is out of range: 0 to {2**64 - 1}")
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+    def __call__(self, draw: int, sigma: float, sigma_next: float) -> Tensor:
+        """The loop's draw number `draw` (from 0): [B,C,H,W], unit variance at any sigma."""
+        return self.stream(self.spent + draw)
+
+    def start(self) -> Tensor:
+        """The starting noise [B,C,H,W], unit variance: the last draw before the loop's first."""
+        return self.stream(self.spent - 1)
+
+    def stream(self, number: int) -> Tensor:
+        """Draw `number` (from 0) of every image's stream, [B,C,H,W]."""
+        known = number
+        while known and known not in self._states:
+            known -= 1
+        for index in range(known, number):
+            self._draw(index)
+        return self._draw(number).to(self.device)
+
+    def _draw(self, number: int) -> Tensor:
+        """Draw `number`, whose states are known, and remember the states after it."""
+        images, after = [], []
+        for image, seed in enumerate(self.seeds):
+            generator = torch.Generator().manual_seed(seed)
+            if number:
+                generator.set_state(self._states[number][image])
+            images.append(torch.randn(1, *self.shape, generator=generator, dtype=torch.float32))
+            after.append(generator.get_state())
+        self._states[number + 1] = after
+        return torch.cat(images)

@@ -1,0 +1,121 @@
+"""THE loop: everything that happens between noise and latents.
+
+Noise level: every x is in the form x = x0 + sigma * eps (Karras et al. 2022, arXiv 2206.00364),
+where eps has unit variance and sigma is a Python float that falls through the loop. Shapes: B
+images, C latent channels, H x W latent pixels.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from sdcore.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model believes about one x at one sigma; x = x0 + sigma * eps."""
+
+    x0: Tensor  # [B,C,H,W] the picture behind the noise
+    eps: Tensor  # [B,C,H,W] the noise, unit variance
+    branches: Mapping[str, Tensor] = field(default_factory=dict)  # raw model outputs by name
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """One step's piece of the schedule, and all that a solver may know of it."""
+
+    sigma: float  # where x is
+    sigma_next: float  # where x_next has to be
+    index: int  # 0 .. count - 1
+    count: int  # intervals in the whole schedule, also when the loop starts in the middle
+    sigmas: Sequence[float]  # the whole schedule, count + 1 entries
+
+
+Memory = tuple[Tensor, ...]  # what a solver remembers between steps; () at the start
+Denoise = Callable[[Tensor, float], Prediction]  # (x, sigma); may be asked at any sigma
+Noise = Callable[
+    [int, float, float], Tensor
+]  # (draw number, sigma, sigma_next), pure in the number
+Draw = Callable[[float, float], Tensor]  # (sigma, sigma_next): the same, numbered by the loop
+Solver = Callable[[Denoise, Tensor, Interval, Memory, Draw], tuple[Tensor, Prediction, Memory]]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that is needed to go on from here. `State(x, index=start)` begins in the middle."""
+
+    x: Tensor  # [B,C,H,W]
+    index: int = 0  # the interval to run next
+    memory: Memory = ()
+    draws: int = 0  # noise tensors drawn so far
+
+
+@dataclass(slots=True)
+class Step:
+    """The record of one step. Assign `x_next` to intervene: the loop reads it back, and only it."""
+
+    index: int
+    count: int
+    sigma: float
+    sigma_next: float
+    x: Tensor  # [B,C,H,W] at sigma
+    prediction: Prediction  # the first one of this step, at (x, sigma)
+    x_next: Tensor  # [B,C,H,W] at sigma_next
+    nfe: int  # how often the model was asked in this step
+    memory: Memory
+    draws: int  # noise tensors drawn so far, this step's included
+
+    @property
+    def state(self) -> State:
+        """What `sample` takes to go on after this step, with `x_next` as it is now."""
+        return State(self.x_next, self.index + 1, self.memory, self.draws)
+
+
+def sample(
+    denoise: Denoise,
+    start: Tensor | State,
+    sigmas: Sequence[float],
+    solver: Solver,
+    noise: Noise | None = None,
+) -> Iterator[Step]:
+    """Run the solver over the schedule, one interval at a time, and yield every step.
+
+    denoise: the model, as (x, sigma) -> Prediction.
+    start: x [B,C,H,W] at sigmas[0], or a State: of an earlier step to resume, or
+        `State(x, index=i)` with x at sigmas[i] for image-to-image.
+    sigmas: N + 1 noise levels for N >= 1 steps; not necessarily falling (inversion rises).
+    solver: a pure step function; what it remembers it returns.
+    noise: where a stochastic solver's noise comes from; deterministic ones never ask.
+
+    Gradients flow through unless the caller switches them off. Raises InputError when the solver
+    draws noise and none was given.
+    """
+    state = start if isinstance(start, State) else State(start)
+    x, memory, draws = state.x, state.memory, state.draws
+    count = len(sigmas) - 1
+    nfe = 0
+
+    def ask(x: Tensor, sigma: float) -> Prediction:
+        nonlocal nfe
+        nfe += 1
+        return denoise(x, sigma)
+
+    def draw(sigma: float, sigma_next: float) -> Tensor:
+        nonlocal draws
+        if noise is None:
+            raise InputError("this solver draws noise: give sample() a noise, e.g. SeededNoise")
+        draws += 1
+        return noise(draws - 1, sigma, sigma_next)
+
+    for index in range(state.index, count):
+        nfe = 0
+        interval = Interval(sigmas[index], sigmas[index + 1], index, count, sigmas)
+        x_next, prediction, memory = solver(ask, x, interval, memory, draw)
+        step = Step(
+            index, count, interval.sigma, interval.sigma_next,
+            x, prediction, x_next, nfe, memory, draws,
+        )  # fmt: skip
+        yield step
+        x = step.x_next

@@ -1,0 +1,38 @@
+"""First order: Euler, Euler ancestral and DDIM are one step with one number, eta."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+
+
+def ancestral(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
+    """(sigma_down, sigma_up): step down to the first, add noise of the second.
+
+    sigma_down^2 + sigma_up^2 = sigma_next^2. With eta = 1 this is the posterior's variance of
+    DDPM, and eta scales its root (Song et al. 2021, arXiv 2010.02502, eq. 16, in x0 + sigma * eps
+    form). No noise on the way up (inversion).
+    """
+    if eta == 0 or not 0 < sigma_next < sigma:
+        return sigma_next, 0.0
+    up = eta * sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2)
+    up = min(up, sigma_next)  # eta > 1 may ask for more noise than there is
+    return math.sqrt(sigma_next**2 - up**2), up
+
+
+def euler(
+    denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw, *, eta: float = 0.0
+) -> tuple[Tensor, Prediction, Memory]:
+    """One Euler step; DDIM (Song et al. 2021, arXiv 2010.02502, eq. 12) is the same in this form.
+
+    eta 0: deterministic, the probability flow ODE. eta 1: Euler ancestral, DDIM with eta 1 (DDPM).
+    """
+    sigma, sigma_next = interval.sigma, interval.sigma_next
+    down, up = ancestral(sigma, sigma_next, eta)
+    prediction = denoise(x, sigma)
+    x_next = torch.add(prediction.x0, prediction.eps, alpha=down)
+    if up > 0:
+        x_next = torch.add(x_next, draw(sigma, sigma_next), alpha=up)
+    return x_next, prediction, ()

@@ -1,0 +1,35 @@
+"""Linear multistep on eps: PLMS, which Stable Diffusion 1 was published with."""
+
+import torch
+from torch import Tensor
+
+from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+
+# Adams-Bashforth weights for equal steps, the newest eps first (Liu et al. 2022, eq. 12).
+WEIGHTS = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+
+
+def plms(
+    denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw
+) -> tuple[Tensor, Prediction, Memory]:
+    """PLMS (Liu et al. 2022, arXiv 2202.09778, eq. 12; PNDM without its Runge-Kutta start).
+
+    The mean slope comes from up to four eps as if the steps were equal in t, which they are in
+    `leading`. The first step has no past and asks the model twice, as Heun does, unless it is the
+    last one too.
+    """
+    sigma, sigma_next = interval.sigma, interval.sigma_next
+    prediction = denoise(x, sigma)
+    past = (prediction.eps, *memory)
+    if memory or interval.index + 1 == interval.count:
+        weights = WEIGHTS[len(past) - 1]
+    else:
+        ahead = torch.add(prediction.x0, prediction.eps, alpha=sigma_next)
+        past, weights = (prediction.eps, denoise(ahead, sigma_next).eps), (0.5, 0.5)
+    slope = sum(weight * eps for weight, eps in zip(weights, past, strict=True))
+    return x + (sigma_next - sigma) * slope, prediction, (prediction.eps, *memory)[:3]
