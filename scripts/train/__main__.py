@@ -1,0 +1,138 @@
+"""Build the bundled model from nothing: `python -m scripts.train --help`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from scripts.train import denoiser, words
+from scripts.train import vae as vae_stage
+from scripts.train.export import export
+from scripts.train.fit import Schedule
+from scripts.train.pictures import render
+from sdcore.models import VAE
+
+M = TypeVar("M", bound=nn.Module)
+SEED = 1  # of the training pictures
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything."""
+
+    pictures: int
+    vae_half: Schedule
+    vae_full: Schedule
+    vae_batch: int
+    guided: int
+    captions: int
+    text: Schedule
+    unet: Schedule
+    batch: int
+
+
+FULL = Recipe(  # made the model in weights/
+    pictures=40_000,
+    vae_half=Schedule(steps=1500, lr=1.5e-3, flat=0.6),
+    vae_full=Schedule(steps=1300, lr=1.2e-3, flat=0.3),
+    vae_batch=16,
+    guided=400,
+    captions=20_000,
+    text=Schedule(steps=1200, lr=1e-3),
+    unet=Schedule(steps=7000, lr=1e-3, warmup=150, flat=0.4, ema=0.998),
+    batch=64,
+)
+QUICK = Recipe(
+    pictures=64,
+    vae_half=Schedule(steps=4, lr=1e-3, warmup=2),
+    vae_full=Schedule(steps=2, lr=1e-3, warmup=2),
+    vae_batch=4,
+    guided=2,
+    captions=200,
+    text=Schedule(steps=4, lr=1e-3, warmup=2),
+    unet=Schedule(steps=4, lr=1e-3, warmup=2, ema=0.9),
+    batch=4,
+)
+
+
+def on_device(model: M, device: torch.device) -> M:
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def train_vae(recipe: Recipe, pictures: np.ndarray, work: Path, device: torch.device) -> VAE:
+    """Half size, then full size, then whitened latents."""
+    batch = recipe.vae_batch
+    half = on_device(vae_stage.new_vae(vae_stage.HALF), device)
+    first = work / "vae_half.pt"
+    vae_stage.train(half, pictures, recipe.vae_half, batch, first, guided=recipe.guided)
+    full = on_device(vae_stage.grow(half), device)
+    vae_stage.train(full, pictures, recipe.vae_full, batch, work / "vae_full.pt")
+    vae_stage.whiten(full, pictures[:1000])
+    return full
+
+
+def latents(vae: VAE, pictures: np.ndarray, path: Path) -> tuple[Tensor, Tensor]:
+    """The latents of all pictures, encoded once and kept in `path`."""
+    if not path.exists():
+        mean, std = vae_stage.encode_all(vae, pictures)
+        partial = path.with_suffix(".partial")
+        save_file({"mean": mean, "std": std}, partial)
+        partial.rename(path)
+    kept = load_file(path)
+    return kept["mean"], kept["std"]
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("weights/picturebook"),
+    show_default=True,
+    help="Folder for the finished model.",
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/picturebook"),
+    show_default=True,
+    help="Folder for pictures, checkpoints and logs; a stopped run goes on from what is there.",
+)
+@click.option("--device", default=None, help="cpu, cuda ...; chosen by itself when not given.")
+@click.option("--quick", is_flag=True, help="Go through everything in a minute, learning nothing.")
+def main(out: Path, work: Path, device: str | None, quick: bool) -> None:
+    """Render the pictures, train VAE, text encoder and UNet, and write the model to --out.
+
+    Stop it when you like: the same command goes on from the last checkpoint in --work.
+    """
+    recipe = QUICK if quick else FULL
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
+    where = torch.device(chosen)
+    work.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)  # the networks' first weights
+
+    pictures = render(work, recipe.pictures, SEED, workers=os.cpu_count() or 1)
+    vae = train_vae(recipe, pictures, work, where)
+    tokenizer = words.make_tokenizer(SEED, recipe.captions)
+    text = words.new_text_encoder(tokenizer).to(where)
+    words.pretrain(text, tokenizer, recipe.text, SEED, work / "text.pt")
+    for a, b in (("left", "right"), ("red", "blue")):
+        d = words.distance(text, tokenizer, f"a {a} house", f"a {b} house")
+        print(f"distance of {a!r} and {b!r} in the text encoder: {d:.3f}", file=sys.stderr)
+    codes = latents(vae, pictures, work / "latents.safetensors")
+    unet = on_device(denoiser.new_unet(), where)
+    denoiser.train(unet, text, tokenizer, codes, recipe.unet, SEED, recipe.batch, work / "unet.pt")
+    export(out, unet, vae, text, tokenizer)
+    print(out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The UNet, and the text encoder with it: learning to see the noise in noisy latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from scripts.train.fit import Schedule, fit
+from scripts.train.pictures import description
+from scripts.train.words import encode, vary
+from scripts.train.world import caption
+from sdcore.models import TextEncoder, UNet, UNetConfig
+from sdcore.schedulers.noise_schedule import NoiseSchedule, make_betas
+
+TYPES = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
+CONFIG = UNetConfig(
+    sample_size=16,
+    block_out_channels=(96, 160, 208),
+    down_block_types=TYPES,
+    up_block_types=tuple(t.replace("Down", "Up") for t in reversed(TYPES)),
+    layers_per_block=1,
+    attention_head_dim=(3, 5, 4),
+    cross_attention_dim=128,
+    norm_num_groups=16,
+)
+
+
+def new_unet(config: UNetConfig = CONFIG) -> UNet:
+    """A UNet whose residual branches and output start at zero, so that it starts as a skip."""
+    unet = UNet(config)
+    for name, p in unet.named_parameters():
+        if name.endswith(("conv2.weight", "proj_out.weight", "conv_out.weight")):
+            nn.init.zeros_(p)
+    return unet
+
+
+def weight(snr: Tensor) -> Tensor:
+    """Loss weight of the eps prediction at a signal-to-noise ratio, any shape.
+
+    min(1, 5/snr) is min-SNR-5 (Hang et al. 2023): little for what is nearly clean. Below snr 1
+    it grows as 1/snr up to 5, because that is where the words decide what will be where.
+    """
+    return torch.where(snr < 1, (1 / snr).clamp(max=5), (5 / snr).clamp(max=1))
+
+
+def train(
+    unet: UNet,
+    text: TextEncoder,
+    tokenizer: Tokenizer,
+    latents: tuple[Tensor, Tensor],
+    schedule: Schedule,
+    seed: int,
+    batch: int,
+    checkpoint: Path,
+    drop: float = 0.1,
+) -> None:
+    """Train both, in place, on the latents (mean, std) of the pictures of `seed`.
+
+    drop: share of captions left empty, for classifier-free guidance (Ho & Salimans 2022).
+    """
+    device = next(unet.parameters()).device
+    betas = make_betas("scaled_linear", 0.00085, 0.012, 1000)
+    alphas_cumprod = torch.tensor(NoiseSchedule.from_betas(betas).alphas_cumprod)
+    means, stds = latents
+
+    def loss(step: int) -> tuple[Tensor, str]:
+        rng = np.random.default_rng([seed, step, 4])
+        torch_rng = torch.Generator().manual_seed(step)
+        chosen = rng.choice(len(means), batch, replace=False)
+        texts = [
+            "" if rng.random() < drop else vary(caption(description(seed, int(i)), rng), rng)
+            for i in chosen
+        ]
+        mean, std = means[chosen].float(), stds[chosen].float()
+        x0 = mean + std * torch.randn(mean.shape, generator=torch_rng)
+        # Stratified t: every batch sees every noise level.
+        t = ((rng.permutation(batch) + rng.random(batch)) / batch * 1000).astype(int)
+        a = alphas_cumprod[t][:, None, None, None]
+        eps = torch.randn(x0.shape, generator=torch_rng)
+        x_t = a.sqrt() * x0 + (1 - a).sqrt() * eps
+        x_t, eps = (v.to(device, memory_format=torch.channels_last) for v in (x_t, eps))
+        context = text(encode(tokenizer, texts).to(device)).last
+        predicted = unet(x_t, torch.from_numpy(t).to(device), context).float()
+        error = (predicted - eps).square().mean(dim=(1, 2, 3))
+        return (weight(a / (1 - a)).flatten().to(device) * error).mean(), ""
+
+    fit(nn.ModuleDict({"unet": unet, "text_encoder": text}), loss, schedule, checkpoint)
