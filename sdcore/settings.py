@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from sdcore.errors import InputError
 
@@ -20,7 +20,7 @@ class Settings:
     model: str  # as the user named it: a bundled name, a folder, a hub id
     scheduler: str  # the engine's own name of the solver
     spacing: str
-    eta: float  # share of fresh noise a step, 0 for deterministic solvers
+    eta: float | None  # share of fresh noise a step; None where the solver has no such thing
     steps: int
     cfg: float  # guidance scale: 1 is off, 0 is the negative prompt alone
     width: int  # pixels
@@ -77,8 +77,13 @@ def _checked(raw: dict[str, Any], name: str, kind: Any) -> Any:
     if name not in raw:
         raise InputError(f"its settings lack {name!r}")
     value = raw[name]
-    if kind is float and type(value) is int:
+    if type(value) is int and float in _kinds(kind):
         value = float(value)
-    if type(value) is not kind:
+    if type(value) not in _kinds(kind):
         raise InputError(f"its settings are garbled: {name} is {value!r}")
     return value
+
+
+def _kinds(kind: Any) -> tuple[type, ...]:
+    """The types in an annotation: float | None -> (float, NoneType)."""
+    return get_args(kind) or (kind,)

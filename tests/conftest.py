@@ -108,7 +108,7 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture()
+@pytest.fixture
 def broken_path(tiny_path: Path, tmp_path: Path) -> Path:
     """A copy of the tiny model for a test to break."""
     return Path(shutil.copytree(tiny_path, tmp_path / "broken"))

@@ -11,7 +11,7 @@ from sdcore.checkpoints.read import Weights, as_dtype, read_header, read_json
 from sdcore.errors import InputError
 
 
-@pytest.fixture()
+@pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "w.safetensors"
     save_file({"a": torch.arange(6.0).view(2, 3), "n": torch.tensor([7])}, path, {"format": "pt"})

@@ -1,0 +1,40 @@
+"""A picture must not depend on its neighbours in the batch, not even in its last bit.
+
+On a CPU it would: kernels are chosen by the batch size, and their sums end 1e-6 apart. What holds
+is that equal calls give equal numbers. So each picture's branches (cond, uncond) run in one call of
+their own, the same call whatever the batch is. That costs 0 to 30 % on a CPU when several
+pictures are drawn together, and nothing when there is one.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+
+class EachAlone:
+    """A UNet that is called once for each picture of a batch, in place of once for all of them.
+
+    unet: (x [N,C,h,w], t, context [N,L,D], added) -> [N,C,h,w].
+    pictures: how many there are. The batch is N = branches * pictures rows, branch by branch.
+    """
+
+    def __init__(self, unet: Callable[..., Tensor], pictures: int) -> None:
+        self.unet = unet
+        self.pictures = pictures
+
+    def __call__(
+        self, x: Tensor, t: float, context: Tensor, added: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        if self.pictures == 1:
+            return self.unet(x, t, context, added=added)
+        outs = []
+        for i in range(self.pictures):
+            extra = None if added is None else {k: self._rows(v, i) for k, v in added.items()}
+            outs.append(self.unet(self._rows(x, i), t, self._rows(context, i), added=extra))
+        # [pictures, branches, ...] -> branch by branch again
+        return torch.stack(outs).transpose(0, 1).flatten(0, 1)
+
+    def _rows(self, batch: Tensor, picture: int) -> Tensor:
+        # A copy, since a view would start at another alignment in memory than a picture alone.
+        return batch[picture :: self.pictures].clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,43 @@
+"""The `sdcore` command: parse, call, print."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from sdcore import __version__
+from sdcore.cli.rerun import rerun
+from sdcore.cli.sample import sample
+from sdcore.errors import InputError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="sdcore")
+def cli() -> None:
+    """Draw pictures with Stable Diffusion, and see how."""
+
+
+cli.add_command(sample)
+cli.add_command(rerun)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line. What the user can mend is one line on stderr and exit status 2."""
+    try:
+        status = cli.main(args=args, prog_name="sdcore", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except InputError as error:
+        _fail(str(error), 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped; the pictures named above are whole", 130)
+    except BrokenPipeError:  # `sdcore ... | head`: nobody reads on, which is no mistake
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"sdcore: {' '.join(message.split())}", err=True)
+    sys.exit(status)

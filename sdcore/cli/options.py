@@ -1,0 +1,106 @@
+"""The options that `sample` and `rerun` share, and how seeds and prompts are read."""
+
+import re
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sdcore.errors import InputError
+
+MAX_PICTURES = 10_000  # of one command; beyond it a range of seeds is a slip of the finger
+_SEEDS = re.compile(r"(-?\d+)(?:-(\d+))?")
+
+_OPTIONS = [
+    click.option("--negative", metavar="TEXT", help="What the picture should not be."),
+    click.option("--model", metavar="MODEL", help="Bundled name, folder, or hub id."),
+    click.option("--scheduler", metavar="NAME", help="E.g. ddim, euler_a, 'DPM++ 2M Karras'."),
+    click.option("--spacing", metavar="NAME", help="leading, trailing, linspace or karras."),
+    click.option("--eta", type=float, help="Share of fresh noise a step, 0 to 1."),
+    click.option("--steps", type=int, help="How many steps.  [default: 20]"),
+    click.option("--cfg", type=float, help="Guidance scale; 1 is off.  [default: 7.5]"),
+    click.option("--seed", metavar="SEEDS", help="E.g. 7 or 0-3,7; none: drawn, and printed."),
+    click.option("--count", type=int, help="How many pictures of each prompt."),
+    click.option("--width", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
+    click.option("--height", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
+    click.option("--batch", type=int, help="How many pictures are drawn at once."),
+    click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps.  [default: the best]"),
+    click.option("--dtype", metavar="NAME", help="Of the networks: float32, bfloat16, float16."),
+    click.option(
+        "--out", metavar="PATH", default="out", show_default=True, help="A .png file or a folder."
+    ),
+    click.option("--sheet", is_flag=True, help="Also all pictures on one labelled sheet."),
+    click.option("--steps-sheet", is_flag=True, help="Also what each step thought, as a strip."),
+]
+
+
+def drawing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add every option of a drawing command, in the order of `--help`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def parse_seeds(text: str) -> list[int]:
+    """'0-3,7' to [0, 1, 2, 3, 7]. Raises InputError for anything else.
+
+    >>> parse_seeds("0-3,7")
+    [0, 1, 2, 3, 7]
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = _SEEDS.fullmatch(part.strip())
+        if match is None:
+            raise InputError(f"cannot read the seeds {text!r}: write them like 7 or 0-3,7")
+        first = int(match[1])
+        last = first if match[2] is None else int(match[2])
+        if last < first:
+            raise InputError(f"the seeds {part.strip()!r} run backwards: write {last}-{first}")
+        if last - first + len(seeds) >= MAX_PICTURES:
+            raise InputError(f"the seeds {text!r} are more than {MAX_PICTURES}")
+        seeds.extend(range(first, last + 1))
+    return seeds
+
+
+def choose_seeds(text: str | None, count: int | None, drawn: int | None = None) -> list[int]:
+    """The seeds of `--seed` and `--count` together.
+
+    `count` follows on from a single seed. Without a seed it starts from `drawn`, or else from a
+    random one, which is then printed to stderr.
+    """
+    if count is not None and not 1 <= count <= MAX_PICTURES:
+        raise InputError(f"--count is 1 to {MAX_PICTURES}, not {count}")
+    seeds = None if text is None else parse_seeds(text)
+    if seeds is None:
+        first = secrets.randbits(32) if drawn is None else drawn
+        seeds = [first]
+        if drawn is None:
+            last = first + (1 if count is None else count) - 1
+            click.echo(f"seed {first}" + (f"-{last}" if last > first else ""), err=True)
+    if count is None or count == len(seeds):
+        return seeds
+    if len(seeds) > 1:
+        raise InputError(f"--seed names {len(seeds)} seeds and --count wants {count}: give one")
+    return list(range(seeds[0], seeds[0] + count))
+
+
+def read_prompts(given: Sequence[str], file: str | None) -> list[str]:
+    """The prompts of the command line and those of a file ('-': stdin), one a line."""
+    prompts = list(given)
+    if file is not None:
+        try:
+            raw = sys.stdin.buffer.read() if file == "-" else Path(file).expanduser().read_bytes()
+            lines = raw.decode("utf-8-sig").splitlines()
+        except OSError as error:
+            raise InputError(f"cannot read prompts from {file}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InputError(f"cannot read prompts from {file}: it is no UTF-8 text") from None
+        prompts += [line.strip() for line in lines if line.strip()]
+        if not prompts:
+            raise InputError(f"{file} holds no prompts")
+    if not prompts:
+        raise InputError('no prompt: write one, as in sdcore sample "a red house at sunset"')
+    return prompts

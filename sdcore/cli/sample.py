@@ -1,0 +1,38 @@
+"""`sdcore sample`: pictures from prompts."""
+
+from typing import Any
+
+import click
+
+from sdcore.cli.options import choose_seeds, drawing_options, read_prompts
+from sdcore.cli.output import Output
+
+
+@click.command()
+@click.argument("prompt", nargs=-1)
+@click.option("--prompts", metavar="FILE", help="One prompt a line; - reads standard input.")
+@drawing_options
+def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None:
+    """Draw pictures of PROMPT... and print their paths."""
+    texts = read_prompts(prompt, prompts)
+    seeds = choose_seeds(options["seed"], options["count"])
+    output = Output(options["out"], len(texts) * len(seeds))
+    steps, cfg, model = options["steps"], options["cfg"], options["model"]
+
+    from sdcore.cli.draw import draw
+    from sdcore.pipeline import load
+
+    sd = load("picturebook" if model is None else model, options["device"], options["dtype"])
+    run = sd.prepare(
+        texts,
+        options["negative"],
+        seeds,
+        scheduler=options["scheduler"],
+        spacing=options["spacing"],
+        eta=options["eta"],
+        steps=20 if steps is None else steps,
+        cfg=7.5 if cfg is None else cfg,
+        width=options["width"],
+        height=options["height"],
+    )
+    draw(run, options["batch"], output, options["sheet"], options["steps_sheet"])

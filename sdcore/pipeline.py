@@ -1,0 +1,277 @@
+"""From words to pictures: glue only. What it calls is where the ideas are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from sdcore import __version__
+from sdcore.batch import EachAlone
+from sdcore.checkpoints import Checkpoint, find_model, load_component, open_folder
+from sdcore.denoiser import Denoiser
+from sdcore.devices import choose_device, choose_dtype
+from sdcore.errors import InputError
+from sdcore.guidance import CFG
+from sdcore.models import VAE, TextEncoder, UNet
+from sdcore.noise import SeededNoise
+from sdcore.prompts import Tokenizer, cut_warning, load_tokenizer
+from sdcore.sampling import Prediction, Solver, State, Step, sample
+from sdcore.schedulers import Plan, Scheduler, Spacing, resolve
+from sdcore.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_SIDE = 8192  # pixels; beyond it a size is a slip of the finger
+
+
+def load(
+    model: str | Path = "picturebook",
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> StableDiffusion:
+    """A model, ready to draw.
+
+    Args:
+        model: a bundled name, a folder in the diffusers layout, or a hub id.
+        device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
+        dtype: of the networks: "float32", "bfloat16", "float16"; None suits the device.
+
+    Raises:
+        InputError: no such model or device, broken or contradictory files.
+    """
+    device = choose_device(device)
+    dtype = choose_dtype(dtype, device)
+    checkpoint = open_folder(find_model(model))
+    _refuse_other_families(checkpoint)
+    tokenizer = load_tokenizer(checkpoint.tokenizers["tokenizer"])
+    parts = {name: load_component(c, device, dtype) for name, c in checkpoint.components.items()}
+    sd = StableDiffusion(
+        name=str(model),
+        text_encoder=cast(TextEncoder, parts["text_encoder"]),
+        unet=cast(UNet, parts["unet"]),
+        vae=cast(VAE, parts["vae"]),
+        tokenizer=tokenizer,
+        scheduler_config=checkpoint.scheduler or None,
+        device=device,
+        dtype=dtype,
+    )
+    words, known = tokenizer.backend.get_vocab_size(), sd.text_encoder.config.vocab_size
+    if words > known:
+        raise InputError(f"{checkpoint.path}: the tokenizer has {words} ids, the encoder {known}")
+    if tokenizer.length > sd.text_encoder.config.max_position_embeddings:
+        raise InputError(f"{checkpoint.path}: the tokenizer writes more tokens than can be read")
+    return sd
+
+
+def _refuse_other_families(checkpoint: Checkpoint) -> None:
+    unet = checkpoint.components["unet"].config
+    if "text_encoder_2" in checkpoint.components or unet.get("addition_embed_type"):
+        raise InputError(f"{checkpoint.path} is an SDXL model; SD 1.x and 2.x can be drawn with")
+    if unet.get("time_cond_proj_dim"):
+        raise InputError(f"{checkpoint.path} is an LCM (its UNet is told the guidance scale)")
+    if unet.get("in_channels", 4) != unet.get("out_channels", 4):
+        raise InputError(
+            f"{checkpoint.path} has a UNet of {unet['in_channels']} input channels: "
+            "it repaints a given picture, and cannot draw one from words alone"
+        )
+
+
+@dataclass(frozen=True)
+class StableDiffusion:
+    """The parts of a model. Each can be used, or replaced, by itself."""
+
+    name: str
+    text_encoder: TextEncoder
+    unet: UNet
+    vae: VAE
+    tokenizer: Tokenizer
+    scheduler_config: Mapping[str, Any] | None
+    device: torch.device
+    dtype: torch.dtype
+
+    def prepare(
+        self,
+        prompts: str | Sequence[str],
+        negative: str | None = None,
+        seeds: Sequence[int] = (0,),
+        *,
+        scheduler: str | Solver | None = None,
+        spacing: str | Spacing | None = None,
+        eta: float | None = None,
+        steps: int = 20,
+        cfg: float = 7.5,
+        width: int | None = None,
+        height: int | None = None,
+    ) -> Run:
+        """Everything up to the first step: one picture for each prompt and each seed.
+
+        Args:
+            prompts: one or several; the pictures come prompt by prompt, seed by seed.
+            negative: what guidance leads away from; None means "".
+            seeds: the same for every prompt; -2^63 .. 2^64 - 1.
+            scheduler, spacing, eta: as `sdcore.schedulers.resolve` takes them; None leaves it to
+                the checkpoint.
+            steps: at least 1.
+            cfg: guidance scale: 1 is off, 0 draws the negative prompt alone.
+            width, height: pixels, multiples of the VAE's factor (8); None is the model's own size.
+
+        Raises:
+            InputError: whatever of this is out of range.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not texts or not len(seeds):
+            raise InputError("at least one prompt and one seed are needed")
+        chosen = resolve(scheduler, spacing, eta, self.scheduler_config)
+        own_file = isinstance(scheduler, str) and scheduler.endswith(".py")
+        shared = Settings(
+            prompt="",
+            negative="" if negative is None else negative,
+            seed=0,
+            model=self.name,
+            scheduler=str(scheduler) if own_file else chosen.name,
+            spacing=chosen.spacing.name,
+            eta=getattr(chosen.solver, "keywords", {}).get("eta"),
+            steps=steps,
+            cfg=float(cfg),
+            width=self._side("width", width),
+            height=self._side("height", height),
+            device=str(self.device),
+            dtype=str(self.dtype).removeprefix("torch."),
+            version=__version__,
+        )
+        plan, guidance = chosen.plan(steps), CFG(shared.cfg)
+        settings = [replace(shared, prompt=text, seed=int(s)) for text in texts for s in seeds]
+        spoken = {name for sigma in plan.sigmas for name in guidance.branches(sigma)}
+        wanted = {
+            "cond": [s.prompt for s in settings],
+            "uncond": [s.negative for s in settings],
+        }
+        encoded = self._encode({text for name in spoken for text in wanted[name]})
+        conditions = {n: torch.cat([encoded[text] for text in wanted[n]]) for n in sorted(spoken)}
+        warnings = [
+            cut_warning(text, self.tokenizer(text), self.tokenizer.length) for text in encoded
+        ]
+        factor = self.vae.config.factor
+        shape = (self.vae.config.latent_channels, shared.height // factor, shared.width // factor)
+        noise = SeededNoise(tuple(s.seed for s in settings), shape, self.device)
+        told = tuple(filter(None, warnings))
+        return Run(self, tuple(settings), chosen, plan, guidance, noise, conditions, told)
+
+    def decode(self, latents: Tensor) -> list[Image]:
+        """Unit-variance latents [B,4,h,w] to B pictures of 8h x 8w pixels."""
+        from sdcore.images import to_pictures
+
+        # One at a time: large batches are no faster, take more memory, and end in other last bits.
+        images = [self.vae.decode(row[None].to(self.dtype, copy=True)) for row in latents]
+        if not all(image.isfinite().all() for image in images):
+            raise InputError(f"the VAE overflows in {self.dtype}: take float32 (--dtype float32)")
+        return [picture for image in images for picture in to_pictures(image)]
+
+    def _encode(self, texts: set[str]) -> dict[str, Tensor]:
+        """Each text's context [1,L,D], one call each, so that none depends on its company."""
+        ids = {text: torch.tensor([self.tokenizer(text).ids]) for text in sorted(texts)}
+        return {text: self.text_encoder(row.to(self.device)).last for text, row in ids.items()}
+
+    def _side(self, what: str, pixels: int | None) -> int:
+        factor = self.vae.config.factor
+        if pixels is None:
+            return self.unet.config.sample_size * factor
+        if not factor <= pixels <= MAX_SIDE:
+            raise InputError(f"{what} {pixels} is out of range: {factor} to {MAX_SIDE} pixels")
+        if pixels % factor:
+            low = max(factor, pixels - pixels % factor)
+            raise InputError(
+                f"{what} {pixels} is no multiple of {factor}; the nearest are {low} and "
+                f"{math.ceil(pixels / factor) * factor}"
+            )
+        return pixels
+
+
+@dataclass(frozen=True)
+class Run:
+    """A prepared loop. Iterate over it for its steps, as often as you like: each time is afresh.
+
+    Nothing is drawn until then, and nothing in here changes.
+    """
+
+    sd: StableDiffusion
+    settings: tuple[Settings, ...]  # one for each picture
+    scheduler: Scheduler
+    plan: Plan
+    guidance: CFG
+    noise: SeededNoise  # every picture's own stream
+    conditions: Mapping[str, Tensor]  # branch -> [B,L,D]
+    warnings: tuple[str, ...] = ()  # one line for each prompt that was cut
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """The noise levels, steps + 1 of them."""
+        return self.plan.sigmas
+
+    @cached_property
+    def nfe(self) -> int:
+        """How often the UNet will be asked for each picture."""
+        still = torch.zeros(1, 1, 1, 1)
+        stub = lambda x, sigma: Prediction(still, still)  # noqa: E731
+        draw = lambda draw, sigma, sigma_next: still  # noqa: E731
+        return sum(s.nfe for s in sample(stub, still, self.sigmas, self.scheduler.solver, draw))
+
+    @cached_property
+    def denoise(self) -> Denoiser:
+        """(x, sigma) -> Prediction, for this run's prompts."""
+        count, device = len(self.settings), self.sd.device
+        unet = EachAlone(self.sd.unet, count) if device.type == "cpu" else self.sd.unet
+        return Denoiser(
+            unet,
+            self.plan.timestep,
+            self.conditions,
+            self.guidance,
+            self.scheduler.prediction_type,
+            dtype=self.sd.dtype,
+        )
+
+    @property
+    def start(self) -> Tensor:
+        """Pure noise [B,4,h,w] at sigmas[0]."""
+        return self.noise.start() * self.plan.start_scale
+
+    def __iter__(self) -> Iterator[Step]:
+        return self.steps()
+
+    def steps(self, start: Tensor | State | None = None) -> Iterator[Step]:
+        """The loop: from pure noise, or from a `start` as `sdcore.sample` takes it.
+
+        The weights ask for no gradients, so none are kept unless x or the conditions do.
+        """
+        first = self.start if start is None else start
+        return sample(self.denoise, first, self.sigmas, self.scheduler.solver, self.noise)
+
+    def decode(self, x: Tensor) -> list[Image]:
+        """The pictures of the last step's x_next [B,4,h,w].
+
+        Some schedules stop a little above sigma 0; then x is first scaled to unit variance.
+        """
+        return self.sd.decode(x * self.plan.end_scale)
+
+    def split(self, size: int) -> list[Run]:
+        """The same pictures as several runs of at most `size` pictures."""
+        if size < 1:
+            raise InputError(f"a batch has at least 1 picture, not {size}")
+        parts = [slice(i, i + size) for i in range(0, len(self.settings), size)]
+        return [
+            replace(
+                self,
+                settings=self.settings[part],
+                noise=replace(self.noise, seeds=self.noise.seeds[part]),
+                conditions={name: rows[part] for name, rows in self.conditions.items()},
+            )
+            for part in parts
+        ]

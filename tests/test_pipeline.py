@@ -1,0 +1,195 @@
+"""From words to pictures with a tiny random model."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import sdcore
+from sdcore.errors import InputError
+from sdcore.pipeline import StableDiffusion, load
+
+
+@pytest.fixture(scope="module")
+def sd(tiny_path: Path) -> StableDiffusion:
+    return load(tiny_path, device="cpu")
+
+
+def last(run: sdcore.Run) -> torch.Tensor:
+    return [step.x_next for step in run][-1]
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, sdcore; heavy = {'torch', 'transformers', 'diffusers', 'PIL', 'scipy'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules);"
+        "import sdcore.pipeline, sdcore.cli;"
+        "assert not {'transformers', 'diffusers', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_are_there() -> None:
+    assert all(getattr(sdcore, name) is not None for name in sdcore.__all__)
+    assert set(sdcore.__all__) <= set(dir(sdcore))
+    with pytest.raises(AttributeError, match="nonsense"):
+        sdcore.nonsense  # noqa: B018
+
+
+def test_pictures_come_prompt_by_prompt_seed_by_seed(sd: StableDiffusion) -> None:
+    run = sd.prepare(["red", "blue"], seeds=[3, 5], steps=2)
+    assert [(s.prompt, s.seed) for s in run.settings] == [
+        ("red", 3),
+        ("red", 5),
+        ("blue", 3),
+        ("blue", 5),
+    ]
+    pictures = run.decode(last(run))
+    assert [p.size for p in pictures] == [(32, 32)] * 4
+    assert len({p.tobytes() for p in pictures}) == 4
+
+
+def test_settings_are_what_was_used(sd: StableDiffusion) -> None:
+    run = sd.prepare("red", scheduler="Euler a", steps=3, cfg=0, width=48)
+    settings = run.settings[0]
+    assert (settings.scheduler, settings.eta, settings.cfg) == ("euler_a", 1.0, 0.0)
+    assert (settings.width, settings.height, settings.steps) == (48, 32, 3)
+    assert (settings.device, settings.dtype, settings.negative) == ("cpu", "float32", "")
+    assert sdcore.Settings.from_json(settings.to_json()) == settings
+    assert run.conditions.keys() == {"uncond"}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "nfe"), [("ddim", 4), ("euler", 4), ("heun", 7), ("dpmpp_2m", 4)]
+)
+def test_nfe_is_known_before_and_true_after(sd: StableDiffusion, scheduler: str, nfe: int) -> None:
+    run = sd.prepare("red", scheduler=scheduler, steps=4)
+    assert run.nfe == nfe == sum(step.nfe for step in run)
+    assert len(run.sigmas) == 5
+
+
+@pytest.mark.parametrize("size", [32, 40])  # 40: 25 latents a channel, no multiple of any vector
+@pytest.mark.parametrize("scheduler", ["ddim", "euler_a", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize("cfg", [1.0, 7.5])
+def test_a_picture_does_not_depend_on_its_batch(
+    sd: StableDiffusion, scheduler: str, size: int, cfg: float
+) -> None:
+    how = {"scheduler": scheduler, "steps": 4, "cfg": cfg, "width": size, "height": size}
+    whole = sd.prepare(["red boat", "blue house"], seeds=[1, 0, 7], **how)
+    together = last(whole)
+    for part in (1, 2, 4):
+        assert torch.equal(torch.cat([last(run) for run in whole.split(part)]), together)
+    alone = last(sd.prepare("blue house", seeds=[7], **how))
+    assert torch.equal(alone[0], together[5])
+    assert sd.decode(together)[5].tobytes() == sd.decode(alone)[0].tobytes()
+
+
+def test_a_run_can_be_run_again_and_interleaved(sd: StableDiffusion) -> None:
+    run = sd.prepare("red", scheduler="euler_a", steps=4)
+    once = last(run)
+    pairs = list(zip(run, run, strict=True))
+    assert torch.equal(pairs[-1][0].x_next, once)
+    assert torch.equal(pairs[-1][1].x_next, once)
+
+
+def test_resuming_from_any_step(sd: StableDiffusion) -> None:
+    run = sd.prepare("red", scheduler="dpmpp_2m", steps=5)
+    steps = list(run)
+    for step in steps[:-1]:
+        assert torch.equal(list(run.steps(step.state))[-1].x_next, steps[-1].x_next)
+
+
+def test_interventions_reach_the_loop(sd: StableDiffusion) -> None:
+    run = sd.prepare("red", steps=3)
+    plain = last(run)
+    for step in run:
+        step.x_next = step.x_next + 0.5 * (step.index == 1)
+    assert not torch.equal(step.x_next, plain)
+
+
+def test_no_gradients_are_kept(sd: StableDiffusion) -> None:
+    assert not last(sd.prepare("red", steps=1)).requires_grad
+
+
+def test_seed_zero_and_scale_zero_mean_zero(sd: StableDiffusion) -> None:
+    zero, one = (last(sd.prepare("red", seeds=[s], steps=2)) for s in (0, 1))
+    assert not torch.equal(zero, one)
+    negative_only = last(sd.prepare("red", negative="blue", cfg=0, steps=2))
+    assert torch.equal(negative_only, last(sd.prepare("blue", cfg=1, steps=2)))
+
+
+def test_the_global_random_state_is_left_alone(sd: StableDiffusion) -> None:
+    before = torch.get_rng_state()
+    last(sd.prepare("red", scheduler="euler_a", steps=2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_text_encoder_runs_once_for_each_text(
+    sd: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    forward = sd.text_encoder.forward
+    monkeypatch.setattr(sd.text_encoder, "forward", lambda ids: (seen.append(ids), forward(ids))[1])
+    sd.prepare(["red", "red", "blue"], seeds=[0, 1], steps=1)
+    assert len(seen) == 3  # red, blue and the empty negative
+    assert all(len(ids) == 1 for ids in seen)
+
+
+def test_a_cut_prompt_is_told(sd: StableDiffusion) -> None:
+    run = sd.prepare(["red " * 75 + "Boat", "blue"], seeds=[0, 1], steps=1)
+    assert len(run.warnings) == 1
+    assert "'Boat'" in run.warnings[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "fp16"])
+def test_latents_stay_float32(tiny_path: Path, dtype: str) -> None:
+    sd = load(tiny_path, "cpu", dtype)
+    run = sd.prepare("red", steps=2)
+    assert {p.dtype for p in sd.unet.parameters()} == {sd.dtype}
+    x = last(run)
+    assert x.dtype == torch.float32
+    assert run.decode(x)[0].size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"prompts": []}, "at least one"),
+        ({"seeds": []}, "at least one"),
+        ({"seeds": [2**64]}, "out of range"),
+        ({"steps": 0}, "steps"),
+        ({"steps": -3}, "steps"),
+        ({"cfg": float("nan")}, "cfg"),
+        ({"cfg": float("inf")}, "cfg"),
+        ({"eta": float("nan")}, "eta"),
+        ({"eta": -1.0}, "eta"),
+        ({"width": 30}, "width 30 is no multiple of 8; the nearest are 24 and 32"),
+        ({"height": 0}, "height 0 is out of range"),
+        ({"height": -8}, "out of range"),
+        ({"width": 10**6}, "out of range"),
+        ({"scheduler": "eulr"}, "euler"),
+        ({"spacing": "karas"}, "karras"),
+    ],
+)
+def test_what_is_out_of_range(sd: StableDiffusion, how: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        sd.prepare(**{"prompts": "red", **how})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", "xla"])
+def test_a_device_that_is_not_there(tiny_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="device"):
+        load(tiny_path, device=name)
+
+
+def test_an_unknown_dtype(tiny_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown dtype 'float31': did you mean float32"):
+        load(tiny_path, dtype="float31")
+
+
+def test_overflow_is_no_black_picture(sd: StableDiffusion) -> None:
+    with pytest.raises(InputError, match="overflows"):
+        sd.decode(torch.full((1, 4, 4, 4), float("nan")))
