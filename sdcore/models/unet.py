@@ -242,6 +242,7 @@ class UNet(nn.Module):
             skips += block(skips[-1], time, context)
         x = self.mid_block(skips[-1], time, context)
         for block in self.up_blocks:
+            assert isinstance(block, UpBlock)
             popped = [skips.pop() for _ in block.resnets]
             x = block(x, popped, time, context)
             if hasattr(block, "upsamplers"):
