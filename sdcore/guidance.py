@@ -49,4 +49,4 @@ class CFG:
     def combine(self, raw: Mapping[str, Tensor], sigma: float) -> Tensor:
         if len(raw) == 1:
             return next(iter(raw.values()))
-        return torch.add(raw["uncond"], raw["cond"] - raw["uncond"], alpha=self.scale)
+        return torch.lerp(raw["uncond"], raw["cond"], self.scale)

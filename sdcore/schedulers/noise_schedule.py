@@ -43,7 +43,7 @@ def zero_terminal_snr(betas: Tensor) -> Tensor:
 class NoiseSchedule:
     """alphas_cumprod by timestep, falling; from it sigma = sqrt((1 - acp) / acp), rising.
 
-    The products are taken in float32, where diffusers takes them; all else is float64.
+    Both tables are computed in float32, as diffusers computes them; all else is float64.
     """
 
     alphas_cumprod: tuple[float, ...]
@@ -61,7 +61,8 @@ class NoiseSchedule:
     @cached_property
     def sigmas(self) -> tuple[float, ...]:
         """sigma of every training timestep, rising; infinite where no signal is left."""
-        return tuple(math.sqrt((1 - a) / a) if a > 0 else math.inf for a in self.alphas_cumprod)
+        bar = torch.tensor(self.alphas_cumprod, dtype=torch.float32)
+        return tuple(((1 - bar) / bar).sqrt().tolist())
 
     @cached_property
     def log_sigmas(self) -> tuple[float, ...]:

@@ -65,7 +65,7 @@ def trailing(schedule: NoiseSchedule, steps: int) -> Grid:
     """Strides of T / N downwards from the last timestep, rounded; exactly N of them.
 
     numpy's arange, which diffusers takes, adds up (T - stride) - T, and the rounding of halves
-    depends on it; it also yields N + 1 points for some N (61, 71 ...), of which the last, t = -1,
+    depends on it; it also yields N + 1 points for some N (61, 103 ...), of which the last, t = -1,
     is dropped here.
     """
     count = float(len(schedule))
@@ -90,10 +90,12 @@ def karras(
     the network is told to a whole one, as diffusers' DPM++ does; sigma itself is not rounded.
     """
     base = schedule.sigmas[::-1] if within is None else within(schedule, steps).sigmas
-    high = (base[0] if sigma_max is None else sigma_max) ** (1 / rho)
-    low = (base[-1] if sigma_min is None else sigma_min) ** (1 / rho)
-    stride = 1 / max(steps - 1, 1)
-    sigmas = [(high + i * stride * (low - high)) ** rho for i in range(steps)]
+    first = base[0] if sigma_max is None else sigma_max
+    last = base[-1] if sigma_min is None else sigma_min
+    high, low = first ** (1 / rho), last ** (1 / rho)
+    stride = (low - high) / max(steps - 1, 1)
+    between = [(high + i * stride) ** rho for i in range(1, steps - 1)]
+    sigmas = [first, *between, last][:steps]  # ends exact: a root's power is not
     times = [schedule.timestep(sigma) for sigma in sigmas]
     return Grid(tuple(sigmas), tuple(float(round(t)) if whole else t for t in times))
 

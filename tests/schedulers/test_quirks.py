@@ -1,0 +1,97 @@
+"""Where the reference is wrong, by how much, and that we are not. diffusers 0.42.1."""
+
+import pytest
+import torch
+
+from sdcore.noise import SeededNoise
+from sdcore.schedulers import resolve
+from tests.toys import CLASSES, SD, SEEDS, SHAPE, diffusers_latents, our_latents
+
+diffusers = pytest.importorskip("diffusers")
+diffusers.logging.set_verbosity_error()
+
+
+def reference(name, **fields):
+    return getattr(diffusers, CLASSES[name]).from_config({**SD, **fields})
+
+
+def ones(x, t, context=None, added=None):
+    return torch.ones_like(x)
+
+
+def wrong_by(name, spacing, steps):
+    """(ours, diffusers'): the largest error where the model always says eps = 1.
+
+    There dx/dsigma = 1, and any solver must end exactly at x + sigma_end - sigma_start.
+    """
+    scheduler = resolve(name, spacing=spacing)
+    plan = scheduler.plan(steps)
+    x = SeededNoise(SEEDS, SHAPE).start() * plan.start_scale
+    exact = (x + plan.sigmas[-1] - plan.sigmas[0]) * plan.end_scale
+    ours = our_latents(scheduler, steps, model=ones)
+    theirs = diffusers_latents(reference(name, timestep_spacing=spacing), steps, model=ones)
+    return [(found - exact).abs().max().item() for found in (ours, theirs)]
+
+
+@pytest.mark.parametrize(
+    ("name", "spacing", "steps", "error"),
+    [
+        # prev_t = t - 1000 // N is not the next timestep of these grids
+        ("ddim", "linspace", 50, 2.894),
+        ("ddim", "linspace", 13, 11.568),
+        ("ddim", "trailing", 13, 1.727),
+        ("pndm", "linspace", 50, 2.894),
+        ("pndm", "linspace", 13, 11.785),
+    ],
+)
+def test_constant_eps_is_exact_here_and_not_there(name, spacing, steps, error):
+    ours, theirs = wrong_by(name, spacing, steps)
+    assert ours <= 5e-5
+    assert theirs == pytest.approx(error, abs=2e-3)
+
+
+def test_ddim_trailing_agrees_where_the_steps_divide_the_table():
+    ours, theirs = wrong_by("ddim", "trailing", 20)
+    assert max(ours, theirs) <= 5e-5
+
+
+@pytest.mark.parametrize("steps", [61, 103])
+def test_trailing_has_as_many_steps_as_asked(steps):
+    """numpy's arange yields one more, t = -1, which diffusers then looks up from the table's end."""
+    theirs = reference("ddim", timestep_spacing="trailing")
+    theirs.set_timesteps(steps)
+    assert len(theirs.timesteps) == steps + 1
+    assert theirs.timesteps[-1] == -1
+    ours = resolve("ddim", spacing="trailing").plan(steps).timesteps
+    assert list(ours) == theirs.timesteps[:-1].tolist()
+
+
+def test_pndm_image_to_image_starts_its_multistep_afresh():
+    """diffusers mistakes the second step for the doubled first one."""
+    x0 = torch.zeros(2, *SHAPE)
+    scheduler = resolve("pndm")
+    plan = scheduler.plan(10)
+    x = x0 + SeededNoise(SEEDS, SHAPE).start() * plan.sigmas[5]
+    exact = (x + plan.sigmas[-1] - plan.sigmas[5]) * plan.end_scale
+    ours = our_latents(scheduler, 10, model=ones, start=5, x=x)
+    theirs = diffusers_latents(reference("pndm"), 10, model=ones, start=5, x0=x0)
+    assert (ours - exact).abs().max() <= 5e-6
+    assert (theirs - exact).abs().max() > 0.2
+
+
+def test_pndm_combines_eps_not_v():
+    """diffusers combines the raw v of several noise levels, then converts with one (its #14816)."""
+    ours = our_latents(resolve("pndm", config={**SD, "prediction_type": "v_prediction"}), 20)
+    theirs = diffusers_latents(reference("pndm", prediction_type="v_prediction"), 20)
+    assert (ours - theirs).abs().max() > 0.01
+
+
+def test_dpmpp_cosine_karras_truncates_the_timestep():
+    """On the cosine table diffusers leaves t unrounded, and a cast to int64 cuts it."""
+    fields = {"beta_schedule": "squaredcos_cap_v2", "use_karras_sigmas": True}
+    theirs = reference("dpmpp_2m", **fields)
+    theirs.set_timesteps(10)
+    plan = resolve("dpmpp_2m", config={**SD, **fields}).plan(10)
+    cut = [t - int(s) for t, s in zip(plan.timesteps, theirs.timesteps, strict=True)]
+    assert all(-1e-3 <= part <= 1 for part in cut)
+    assert max(cut) > 0.5

@@ -1,0 +1,169 @@
+"""Names, configs and what is refused."""
+
+import json
+
+import pytest
+import torch
+
+from sdcore.errors import InputError
+from sdcore.sampling import sample
+from sdcore.schedulers import TABLE, Scheduler, load_solver, resolve
+from tests.toys import CLASSES, SD, gaussian
+
+SDXL = {
+    **SD,
+    "_class_name": "EulerDiscreteScheduler",
+    "interpolation_type": "linear",
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "timestep_spacing": "leading",
+    "use_karras_sigmas": False,
+}
+SD21 = {**SD, "_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}
+
+
+@pytest.mark.parametrize(
+    ("name", "short", "spacing"),
+    [
+        ("ddim", "ddim", "leading"),
+        ("DDIM", "ddim", "leading"),
+        ("PLMS", "pndm", "leading"),
+        ("Euler a", "euler_a", "linspace"),
+        ("euler_ancestral", "euler_a", "linspace"),
+        ("sample_euler_ancestral", "euler_a", "linspace"),
+        ("EulerAncestralDiscreteScheduler", "euler_a", "linspace"),
+        ("DPM++ 2M", "dpmpp_2m", "linspace"),
+        ("DPM++ 2M Karras", "dpmpp_2m", "karras"),
+        ("dpmpp_2m_karras", "dpmpp_2m", "karras"),
+        ("Heun Karras", "heun", "karras"),
+        (" Euler ", "euler", "linspace"),
+    ],
+)
+def test_every_dialect(name, short, spacing):
+    scheduler = resolve(name)
+    assert (scheduler.name, scheduler.spacing.name) == (short, spacing)
+
+
+def test_names_mean_one_thing():
+    names = [name for entry in TABLE for name in entry.names]
+    for entry in TABLE:
+        for name in entry.names:
+            assert resolve(name).name == entry.name
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("config", [SD, SD21, SDXL, None])
+@pytest.mark.parametrize("name", [None, *CLASSES])
+def test_a_checkpoints_config_gives_what_diffusers_gives(name, config):
+    """Also under another class, where diffusers' from_config decides which fields carry over."""
+    diffusers = pytest.importorskip("diffusers")
+    own = SD if config is None else config
+    wanted = own["_class_name"] if name is None else CLASSES[name]
+    loaded = getattr(diffusers, own["_class_name"]).from_config(own)
+    theirs = getattr(diffusers, wanted).from_config(loaded.config)
+    theirs.set_timesteps(20)
+    ours = resolve(name, config=config)
+    plan = ours.plan(20)
+    t = theirs.timesteps.tolist()
+    assert list(plan.timesteps) == list(dict.fromkeys(t))
+    assert ours.prediction_type == own.get("prediction_type", "epsilon")
+    if hasattr(theirs, "sigmas") and theirs.init_noise_sigma != 1:
+        assert plan.start_scale == pytest.approx(float(theirs.init_noise_sigma), rel=1e-7)
+    else:
+        assert plan.start_scale == pytest.approx((1 + plan.sigmas[0] ** 2) ** 0.5)
+    if hasattr(theirs, "final_alpha_cumprod"):
+        last = float(theirs.final_alpha_cumprod)
+        assert plan.end_scale == pytest.approx(last**0.5, rel=1e-7)
+
+
+def test_a_missing_offset_is_one_at_home_and_zero_abroad():
+    """The pipelines correct it in the loaded scheduler; from_config then takes the new default."""
+    config = {key: value for key, value in SD.items() if key != "steps_offset"}
+    assert resolve(config=config).plan(10).timesteps[-1] == 1
+    assert resolve("ddim", config=config).plan(10).timesteps[-1] == 0
+    assert resolve("ddim", config={**SD, "steps_offset": 0}).plan(10).timesteps[-1] == 1
+
+
+def test_configs_come_from_json():
+    text = json.dumps({**SDXL, "sigma_min": None, "lambda_min_clipped": -float("inf")})
+    assert resolve(config=json.loads(text)).plan(5).sigmas == resolve(config=SDXL).plan(5).sigmas
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "eulr"}, "unknown scheduler 'eulr'; near: euler"),
+        ({"name": "dpm++ 2n"}, "dpmpp_2m"),
+        ({"name": "zzzz"}, "known: ddim, pndm, euler, euler_a, heun, dpmpp_2m"),
+        ({"name": "euler", "spacing": "karas"}, "unknown spacing 'karas'; near: karras"),
+        ({"name": "euler", "spacing": ""}, "unknown spacing"),
+        ({"name": "DPM++ 2M Karras", "spacing": "leading"}, "says karras"),
+        ({"name": "ddim", "eta": float("nan")}, "eta must be a finite number"),
+        ({"name": "ddim", "eta": float("inf")}, "eta must be a finite number"),
+        ({"name": "ddim", "eta": -0.1}, "at least 0"),
+        ({"name": "heun", "eta": 0.5}, "heun adds no noise"),
+        ({"config": {"_class_name": "UniPCMultistepScheduler"}}, "choose one of ddim"),
+        ({"config": {}}, "choose one of ddim"),
+        ({"config": {**SD, "skip_prk_steps": False}}, "skip_prk_steps = False"),
+        ({"config": {**SD, "beta_schedule": "sigmoid"}}, "unknown beta schedule 'sigmoid'"),
+        ({"name": "dpmpp_2m", "config": {**SD, "solver_order": 3}}, "solver_order = 3"),
+        ({"name": "euler", "config": {**SD, "use_beta_sigmas": True}}, "use_beta_sigmas = True"),
+        ({"name": "ddim", "config": {**SD, "thresholding": True}}, "thresholding = True"),
+        ({"name": "ddim", "config": {**SD, "timestep_spacing": "odd"}}, "timestep_spacing = 'odd'"),
+        ({"name": "nowhere.py"}, "no solver file"),
+    ],
+)
+def test_refusals_are_one_clear_line(arguments, message):
+    with pytest.raises(InputError) as caught:
+        resolve(**arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_eta_zero_means_zero():
+    assert resolve("euler_a", eta=0.0).solver.keywords["eta"] == 0.0
+    assert resolve("euler_a").solver.keywords["eta"] == 1.0
+    resolve("heun", eta=0.0)
+
+
+def halfway(denoise, x, interval, memory, draw):
+    """A user's solver: the explicit midpoint rule."""
+    sigma, sigma_next = interval.sigma, interval.sigma_next
+    here = denoise(x, sigma)
+    middle = (sigma + sigma_next) / 2
+    there = denoise(here.x0 + middle * here.eps, middle)
+    return x + (sigma_next - sigma) * there.eps, here, ()
+
+
+def test_a_function_is_a_scheduler():
+    scheduler = resolve(halfway, spacing="karras")
+    assert isinstance(scheduler, Scheduler)
+    assert (scheduler.name, scheduler.solver) == ("halfway", halfway)
+    plan = scheduler.plan(8)
+    steps = list(sample(gaussian, torch.ones(1, 1, 2, 2), plan.sigmas, scheduler.solver))
+    assert [step.nfe for step in steps] == [2] * 8
+
+
+def test_a_file_is_a_scheduler(tmp_path):
+    path = tmp_path / "my_solver.py"
+    path.write_text(
+        "def my_solver(denoise, x, interval, memory, draw, *, eta=0.25):\n"
+        "    prediction = denoise(x, interval.sigma)\n"
+        "    return prediction.x0 + interval.sigma_next * prediction.eps, prediction, ()\n"
+    )
+    scheduler = resolve(str(path))
+    assert scheduler.name == "my_solver"
+    assert resolve(str(path), eta=0.5).solver.keywords == {"eta": 0.5}
+    x = torch.ones(1, 1, 2, 2)
+    sigmas = scheduler.plan(3).sigmas
+    ours = list(sample(gaussian, x, sigmas, scheduler.solver))
+    euler = list(sample(gaussian, x, sigmas, resolve("euler").solver))
+    assert torch.allclose(ours[-1].x_next, euler[-1].x_next)
+
+
+@pytest.mark.parametrize("text", ["x = 1\n", "1 / 0\n", "def f(:\n"])
+def test_a_file_without_a_solver_is_refused(tmp_path, text):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"broken\.py"):
+        load_solver(path)
