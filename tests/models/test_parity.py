@@ -1,0 +1,209 @@
+"""The three networks against diffusers' and transformers', float32, small random configurations.
+
+Between them the configurations hold every block type of SD 1.x, SD 2.x, SDXL, their inpainting
+variants and the guidance-distilled UNets.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdcore.errors import InputError
+from sdcore.models import VAE, TextEncoder, TextEncoderConfig, UNet, UNetConfig, VAEConfig
+
+CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
+UNETS = {
+    "sd1": {"down_block_types": (CROSS, CROSS, PLAIN), "block_out_channels": (32, 64, 64)},
+    "sd1-inpaint": {
+        "down_block_types": (CROSS, PLAIN),
+        "block_out_channels": (32, 64),
+        "in_channels": 9,
+        "layers_per_block": 2,
+    },
+    "sd2": {
+        "down_block_types": (CROSS, CROSS, PLAIN),
+        "block_out_channels": (32, 64, 64),
+        "attention_head_dim": (2, 4, 4),
+        "use_linear_projection": True,
+        "upcast_attention": True,
+    },
+    "sdxl": {
+        "down_block_types": (PLAIN, CROSS, CROSS),
+        "block_out_channels": (32, 64, 64),
+        "attention_head_dim": (2, 4, 4),
+        "transformer_layers_per_block": (1, 2, 3),
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 24 + 6 * 8,
+    },
+    "refiner": {
+        "down_block_types": (PLAIN, CROSS, PLAIN),
+        "block_out_channels": (32, 64, 64),
+        "transformer_layers_per_block": 2,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 24 + 5 * 8,
+    },
+    "lcm": {
+        "down_block_types": (CROSS, PLAIN),
+        "block_out_channels": (32, 64),
+        "time_cond_proj_dim": 16,
+    },
+}
+
+
+def relative(ours: Tensor, theirs: Tensor) -> float:
+    """Max abs error over the reference's largest value."""
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def randomize(model: torch.nn.Module) -> torch.nn.Module:
+    """Every parameter random, so that no zero or one hides a mistake."""
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=rng))
+    return model.eval()
+
+
+@pytest.mark.parametrize("family", UNETS)
+@pytest.mark.parametrize("size", [(16, 16), (10, 14)])  # the second is no multiple of 2^levels
+@torch.no_grad()
+def test_unet(family: str, size: tuple[int, int]) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    fields = {
+        "layers_per_block": 1,
+        "attention_head_dim": 2,
+        "cross_attention_dim": 40,
+        "norm_num_groups": 8,
+        **UNETS[family],
+    }
+    fields["up_block_types"] = tuple(
+        name.replace("Down", "Up") for name in reversed(fields["down_block_types"])
+    )
+    torch.manual_seed(0)
+    theirs = randomize(diffusers.UNet2DConditionModel(**fields))
+    ours = UNet(UNetConfig.from_dict(dict(theirs.config)))
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+
+    x, context = torch.randn(2, fields.get("in_channels", 4), *size), torch.randn(2, 7, 40)
+    added, condition = {}, None
+    if "addition_embed_type" in fields:
+        count = 5 if family == "refiner" else 6
+        added = {"text_embeds": torch.randn(2, 24), "time_ids": 100 * torch.rand(2, count)}
+    if family == "lcm":
+        condition = torch.randn(2, 16)
+    for t in (0.0, 37.5, 999.0):
+        reference = theirs(
+            x, torch.tensor(t), context, added_cond_kwargs=added, timestep_cond=condition
+        ).sample
+        also = {"time_cond": condition} if condition is not None else {}
+        out = ours(x, t, context, {**added, **also} or None)
+        assert relative(out, reference) <= 1e-5
+        # One timestep for all, or one for each picture.
+        assert torch.equal(out, ours(x, torch.tensor([t, t]), context, {**added, **also} or None))
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+@pytest.mark.parametrize("attention", [True, False])
+@torch.no_grad()
+def test_vae(levels: int, attention: bool) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    theirs = randomize(
+        diffusers.AutoencoderKL(
+            block_out_channels=(16, 32, 32)[:levels],
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            layers_per_block=2,
+            norm_num_groups=8,
+            mid_block_add_attention=attention,
+            scaling_factor=0.13025,
+        )
+    )
+    ours = VAE(VAEConfig.from_dict(dict(theirs.config)))
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    image = torch.rand(2, 3, 24, 32) * 2 - 1
+    reference, code = theirs.encode(image).latent_dist, ours.encode(image)
+    assert relative(code.mean, reference.mean * 0.13025) <= 1e-5
+    assert relative(code.std, reference.std * 0.13025) <= 1e-5
+    latents = torch.randn(code.mean.shape)
+    assert relative(ours.decode(latents), theirs.decode(latents / 0.13025).sample) <= 1e-5
+    assert ours.config.factor == 2 ** (levels - 1)
+
+
+@pytest.mark.parametrize("projection", [False, True])
+@pytest.mark.parametrize(("act", "eos"), [("quick_gelu", 2), ("gelu", 99)])
+@torch.no_grad()
+def test_text_encoder(projection: bool, act: str, eos: int) -> None:
+    transformers = pytest.importorskip("transformers")
+    kind = "CLIPTextModelWithProjection" if projection else "CLIPTextModel"
+    torch.manual_seed(0)
+    config = transformers.CLIPTextConfig(
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        hidden_act=act,
+        bos_token_id=98,
+        eos_token_id=eos,
+        projection_dim=24,
+    )
+    theirs = randomize(getattr(transformers, kind)(config))
+    raw = {**theirs.config.to_dict(), "architectures": [kind]}
+    ours = TextEncoder(TextEncoderConfig.from_dict(raw))
+    state = {
+        k if k.startswith("text_") else f"text_model.{k}": v for k, v in theirs.state_dict().items()
+    }
+    ours.load_state_dict(state, strict=True)
+    ids = torch.randint(3, 98, (2, 77))
+    ids[0, 5:] = 99
+    ids[1, 70:] = 99
+    reference, encoding = theirs(ids, output_hidden_states=True), ours(ids)
+    assert relative(encoding.last, reference.last_hidden_state) <= 1e-5
+    pooled = reference.text_embeds if projection else reference.pooler_output
+    assert relative(encoding.pooled, pooled) <= 1e-5
+    assert len(encoding.hidden_states) == 4
+    for a, b in zip(encoding.hidden_states, reference.hidden_states, strict=True):
+        assert relative(a, b) <= 1e-5
+
+
+@torch.no_grad()
+def test_a_later_token_changes_nothing_before_it() -> None:
+    torch.manual_seed(0)
+    encoder = TextEncoder(TextEncoderConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2))
+    a, b = torch.randint(0, 50, (2, 1, 12))
+    b[:, :7] = a[:, :7]
+    x, y = encoder(a).last, encoder(b).last
+    assert torch.allclose(x[:, :7], y[:, :7], atol=1e-6)
+    assert not torch.allclose(x[:, 7:], y[:, 7:], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("config", "raw", "said"),
+    [
+        (UNetConfig, {"act_fn": "mish"}, "act_fn is 'mish'"),
+        (UNetConfig, {"down_block_types": ["AttnDownBlock2D"] * 4}, "AttnDownBlock2D"),
+        (UNetConfig, {"attention_head_dim": [8, 8]}, "heads has 2 entries for the 4"),
+        (UNetConfig, {"block_out_channels": [300, 640, 1280, 1280]}, "300 channels"),
+        (UNetConfig, {"class_embed_type": "timestep"}, "class_embed_type"),
+        (UNetConfig, [1, 2], "expected a JSON object"),
+        (VAEConfig, {"block_out_channels": [10]}, "10 channels"),
+        (VAEConfig, {"down_block_types": ["AttnDownEncoderBlock2D"]}, "AttnDownEncoderBlock2D"),
+        (TextEncoderConfig, {"hidden_act": "relu"}, "hidden_act is 'relu'"),
+        (TextEncoderConfig, {"hidden_size": 10, "num_attention_heads": 3}, "hidden_size 10"),
+    ],
+)
+def test_what_is_not_known_is_refused(config: type, raw: object, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        config.from_dict(raw)
+    assert "\n" not in str(caught.value)
+
+
+def test_null_means_the_default() -> None:
+    raw = {"num_attention_heads": None, "attention_head_dim": 4, "upcast_attention": None}
+    assert UNetConfig.from_dict(raw).heads == (4, 4, 4, 4)
+    assert VAEConfig.from_dict({"scaling_factor": None}).scaling_factor == 0.18215
