@@ -32,7 +32,7 @@ class Recipe:
     pictures: int
     vae_half: Schedule
     vae_full: Schedule
-    vae_batch: int
+    vae_batch: tuple[int, int]  # at half and at full size
     guided: int
     captions: int
     text: Schedule
@@ -42,9 +42,9 @@ class Recipe:
 
 FULL = Recipe(  # made the model in weights/
     pictures=40_000,
-    vae_half=Schedule(steps=1500, lr=1.5e-3, flat=0.6),
-    vae_full=Schedule(steps=1300, lr=1.2e-3, flat=0.3),
-    vae_batch=16,
+    vae_half=Schedule(steps=900, lr=1.5e-3, flat=0.7),
+    vae_full=Schedule(steps=1700, lr=1e-3, flat=0.4),
+    vae_batch=(16, 8),
     guided=400,
     captions=20_000,
     text=Schedule(steps=1200, lr=1e-3),
@@ -55,7 +55,7 @@ QUICK = Recipe(
     pictures=64,
     vae_half=Schedule(steps=4, lr=1e-3, warmup=2),
     vae_full=Schedule(steps=2, lr=1e-3, warmup=2),
-    vae_batch=4,
+    vae_batch=(4, 4),
     guided=2,
     captions=200,
     text=Schedule(steps=4, lr=1e-3, warmup=2),
@@ -70,12 +70,12 @@ def on_device(model: M, device: torch.device) -> M:
 
 def train_vae(recipe: Recipe, pictures: np.ndarray, work: Path, device: torch.device) -> VAE:
     """Half size, then full size, then whitened latents."""
-    batch = recipe.vae_batch
+    small, large = recipe.vae_batch
     half = on_device(vae_stage.new_vae(vae_stage.HALF), device)
     first = work / "vae_half.pt"
-    vae_stage.train(half, pictures, recipe.vae_half, batch, first, guided=recipe.guided)
+    vae_stage.train(half, pictures, recipe.vae_half, small, first, guided=recipe.guided)
     full = on_device(vae_stage.grow(half), device)
-    vae_stage.train(full, pictures, recipe.vae_full, batch, work / "vae_full.pt")
+    vae_stage.train(full, pictures, recipe.vae_full, large, work / "vae_full.pt")
     vae_stage.whiten(full, pictures[:1000])
     return full
 
