@@ -1,7 +1,7 @@
 """Whole fed-back trajectories against live diffusers, where it is right (else: test_quirks).
 
-Every comparison is the maximum absolute error of the final latents, relative to the largest latent if
-that is above 1.
+Every comparison is the maximum absolute error of the final latents, relative to the largest latent
+if that is above 1.
 """
 
 import pytest

@@ -12,6 +12,7 @@ from sdcore.schedulers.euler import ancestral, euler
 from sdcore.schedulers.heun import heun
 from sdcore.schedulers.plms import plms
 from tests.toys import SD, constant_eps, gaussian, gaussian_flow, our_latents
+import itertools
 
 DETERMINISTIC = [entry.name for entry in TABLE if not entry.eta]
 
@@ -88,7 +89,7 @@ def test_ddim_is_its_paper_in_the_other_form():
     noises = torch.randn(10, 1, 2, 4, 4, generator=generator, dtype=torch.float64)
     for eta in (0.0, 0.5, 1.0):
         x, ours = start, start / alphas[0] ** 0.5
-        for i, (a, b) in enumerate(zip(alphas, alphas[1:], strict=False)):
+        for i, (a, b) in enumerate(itertools.pairwise(alphas)):
             p = gaussian(x / a**0.5, plan.sigmas[i])
             std = eta * math.sqrt((1 - b) / (1 - a)) * math.sqrt(1 - a / b)
             x = b**0.5 * p.x0 + math.sqrt(1 - b - std**2) * p.eps + std * noises[i]

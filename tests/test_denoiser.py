@@ -1,0 +1,158 @@
+"""The UNet's only caller: scaling, timesteps, branches, forms, dtypes, extra inputs."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sdcore.denoiser import PREDICTION_TYPES, Denoiser, to_x0_eps
+from sdcore.errors import InputError
+from sdcore.guidance import CFG
+
+X = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * 5
+U = torch.full((2, 3, 6), 0.1)
+C = torch.full((2, 3, 6), 0.7)
+BOTH = {"uncond": U, "cond": C}
+
+
+class Spy:
+    """A UNet that keeps what it was given and says x / 2 + the mean of its context."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, x: Tensor, t: float, context: Tensor, added=None) -> Tensor:
+        self.calls.append((x, t, context, added))
+        return x[:, :4] / 2 + context.mean((1, 2))[:, None, None, None]
+
+
+def made(spy, guidance, prediction_type="epsilon", **options):
+    return Denoiser(spy, lambda sigma: 100 * sigma, BOTH, guidance, prediction_type, **options)
+
+
+def test_branches_are_one_call_in_order_uncond_cond():
+    spy = Spy()
+    sigma, scale = 3.0, 7.5
+    prediction = made(spy, CFG(scale))(X, sigma)
+    ((x, t, context, added),) = spy.calls
+    assert torch.equal(x[:2], X * (1 + sigma**2) ** -0.5)
+    assert torch.equal(x[2:], x[:2])
+    assert t == 300.0
+    assert torch.equal(context, torch.cat([U, C]))
+    assert added is None
+    assert list(prediction.branches) == ["uncond", "cond"]
+    eps = x[:2] / 2 + 0.1 + scale * 0.6
+    assert (prediction.eps - eps).abs().max() <= 1e-5
+    assert (prediction.x0 - (X - sigma * eps)).abs().max() <= 2e-5
+
+
+@pytest.mark.parametrize(("scale", "context"), [(1, C), (0, U)])
+def test_one_branch_is_one_small_call(scale, context):
+    spy = Spy()
+    prediction = made(spy, CFG(scale))(X, 1.0)
+    ((x, _, given, _),) = spy.calls
+    assert x.shape == X.shape
+    assert torch.equal(given, context)
+    assert len(prediction.branches) == 1
+
+
+def test_the_same_context_tensor_comes_back():
+    """A UNet may cache its keys and values by it."""
+    spy = Spy()
+    denoise = made(spy, CFG(2))
+    denoise(X, 2.0)
+    denoise(X, 1.0)
+    assert spy.calls[0][2] is spy.calls[1][2]
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("sigma", [0.0292, 1.0, 14.6146])
+def test_every_form_gives_back_the_truth(prediction_type, sigma):
+    """x0 and eps that were put in come out again; v by its definition in float64."""
+    generator = torch.Generator().manual_seed(1)
+    x0 = torch.randn(2, 4, 8, 8, generator=generator, dtype=torch.float64)
+    eps = torch.randn(2, 4, 8, 8, generator=generator, dtype=torch.float64)
+    alpha = 1 / (1 + sigma**2)
+    said = {
+        "epsilon": eps,
+        "v_prediction": math.sqrt(alpha) * eps - math.sqrt(1 - alpha) * x0,
+        "sample": x0,
+    }[prediction_type]
+    found = to_x0_eps(said, x0 + sigma * eps, sigma, prediction_type)
+    assert (found[0] - x0).abs().max() <= 1e-13
+    assert (found[1] - eps).abs().max() <= 1e-12
+
+
+class Small(nn.Module):
+    """A network in its own dtype, with nine input channels if asked."""
+
+    def __init__(self, channels=4, dtype=torch.float32):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 1, dtype=dtype)
+        self.seen = []
+
+    def forward(self, x, t, context, added=None):
+        self.seen.append((x, added))
+        return self.conv(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("x_dtype", [torch.float32, torch.float64])
+def test_one_cast_in_and_one_out(dtype, x_dtype):
+    unet = Small(dtype=dtype)
+    prediction = made(unet, CFG(3))(X.to(x_dtype), 2.0)
+    assert unet.seen[0][0].dtype == dtype
+    assert prediction.x0.dtype == prediction.eps.dtype == x_dtype
+
+
+def test_the_dtype_can_be_given():
+    spy = Spy()
+    made(spy, CFG(1), dtype=torch.bfloat16)(X, 1.0)
+    assert spy.calls[0][0].dtype == torch.bfloat16
+
+
+def test_inpainting_channels_follow_unscaled():
+    extra = torch.randn(2, 5, 8, 8)
+    unet = Small(channels=9, dtype=torch.bfloat16)
+    made(unet, CFG(3), extra=extra)(X, 2.0)
+    x, _ = unet.seen[0]
+    assert x.shape == (4, 9, 8, 8)
+    assert torch.equal(x[:2, 4:], extra.bfloat16())
+    assert torch.equal(x[2:, 4:], extra.bfloat16())
+
+
+def test_added_conditions_are_joined_by_branch():
+    added = {
+        "uncond": {"text_embeds": torch.zeros(2, 5), "time_ids": torch.ones(2, 6)},
+        "cond": {"text_embeds": torch.ones(2, 5), "time_ids": torch.ones(2, 6)},
+    }
+    spy = Spy()
+    made(spy, CFG(3), added=added)(X, 2.0)
+    made(spy, CFG(1), added=added)(X, 2.0)
+    both, one = spy.calls[0][3], spy.calls[1][3]
+    assert torch.equal(both["text_embeds"], torch.cat([torch.zeros(2, 5), torch.ones(2, 5)]))
+    assert both["time_ids"].shape == (4, 6)
+    assert torch.equal(one["text_embeds"], torch.ones(2, 5))
+
+
+def test_guidance_may_change_with_sigma():
+    spy = Spy()
+    denoise = made(spy, CFG(3, sigma_low=1.0))
+    for sigma in (2.0, 0.5, 2.0):
+        denoise(X, sigma)
+    assert [len(call[0]) for call in spy.calls] == [4, 2, 4]
+
+
+def test_arguments_are_left_alone():
+    x = X.clone()
+    made(Spy(), CFG(7.5), "v_prediction")(x, 3.0)
+    assert torch.equal(x, X)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(InputError, match="unknown prediction type 'eps'"):
+        made(Spy(), CFG(1), "eps")
+    only = Denoiser(Spy(), lambda sigma: sigma, {"cond": C}, CFG(7.5))
+    with pytest.raises(InputError, match="'uncond'"):
+        only(X, 1.0)

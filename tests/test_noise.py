@@ -1,0 +1,79 @@
+"""Seeded noise: diffusers' numbers, and purity."""
+
+import pytest
+import torch
+
+from sdcore.errors import InputError
+from sdcore.noise import SeededNoise
+
+SHAPE = (4, 8, 8)
+TINY = (1, 3, 3)  # fewer than 16 values, where torch's generator keeps one normal back
+
+
+@pytest.mark.parametrize("shape", [SHAPE, TINY])
+def test_equal_to_diffusers_with_a_list_of_generators(shape):
+    tensors = pytest.importorskip("diffusers.utils.torch_utils")
+    seeds = (0, 123, 2**63 + 5)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    noise = SeededNoise(seeds, shape)
+    expected = [tensors.randn_tensor((3, *shape), generator=generators) for _ in range(6)]
+    assert torch.equal(noise.start(), expected[0])
+    for draw in range(5):
+        assert torch.equal(noise(draw, 1.0, 0.5), expected[draw + 1])
+
+
+@pytest.mark.parametrize("shape", [SHAPE, TINY])
+def test_draws_are_pure_in_any_order(shape):
+    straight = SeededNoise((3, 4), shape)
+    expected = [straight(draw, 1.0, 0.5) for draw in range(6)]
+    jumping = SeededNoise((3, 4), shape)
+    for draw in (4, 0, 5, 5, 2, 1, 3, 0):
+        assert torch.equal(jumping(draw, 9.0, 8.0), expected[draw])
+    assert torch.equal(jumping.start(), straight.start())
+
+
+def test_changing_a_result_changes_nothing():
+    noise = SeededNoise((3,), SHAPE)
+    kept = noise(2, 1.0, 0.5).clone()
+    noise(2, 1.0, 0.5).zero_()
+    assert torch.equal(noise(2, 1.0, 0.5), kept)
+
+
+def test_an_image_has_its_own_stream():
+    batch, alone = SeededNoise((5, 6, 7), SHAPE), SeededNoise((6,), SHAPE)
+    assert torch.equal(batch.start()[1:2], alone.start())
+    assert torch.equal(batch(3, 1.0, 0.5)[1:2], alone(3, 1.0, 0.5))
+    same = SeededNoise((6, 6), SHAPE).start()
+    assert torch.equal(same[0], same[1])
+
+
+def test_draws_before_the_loop_can_be_counted_in():
+    """diffusers' image-to-image samples the VAE first, then draws the starting noise."""
+    plain, later = SeededNoise((1,), SHAPE), SeededNoise((1,), SHAPE, spent=2)
+    assert torch.equal(later.start(), plain(0, 1.0, 0.5))
+    assert torch.equal(later(0, 1.0, 0.5), plain(1, 1.0, 0.5))
+    assert torch.equal(later.stream(0), plain.start())
+
+
+def test_seed_zero_is_zero():
+    zero = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(SeededNoise((0,), SHAPE).start(), zero)
+
+
+def test_no_global_random_state():
+    before = torch.get_rng_state()
+    SeededNoise((1, 2), SHAPE)(4, 1.0, 0.5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_noise_is_float32_and_unit_variance():
+    noise = SeededNoise((1,), (4, 64, 64)).start()
+    assert noise.dtype == torch.float32
+    assert noise.std().item() == pytest.approx(1, abs=0.02)
+    assert noise.mean().item() == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("seeds", [(), (2**64,), (0, -(2**63) - 1)])
+def test_bad_seeds_are_refused(seeds):
+    with pytest.raises(InputError, match="seed"):
+        SeededNoise(seeds, SHAPE)

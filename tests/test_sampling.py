@@ -1,0 +1,245 @@
+"""The laws of the loop, for every scheduler."""
+
+import itertools
+
+import pytest
+import torch
+
+from sdcore.denoiser import Denoiser
+from sdcore.errors import InputError
+from sdcore.guidance import CFG
+from sdcore.noise import SeededNoise
+from sdcore.sampling import Prediction, State, Step, sample
+from sdcore.schedulers import TABLE, resolve
+from tests.toys import SEEDS, SHAPE, gaussian, our_latents, our_steps, wavy
+
+NAMES = [entry.name for entry in TABLE]
+STOCHASTIC = ["euler_a"]
+
+
+def loop(name, steps=8, start=None, seeds=SEEDS):
+    """A fresh loop of this scheduler; start: a State to resume from."""
+    scheduler = resolve(name)
+    plan = scheduler.plan(steps)
+    noise = SeededNoise(seeds, SHAPE)
+    denoise = Denoiser(wavy, plan.timestep, {"cond": torch.zeros(len(seeds), 1, 1)}, CFG(1))
+    x = noise.start() * plan.start_scale if start is None else start
+    return sample(denoise, x, plan.sigmas, scheduler.solver, noise)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_step_is_told(name):
+    steps = list(loop(name))
+    sigmas = resolve(name).plan(8).sigmas
+    for i, step in enumerate(steps):
+        assert isinstance(step, Step)
+        assert (step.index, step.count) == (i, 8)
+        assert (step.sigma, step.sigma_next) == (sigmas[i], sigmas[i + 1])
+        rebuilt = step.prediction.x0 + step.sigma * step.prediction.eps
+        assert (rebuilt - step.x).abs().max() <= 2e-5
+        assert step.x_next.dtype == torch.float32
+    for before, after in itertools.pairwise(steps):
+        assert after.x is before.x_next
+    assert len(steps) == 8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_break_leaves_nothing_behind(name):
+    whole = list(loop(name))
+    for step in loop(name):
+        if step.index == 3:
+            break
+    assert torch.equal(step.x_next, whole[3].x_next)
+    assert torch.equal(list(loop(name))[-1].x_next, whole[-1].x_next)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_assigning_x_next_intervenes(name):
+    steps = []
+    for step in loop(name):
+        if step.index == 2:
+            step.x_next = torch.full_like(step.x_next, 0.5)
+        steps.append(step)
+    assert torch.equal(steps[3].x, torch.full_like(steps[3].x, 0.5))
+    assert torch.equal(steps[2].state.x, steps[3].x)
+    assert not torch.equal(steps[-1].x_next, list(loop(name))[-1].x_next)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loop_reads_back_x_next_and_nothing_else(name):
+    whole = list(loop(name))
+    for step in loop(name):
+        step.x, step.sigma_next, step.index = torch.zeros(1), 99.0, 77
+        step.memory, step.draws, step.prediction = (), 50, None  # type: ignore[assignment]
+        final = step.x_next
+    assert torch.equal(final, whole[-1].x_next)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resuming_from_any_state_is_equal_to_the_bit(name):
+    whole = list(loop(name))
+    for step in whole[:-1]:
+        rest = list(loop(name, start=step.state))
+        assert [one.index for one in rest] == list(range(step.index + 1, 8))
+        for one in rest:
+            assert torch.equal(one.x_next, whole[one.index].x_next)
+            assert one.draws == whole[one.index].draws
+            assert one.nfe == whole[one.index].nfe
+    assert list(loop(name, start=whole[-1].state)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_interleaved_loops_do_not_disturb_each_other(name):
+    """Also when they share the solver and the noise."""
+    scheduler = resolve(name)
+    plan = scheduler.plan(6)
+    noise = SeededNoise(SEEDS, SHAPE)
+    denoise = Denoiser(wavy, plan.timestep, {"cond": torch.zeros(2, 1, 1)}, CFG(1))
+
+    def run(factor):
+        x = noise.start() * plan.start_scale * factor
+        return sample(denoise, x, plan.sigmas, scheduler.solver, noise)
+
+    alone = [list(run(factor))[-1].x_next for factor in (1.0, 0.5)]
+    first, second = run(1.0), run(0.5)
+    next(first)
+    for _ in range(3):
+        next(second)
+    ends = [list(first)[-1].x_next, list(second)[-1].x_next]
+    assert torch.equal(ends[0], alone[0])
+    assert torch.equal(ends[1], alone[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_changes_its_arguments(name):
+    scheduler = resolve(name)
+    plan = scheduler.plan(5)
+    noise = SeededNoise(SEEDS, SHAPE)
+    x = noise.start() * plan.start_scale
+    context = torch.zeros(2, 1, 1)
+    kept = x.clone(), list(plan.sigmas), context.clone()
+    sigmas = list(plan.sigmas)
+    denoise = Denoiser(wavy, plan.timestep, {"cond": context}, CFG(1))
+    seen = []
+    for step in sample(denoise, x, sigmas, scheduler.solver, noise):
+        seen.append((step.x, step.x.clone(), step.prediction.x0, step.prediction.x0.clone()))
+    assert torch.equal(x, kept[0])
+    assert sigmas == kept[1]
+    assert torch.equal(context, kept[2])
+    for now, before, x0_now, x0_before in seen:
+        assert torch.equal(now, before)
+        assert torch.equal(x0_now, x0_before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_global_random_state(name):
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    first = our_latents(resolve(name), 6)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(12)
+    assert torch.equal(our_latents(resolve(name), 6), first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_does_not_depend_on_its_batch(name):
+    alone = our_latents(resolve(name), 6, seeds=(5,))
+    batch = our_latents(resolve(name), 6, seeds=(0, 5, 9))
+    other = our_latents(resolve(name), 6, seeds=(5, 9))
+    assert torch.equal(batch[1:2], alone)
+    assert torch.equal(other[0:1], alone)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draws_are_counted_and_none_is_drawn_in_vain(name):
+    drawn = []
+
+    def noise(draw, sigma, sigma_next):
+        drawn.append(draw)
+        return torch.zeros(2, *SHAPE)
+
+    scheduler = resolve(name)
+    plan = scheduler.plan(7)
+    steps = list(sample(gaussian, torch.ones(2, *SHAPE), plan.sigmas, scheduler.solver, noise))
+    if name in STOCHASTIC:
+        assert drawn == list(range(6))  # none into sigma 0
+        assert [step.draws for step in steps] == [1, 2, 3, 4, 5, 6, 6]
+    else:
+        assert drawn == []
+        assert [step.draws for step in steps] == [0] * 7
+
+
+def test_noise_that_is_needed_and_not_given_is_refused():
+    with pytest.raises(InputError, match="give sample\\(\\) a noise"):
+        list(sample(gaussian, torch.ones(1, 1, 2, 2), [2.0, 1.0], resolve("euler_a").solver))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_few_steps(name, steps):
+    done, plan = our_steps(resolve(name), steps)
+    assert len(done) == steps
+    assert done[-1].x_next.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_starting_in_the_middle(name):
+    scheduler = resolve(name)
+    plan = scheduler.plan(6)
+    noise = SeededNoise(SEEDS, SHAPE)
+    for start in range(6):
+        x = torch.zeros(2, *SHAPE) + noise.start() * plan.sigmas[start]
+        steps = list(sample(gaussian, State(x, start), plan.sigmas, scheduler.solver, noise))
+        assert [step.index for step in steps] == list(range(start, 6))
+        assert steps[0].sigma == plan.sigmas[start]
+        assert steps[0].x is x
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float64_stays_float64(name):
+    sigmas = resolve(name).plan(4).sigmas
+    x = torch.ones(1, 1, 4, 4, dtype=torch.float64)
+    noise = SeededNoise((0,), (1, 4, 4))
+    for step in sample(gaussian, x, sigmas, resolve(name).solver, noise):
+        assert step.x_next.dtype == step.prediction.x0.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_flow_if_the_caller_wants_them(name):
+    x = torch.ones(1, 1, 4, 4, requires_grad=True)
+    sigmas = resolve(name).plan(3).sigmas
+    noise = SeededNoise((0,), (1, 4, 4))
+    steps = list(sample(gaussian, x, sigmas, resolve(name).solver, noise))
+    (gradient,) = torch.autograd.grad(steps[-1].x_next.sum(), x)
+    assert gradient.abs().min() > 0
+    with torch.no_grad():
+        assert not list(sample(gaussian, x, sigmas, resolve(name).solver, noise))[
+            -1
+        ].x_next.requires_grad
+
+
+def test_nfe_counts_every_question():
+    def greedy(denoise, x, interval, memory, draw):
+        for _ in range(interval.index + 1):
+            prediction = denoise(x, interval.sigma)
+        return x, prediction, memory
+
+    steps = list(sample(gaussian, torch.ones(1, 1, 2, 2), [4.0, 3.0, 2.0, 1.0], greedy))
+    assert [step.nfe for step in steps] == [1, 2, 3]
+
+
+def test_memory_is_handed_on():
+    def counting(denoise, x, interval, memory, draw):
+        prediction = denoise(x, interval.sigma)
+        return x, prediction, (*memory, torch.tensor(interval.index))
+
+    steps = list(sample(gaussian, torch.ones(1, 1, 2, 2), [4.0, 3.0, 2.0, 1.0], counting))
+    assert [int(value) for value in steps[-1].state.memory] == [0, 1, 2]
+
+
+def test_records_that_are_values_cannot_be_changed():
+    prediction = Prediction(torch.zeros(1), torch.zeros(1))
+    with pytest.raises(AttributeError):
+        prediction.x0 = torch.ones(1)  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        State(torch.zeros(1)).index = 3  # type: ignore[misc]
