@@ -2,6 +2,9 @@
 
     python -m scripts.count_lines
 
+Three columns: declarations (fields, type aliases, protocols), guards (an `if` that only raises) and
+the code that computes; their sum is what there is to read.
+
 Counted are the spans, in the syntax tree, of everything that such a run touches from noise to
 latents: functions and classes with their decorators, and the type aliases and constants that they
     use. Not
@@ -13,6 +16,7 @@ import ast
 import io
 import tokenize
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent / "sdcore"
 
@@ -20,7 +24,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "sdcore"
 PARTS = {
     "schedule": (
         "schedulers/noise_schedule.py",
-        ("make_betas", "NoiseSchedule", "_interpolate"),
+        ("scaled_linear", "NoiseSchedule"),
         ("log_sigmas", "timestep"),  # off the grid only
     ),
     "spacing": (
@@ -59,42 +63,63 @@ def lines_of_code(source: str) -> set[int]:
     return lines
 
 
-def span(node: ast.stmt) -> set[int]:
+def span(node: Any) -> set[int]:
     first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
     return set(range(first, (node.end_lineno or first) + 1))
 
 
-def names(node: ast.stmt) -> set[str]:
+def names(node: ast.AST) -> set[str]:
     if isinstance(node, ast.Assign):
         return {target.id for target in node.targets if isinstance(target, ast.Name)}
     return {getattr(node, "name", "")}
 
 
-def count(file: str, wanted: tuple[str, ...], left_out: tuple[str, ...]) -> int:
+def is_declaration(node: ast.AST) -> bool:
+    if isinstance(node, ast.ClassDef):
+        return any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
+    return isinstance(node, ast.AnnAssign)
+
+
+def is_guard(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.body[0], ast.Raise) and not node.orelse
+
+
+def count(file: str, wanted: tuple[str, ...], left_out: tuple[str, ...]) -> tuple[int, int, int]:
+    """(declarations, guards, the rest) in lines."""
     source = (PACKAGE / file).read_text()
-    code, kept, found = lines_of_code(source), set(), set()
+    code, found = lines_of_code(source), set()
+    kept: set[int] = set()
+    declared: set[int] = set()
+    guards: set[int] = set()
     for node in ast.parse(source).body:
         if names(node) & set(wanted):
             found |= names(node)
             kept |= span(node)
+            declared |= span(node) if isinstance(node, ast.Assign) else set()
             for inner in getattr(node, "body", []):
                 if names(inner) & set(left_out):
                     kept -= span(inner)
+            for inner in ast.walk(node):
+                declared |= span(inner) if is_declaration(inner) else set()
+                guards |= span(inner) if is_guard(inner) else set()
     missing = set(wanted) - found
     if missing:
         raise SystemExit(f"{file} has no {', '.join(sorted(missing))}: mend PARTS")
-    return len(code & kept)
+    kept &= code
+    return len(kept & declared), len(kept & guards), len(kept - declared - guards)
 
 
 def main() -> None:
-    counts = {part: count(*where) for part, where in PARTS.items()}
-    for part, lines in counts.items():
-        file, wanted, left_out = PARTS[part]
-        without = f"   without {', '.join(left_out)}" if left_out else ""
-        print(f"{part:10s}{lines:5d}   {file}: {', '.join(wanted)}{without}")
-    six = sum(lines for part, lines in counts.items() if part != "noise")
-    print(f"{'sum':10s}{six:5d}   schedule, spacing, denoiser, guidance, solver, loop")
-    print(f"{'':10s}{six + counts['noise']:5d}   with seeded noise")
+    print(f"{'':10s}  sum  declared  guards  computing")
+    six = [0, 0, 0]
+    for part, (file, wanted, left_out) in PARTS.items():
+        counts = count(file, wanted, left_out)
+        if part != "noise":
+            six = [a + b for a, b in zip(six, counts, strict=True)]
+        without = f"; without {', '.join(left_out)}" if left_out else ""
+        what = f"{file}: {', '.join(wanted)}{without}"
+        print(f"{part:10s}{sum(counts):5d}{counts[0]:10d}{counts[1]:8d}{counts[2]:11d}  {what}")
+    print(f"{'sum':10s}{sum(six):5d}{six[0]:10d}{six[1]:8d}{six[2]:11d}  without noise")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ of Karras et al. 2022, table 1). That form exists in this file only.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -32,7 +31,10 @@ def to_x0_eps(raw: Tensor, x: Tensor, sigma: float, prediction_type: str) -> tup
         c_in = (1 + sigma * sigma) ** -0.5  # sqrt(acp); x * c_in is the network's own form
         x0 = torch.add(x * (c_in * c_in), raw, alpha=-sigma * c_in)
         return x0, torch.add(x * (sigma * c_in * c_in), raw, alpha=c_in)
-    return raw, (x - raw) / sigma
+    if prediction_type == "sample":
+        return raw, (x - raw) / sigma
+    known = ", ".join(PREDICTION_TYPES)
+    raise InputError(f"unknown prediction type {prediction_type!r}; known: {known}")
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,9 @@ class Denoiser:
     extra: [B,5,h,w] further input channels (mask, masked latents) of an inpainting UNet; not
         scaled.
     added: further conditioning for each branch name (SDXL's pooled text and sizes), each [B,...].
-    dtype: what the network computes in; None takes its first parameter's, else x's.
+    dtype: what the network computes in; None takes the context's.
 
-    x keeps its dtype (float32 in the loop) on both sides. Raises InputError for an unknown
-    prediction type or a branch that has no condition.
+    x keeps its dtype (float32 in the loop) on both sides.
     """
 
     unet: Callable[..., Tensor]
@@ -61,22 +62,14 @@ class Denoiser:
     extra: Tensor | None = None
     added: Mapping[str, Mapping[str, Tensor]] | None = None
     dtype: torch.dtype | None = None
-    _joined: dict[tuple[str, ...], tuple[Any, ...]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-
-    def __post_init__(self) -> None:
-        if self.prediction_type not in PREDICTION_TYPES:
-            known = ", ".join(PREDICTION_TYPES)
-            raise InputError(f"unknown prediction type {self.prediction_type!r}; known: {known}")
+    _joined: dict[tuple[str, ...], tuple[Any, ...]] = field(default_factory=dict, init=False)
 
     def __call__(self, x: Tensor, sigma: float) -> Prediction:
         names = self.guidance.branches(sigma)
         context, added, extra = self._join(names)
         c_in = (1 + sigma * sigma) ** -0.5
-        x_in = (x * c_in).to(self._network_dtype or x.dtype)
-        if len(names) > 1:
-            x_in = torch.cat([x_in] * len(names))  # [branches * B,C,H,W], branch by branch
+        x_in = torch.cat([x * c_in] * len(names))  # [branches * B,C,H,W], branch by branch
+        x_in = x_in.to(context.dtype if self.dtype is None else self.dtype)
         if extra is not None:
             x_in = torch.cat([x_in, extra.to(x_in)], dim=1)
         out = self.unet(x_in, self.timestep(sigma), context, added=added).to(x.dtype)
@@ -91,9 +84,6 @@ class Denoiser:
         them.
         """
         if names not in self._joined:
-            missing = [name for name in names if name not in self.conditions]
-            if missing:
-                raise InputError(f"guidance asks for {missing[0]!r}, which has no condition")
             context = torch.cat([self.conditions[name] for name in names])
             added = None
             if self.added is not None:
@@ -102,10 +92,3 @@ class Denoiser:
             extra = None if self.extra is None else torch.cat([self.extra] * len(names))
             self._joined[names] = (context, added, extra)
         return self._joined[names]
-
-    @cached_property
-    def _network_dtype(self) -> torch.dtype | None:
-        if self.dtype is not None or not isinstance(self.unet, torch.nn.Module):
-            return self.dtype
-        parameter = next(self.unet.parameters(), None)
-        return None if parameter is None else parameter.dtype

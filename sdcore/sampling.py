@@ -111,11 +111,9 @@ def sample(
 
     for index in range(state.index, count):
         nfe = 0
-        interval = Interval(sigmas[index], sigmas[index + 1], index, count, sigmas)
+        sigma, sigma_next = sigmas[index], sigmas[index + 1]
+        interval = Interval(sigma, sigma_next, index, count, sigmas)
         x_next, prediction, memory = solver(ask, x, interval, memory, draw)
-        step = Step(
-            index, count, interval.sigma, interval.sigma_next,
-            x, prediction, x_next, nfe, memory, draws,
-        )  # fmt: skip
+        step = Step(index, count, sigma, sigma_next, x, prediction, x_next, nfe, memory, draws)
         yield step
         x = step.x_next

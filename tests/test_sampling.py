@@ -177,7 +177,7 @@ def test_noise_that_is_needed_and_not_given_is_refused():
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_few_steps(name, steps):
-    done, plan = our_steps(resolve(name), steps)
+    done, _ = our_steps(resolve(name), steps)
     assert len(done) == steps
     assert done[-1].x_next.isfinite().all()
 

@@ -2,7 +2,6 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,24 +10,31 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 
-BETA_SCHEDULES = ("scaled_linear", "linear", "squaredcos_cap_v2")
+
+def scaled_linear(start: float, end: float, count: int) -> Tensor:
+    """Linear in sqrt(beta): latent diffusion's (Rombach et al. 2022, arXiv 2112.10752)."""
+    return torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
+
+
+def linear(start: float, end: float, count: int) -> Tensor:
+    """Ho et al. 2020 (arXiv 2006.11239, section 4)."""
+    return torch.linspace(start, end, count, dtype=torch.float32)
+
+
+def squaredcos(start: float, end: float, count: int) -> Tensor:
+    """Nichol & Dhariwal 2021 (arXiv 2102.09672, eq. 17); start and end are not used."""
+    bar = [math.cos((i / count + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(count + 1)]
+    return torch.tensor([min(1 - bar[i + 1] / bar[i], 0.999) for i in range(count)])
+
+
+BETAS = {"scaled_linear": scaled_linear, "linear": linear, "squaredcos_cap_v2": squaredcos}
 
 
 def make_betas(kind: str, start: float, end: float, count: int) -> Tensor:
-    """betas [count] in float32, as the networks were trained with.
-
-    linear: Ho et al. 2020 (arXiv 2006.11239, section 4); scaled_linear: linear in sqrt(beta),
-    latent diffusion's; squaredcos_cap_v2: Nichol & Dhariwal 2021 (arXiv 2102.09672, eq. 17).
-    Raises InputError for another name.
-    """
-    if kind == "linear":
-        return torch.linspace(start, end, count, dtype=torch.float32)
-    if kind == "scaled_linear":
-        return torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
-    if kind == "squaredcos_cap_v2":
-        bar = [math.cos((i / count + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(count + 1)]
-        return torch.tensor([min(1 - bar[i + 1] / bar[i], 0.999) for i in range(count)])
-    raise InputError(f"unknown beta schedule {kind!r}; known: {', '.join(BETA_SCHEDULES)}")
+    """betas [count] in float32, as the networks were trained with. InputError for another name."""
+    if kind not in BETAS:
+        raise InputError(f"unknown beta schedule {kind!r}; known: {', '.join(BETAS)}")
+    return BETAS[kind](start, end, count)
 
 
 def zero_terminal_snr(betas: Tensor) -> Tensor:
@@ -69,8 +75,16 @@ class NoiseSchedule:
         return tuple(map(math.log, self.sigmas))
 
     def sigma(self, t: float) -> float:
-        """sigma at a timestep 0 .. T - 1; linear in sigma between whole ones, as in diffusers."""
-        return _interpolate(self.sigmas, t)
+        """sigma at a timestep 0 .. T - 1; linear in sigma between whole ones, as in diffusers.
+
+        Raises InputError outside the table.
+        """
+        if not 0 <= t <= len(self) - 1:
+            raise InputError(f"timestep {t} is not in 0 to {len(self) - 1}; take fewer steps")
+        low = int(t)
+        if low == t:  # the table's own value, also where the next one is infinite
+            return self.sigmas[low]
+        return self.sigmas[low] + (t - low) * (self.sigmas[low + 1] - self.sigmas[low])
 
     def timestep(self, sigma: float) -> float:
         """The timestep of a sigma, linear in log sigma as in k-diffusion; clipped at the ends."""
@@ -81,11 +95,3 @@ class NoiseSchedule:
             return len(logs) - 1.0
         low = bisect_right(self.sigmas, sigma) - 1
         return low + (math.log(sigma) - logs[low]) / (logs[low + 1] - logs[low])
-
-
-def _interpolate(table: Sequence[float], t: float) -> float:
-    low = min(int(t), len(table) - 2)
-    weight = t - low
-    if weight in (0, 1):  # exactly the table's own value, also beside an infinite one
-        return table[low + int(weight)]
-    return table[low] + weight * (table[low + 1] - table[low])

@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -17,8 +18,7 @@ from sdcore.errors import InputError
 from sdcore.schedulers.noise_schedule import NoiseSchedule
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """N falling sigmas, without the tail, and the timestep that the network is told at each."""
 
     sigmas: tuple[float, ...]
@@ -30,9 +30,6 @@ Rule = Callable[[NoiseSchedule, int], Grid]
 
 def at_timesteps(schedule: NoiseSchedule, timesteps: Sequence[float]) -> Grid:
     """The grid of explicit timesteps. Raises InputError where one lies outside the table."""
-    if max(timesteps) > len(schedule) - 1 or min(timesteps) < 0:
-        last = len(schedule) - 1
-        raise InputError(f"{len(timesteps)} steps reach outside the timesteps 0 to {last}")
     return Grid(tuple(map(schedule.sigma, timesteps)), tuple(map(float, timesteps)))
 
 
@@ -42,14 +39,10 @@ def linspace(schedule: NoiseSchedule, steps: int, *, drop: int = 0, whole: bool 
     drop=1 lays one point more and leaves out t = 0, as diffusers' DPM++ does. whole rounds to whole
     timesteps (DDIM, DPM++); else they are fractional and float32 (Euler).
     """
-    last, points = len(schedule) - 1, steps + drop
-    stride = last / max(points - 1, 1)
-    times = [i * stride for i in range(points - 1)] + [float(last)] if points > 1 else [0.0]
-    if whole:
-        times = [float(round(t)) for t in times]
-    else:
-        times = torch.tensor(times, dtype=torch.float32).tolist()
-    return at_timesteps(schedule, times[::-1][:steps])
+    stride = (len(schedule) - 1) / max(steps + drop - 1, 1)
+    times = [i * stride for i in reversed(range(drop, steps + drop))]
+    whole_or_float32 = map(round, times) if whole else torch.tensor(times).tolist()
+    return at_timesteps(schedule, list(whole_or_float32))
 
 
 def leading(schedule: NoiseSchedule, steps: int, *, offset: int = 1, drop: int = 0) -> Grid:
@@ -144,24 +137,20 @@ class Spacing:
 
     def plan(self, schedule: NoiseSchedule, steps: int) -> Plan:
         """The sigmas of N = steps steps. Raises InputError where the rule has no room for them."""
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        if type(steps) is not int or steps < 1:
             raise InputError(f"steps must be a whole number of at least 1, not {steps!r}")
-        grid = self.rule(schedule, steps)
-        if not all(a > b for a, b in zip(grid.sigmas, grid.sigmas[1:], strict=False)):
+        sigmas, timesteps = self.rule(schedule, steps)
+        if any(after >= sigma for sigma, after in pairwise(sigmas)):
             raise InputError(f"{self.name} spacing has no room for {steps} steps; take fewer")
-        first, last = grid.sigmas[0], 0.0 if self.tail == "zero" else schedule.sigmas[0]
-        if not math.isfinite(first):
+        if math.isinf(sigmas[0]):
             raise InputError(
-                f"the first {self.name} step is at infinite sigma (zero terminal SNR), where eps "
-                "says nothing about the picture; take the scheduler euler, which starts just below"
+                "the first step is at infinite sigma (zero terminal SNR), where eps says nothing "
+                "of the picture; take the scheduler euler, which starts just below"
             )
-        return Plan(
-            sigmas=(*grid.sigmas, last),
-            timesteps=grid.timesteps,
-            start_scale=first if self.start == "sigma" else math.hypot(1, first),
-            end_scale=1 / math.hypot(1, last) if self.end == "unit_variance" else 1.0,
-            noise_schedule=schedule,
-        )
+        last = 0.0 if self.tail == "zero" else schedule.sigmas[0]
+        start = sigmas[0] if self.start == "sigma" else math.hypot(1, sigmas[0])
+        end = 1 / math.hypot(1, last) if self.end == "unit_variance" else 1.0
+        return Plan((*sigmas, last), timesteps, start, end, schedule)
 
 
 SPACINGS = ("leading", "trailing", "linspace", "karras")

@@ -67,7 +67,7 @@ def test_whole_runs(name, spacing, prediction):
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace", "karras"])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_heun_in_float64(spacing, prediction):
-    """Heun asks at sigma_next, where (x - x0) / sigma_next multiplies float32 rounding by up to 501.
+    """Heun asks at sigma_next, and (x - x0) / sigma_next multiplies float32 rounding by up to 501.
 
     In float64 what is left is diffusers' float32 sigmas.
     """

@@ -57,7 +57,7 @@ def test_ddim_trailing_agrees_where_the_steps_divide_the_table():
 
 @pytest.mark.parametrize("steps", [61, 103])
 def test_trailing_has_as_many_steps_as_asked(steps):
-    """numpy's arange yields one more, t = -1, which diffusers then looks up from the table's end."""
+    """numpy's arange yields one more, t = -1, which diffusers looks up from the table's end."""
     theirs = reference("ddim", timestep_spacing="trailing")
     theirs.set_timesteps(steps)
     assert len(theirs.timesteps) == steps + 1

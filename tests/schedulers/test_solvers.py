@@ -1,5 +1,6 @@
 """Solvers against theory: worlds with a known answer, in float64 where order is measured."""
 
+import itertools
 import math
 
 import pytest
@@ -12,7 +13,6 @@ from sdcore.schedulers.euler import ancestral, euler
 from sdcore.schedulers.heun import heun
 from sdcore.schedulers.plms import plms
 from tests.toys import SD, constant_eps, gaussian, gaussian_flow, our_latents
-import itertools
 
 DETERMINISTIC = [entry.name for entry in TABLE if not entry.eta]
 
@@ -24,7 +24,7 @@ def last(steps):
 @pytest.mark.parametrize("name", DETERMINISTIC)
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_constant_eps_is_exact(name, spacing):
-    """If the model always says the same eps, every consistent solver ends at x + (end - start) eps."""
+    """Every consistent solver must end at x + (sigma_end - sigma_start) eps."""
     generator = torch.Generator().manual_seed(3)
     eps = torch.randn(1, 2, 3, 3, generator=generator, dtype=torch.float64)
     x = torch.randn(1, 2, 3, 3, generator=generator, dtype=torch.float64)
@@ -38,7 +38,7 @@ def test_constant_eps_is_exact(name, spacing):
 
 
 def measured_order(solver, counts=(40, 80, 160)):
-    """The slope of the error against N on even steps of log sigma, 10 to 0.1, in a Gaussian world."""
+    """The slope of the error on even steps of log sigma, 10 to 0.1, in a Gaussian world."""
     x = torch.linspace(-12, 12, 64, dtype=torch.float64).reshape(1, 1, 8, 8)
     errors = []
     for count in counts:

@@ -129,7 +129,7 @@ def test_steps_must_be_a_number_of_steps(steps):
 @pytest.mark.parametrize(("spacing", "steps"), [("leading", 1000), ("trailing", 1001)])
 def test_too_many_steps_are_refused(spacing, steps):
     resolve("ddim", spacing=spacing).plan(steps - 1)
-    with pytest.raises(InputError, match=f"{steps} steps"):
+    with pytest.raises(InputError, match=r"fewer"):
         resolve("ddim", spacing=spacing).plan(steps)
 
 
