@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw, ImageFont
 
+MIN_SIDE = 96  # pixels; smaller pictures are enlarged so that a caption fits under them
 PAPER, INK, GREY = (250, 249, 246), (38, 38, 42), (122, 120, 116)
 
 
@@ -45,6 +46,7 @@ def film_strip(
 
 def compose(sections: Sequence[Section], columns: int) -> Image.Image:
     """Lay the sections out below one another, each as rows of at most `columns` pictures."""
+    sections = [replace(s, pictures=[_enlarged(p) for p in s.pictures]) for s in sections]
     first = sections[0].pictures[0]
     columns = min(columns, max(len(s.pictures) for s in sections))
     size = min(24, max(12, first.width // 11))
@@ -63,6 +65,13 @@ def compose(sections: Sequence[Section], columns: int) -> Image.Image:
         page.draw(sheet, draw, section, block, y)
         y += block.height
     return sheet
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    """By a whole factor, pixel by pixel, where the picture is narrower than MIN_SIDE."""
+    factor = -(-MIN_SIDE // picture.width)
+    size = (picture.width * factor, picture.height * factor)
+    return picture if factor == 1 else picture.resize(size, Image.Resampling.NEAREST)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from sdcore.sheets import PAPER, broken, contact_sheet, film_strip
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200)]
 
 
-def tiles(count: int, size: int = 64) -> list[Image.Image]:
+def tiles(count: int, size: int = 100) -> list[Image.Image]:
     return [Image.new("RGB", (size, size), COLOURS[i % 5]) for i in range(count)]
 
 
@@ -19,7 +19,7 @@ def pixels_of(sheet: Image.Image, colour: tuple[int, int, int]) -> int:
 
 def test_every_picture_is_there_whole() -> None:
     sheet = contact_sheet(tiles(5), [f"seed {i}" for i in range(5)])
-    assert all(pixels_of(sheet, c) == 64 * 64 for c in COLOURS)
+    assert all(pixels_of(sheet, c) == 100 * 100 for c in COLOURS)
 
 
 def test_margins_are_paper() -> None:
@@ -32,16 +32,21 @@ def test_margins_are_paper() -> None:
 
 def test_one_picture_and_few_columns() -> None:
     one = contact_sheet(tiles(1), [""])
-    assert one.width < 64 * 2
+    assert one.width < 100 * 2
     tall = contact_sheet(tiles(4), [""] * 4, columns=1)
-    assert tall.height > 4 * 64
+    assert tall.height > 4 * 100
+
+
+def test_small_pictures_are_enlarged() -> None:
+    sheet = contact_sheet(tiles(2, size=32), ["", ""])
+    assert pixels_of(sheet, COLOURS[0]) == pixels_of(sheet, COLOURS[1]) == 96 * 96
 
 
 def test_film_strips_wrap_evenly() -> None:
     frames = [tiles(21), tiles(21)]
     strip = film_strip(frames, [str(i) for i in range(21)], ["one", "two"], columns=10)
-    assert strip.width < 8 * 64 + 100  # 21 steps are three rows of seven
-    assert sum(pixels_of(strip, c) for c in COLOURS) == 42 * 64 * 64
+    assert strip.width < 8 * 100 + 100  # 21 steps are three rows of seven
+    assert sum(pixels_of(strip, c) for c in COLOURS) == 42 * 100 * 100
 
 
 def test_broken_lines_fit() -> None:

@@ -1,0 +1,49 @@
+"""A wheel carries the bundled model: unpacked anywhere, it draws."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sdcore.checkpoints import bundled_models
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.weights
+@pytest.mark.skipif("picturebook" not in bundled_models(), reason="no bundled model here")
+def test_a_wheel_draws_in_an_unrelated_folder(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    wheels, unpacked, elsewhere = (tmp_path / name for name in ("wheels", "unpacked", "elsewhere"))
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(unpacked)
+    assert not [n for n in names if n.startswith(("tests/", "scripts/", "weights/"))]
+    elsewhere.mkdir()
+    command = [sys.executable, "-m", "sdcore", "sample", "a red house", "--seed", "0"]
+    done = subprocess.run(
+        [*command, "--steps", "1", "--device", "cpu"],
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": str(unpacked), "HF_HUB_OFFLINE": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert (elsewhere / done.stdout.strip()).is_file()
+    # It was the wheel's own model: the source tree's lies beside the package, not inside.
+    where = "import sdcore.checkpoints as c; print(c.bundled_models()['picturebook'])"
+    found = subprocess.run(
+        [sys.executable, "-c", where],
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": str(unpacked)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert Path(found.strip()).is_relative_to(unpacked)
