@@ -1,0 +1,206 @@
+"""The same jobs done by diffusers and transformers: what sdcore is compared with.
+
+Nothing here is used by the package. `scripts/parity.py` prints the comparison,
+`scripts/make_reference.py` records it for machines without diffusers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from sdcore.pipeline import StableDiffusion
+
+PROMPT, SEEDS, CFG, STEPS = "a big red house on the left in the snow", (0, 3), 5.0, 20
+VERSIONS = {
+    "torch": torch.__version__,
+    "diffusers": diffusers.__version__,
+    "transformers": transformers.__version__,
+}
+CLASSES = {
+    "ddim": "DDIMScheduler",
+    "pndm": "PNDMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler_a": "EulerAncestralDiscreteScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "dpmpp_2m": "DPMSolverMultistepScheduler",
+}
+SPACINGS = ("leading", "trailing", "linspace", "karras")
+SD15 = {
+    "_class_name": "PNDMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "clip_sample": False,
+    "trained_betas": None,
+}
+
+
+def runs() -> Iterator[tuple[str, str, float | None]]:
+    """(scheduler, spacing, eta) of every run that diffusers can do and does right.
+
+    It has no karras for DDIM, PNDM and Euler ancestral; its DDIM and PNDM step past the next
+    timestep of linspace (tests/schedulers/test_quirks.py).
+    """
+    for name in CLASSES:
+        for spacing in SPACINGS:
+            if spacing == "karras" and name in ("ddim", "pndm", "euler_a"):
+                continue
+            if spacing == "linspace" and name in ("ddim", "pndm"):
+                continue
+            yield name, spacing, None
+            if name == "ddim":
+                yield name, spacing, 1.0
+
+
+def loop(
+    scheduler: Any,
+    steps: int,
+    model: Callable[[Tensor, Tensor], Tensor],
+    shape: Sequence[int],
+    seeds: Sequence[int],
+    eta: float | None = None,
+) -> Tensor:
+    """The latents [B,C,H,W] that a diffusers pipeline ends with, from a list of CPU generators."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    options: dict[str, Any] = {} if eta is None else {"eta": eta}
+    if "generator" in signature(scheduler.step).parameters:
+        options["generator"] = generators
+    scheduler.set_timesteps(steps)
+    latents = randn_tensor((len(seeds), *shape), generator=generators)
+    latents = latents * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        out = model(scheduler.scale_model_input(latents, t), t)
+        latents = scheduler.step(out, t, latents, **options).prev_sample
+    return latents
+
+
+class Reference:
+    """A model folder as diffusers and transformers load it, float32 on the CPU."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def unet(self) -> Any:
+        return diffusers.UNet2DConditionModel.from_pretrained(
+            self.folder / "unet", torch_dtype=torch.float32
+        )
+
+    @cached_property
+    def vae(self) -> Any:
+        return diffusers.AutoencoderKL.from_pretrained(
+            self.folder / "vae", torch_dtype=torch.float32
+        )
+
+    @cached_property
+    def text_encoder(self) -> Any:
+        return transformers.CLIPTextModel.from_pretrained(
+            self.folder / "text_encoder", dtype=torch.float32
+        )
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return transformers.CLIPTokenizer.from_pretrained(self.folder / "tokenizer")
+
+    def ids(self, prompt: str) -> Tensor:
+        """Token ids [1, 77]."""
+        options = {"padding": "max_length", "max_length": 77, "truncation": True}
+        return self.tokenizer(prompt, return_tensors="pt", **options).input_ids
+
+    def context(self, prompt: str) -> Tensor:
+        """Text embeddings [1, 77, D]."""
+        return self.text_encoder(self.ids(prompt)).last_hidden_state
+
+    def run(self, name: str, spacing: str, eta: float | None) -> Tensor:
+        """Final latents [B,4,h,w] of one guided run, unit variance."""
+        count = len(SEEDS)
+        both = [self.context(text).expand(count, -1, -1) for text in ("", PROMPT)]
+        context = torch.cat(both)
+
+        def model(x: Tensor, t: Tensor) -> Tensor:
+            uncond, cond = self.unet(torch.cat([x, x]), t, context).sample.chunk(2)
+            return uncond + CFG * (cond - uncond)
+
+        config = {"use_karras_sigmas": True} if spacing == "karras" else {}
+        if spacing != "karras":
+            config["timestep_spacing"] = spacing
+        scheduler = getattr(diffusers, CLASSES[name]).from_config({**SD15, **config})
+        side = self.unet.config.sample_size
+        return loop(scheduler, STEPS, model, (4, side, side), SEEDS, eta)
+
+    def pictures(self, latents: Tensor) -> np.ndarray:
+        """uint8 [B, H, W, 3], as diffusers' image processor rounds them."""
+        image = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        image = (image / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+        return (image * 255).round().astype(np.uint8)
+
+
+def our_run(sd: StableDiffusion, name: str, spacing: str, eta: float | None) -> Tensor:
+    """sdcore's final latents of the same run."""
+    options = {"scheduler": name, "spacing": spacing, "eta": eta, "steps": STEPS, "cfg": CFG}
+    sd = type(sd)(**{**vars(sd), "scheduler_config": SD15})
+    run = sd.prepare(PROMPT, seeds=SEEDS, **options)
+    x = run.start
+    for step in run:
+        x = step.x_next
+    return x * run.plan.end_scale
+
+
+def component_inputs(sd: StableDiffusion) -> dict[str, Tensor]:
+    """Seeded inputs for the single components."""
+    rng = torch.Generator().manual_seed(11)
+    side = sd.unet.config.sample_size
+    pixels = side * sd.vae.config.factor
+    return {
+        "x": torch.randn(2, 4, side, side, generator=rng),
+        "image": torch.rand(2, 3, pixels, pixels, generator=rng) * 2 - 1,
+    }
+
+
+def reference_components(ref: Reference, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each component's output by diffusers and transformers."""
+    x, image = inputs["x"], inputs["image"]
+    context = ref.context(PROMPT)
+    latents = ref.vae.encode(image).latent_dist
+    scale = ref.vae.config.scaling_factor
+    return {
+        "text encoder": context,
+        "UNet, t = 1": ref.unet(x, torch.tensor(1), context.expand(2, -1, -1)).sample,
+        "UNet, t = 500.5": ref.unet(x, torch.tensor(500.5), context.expand(2, -1, -1)).sample,
+        "UNet, t = 999": ref.unet(x, torch.tensor(999), context.expand(2, -1, -1)).sample,
+        "VAE encode, mean": latents.mean * scale,
+        "VAE encode, std": latents.std * scale,
+        "VAE decode": ref.vae.decode(x / scale).sample,
+    }
+
+
+def our_components(sd: StableDiffusion, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each component's output by sdcore, under the same names."""
+    x, image = inputs["x"], inputs["image"]
+    context = sd.text_encoder(torch.tensor([sd.tokenizer(PROMPT).ids])).last
+    latents = sd.vae.encode(image)
+    both = context.expand(2, -1, -1)
+    return {
+        "text encoder": context,
+        "UNet, t = 1": sd.unet(x, 1.0, both),
+        "UNet, t = 500.5": sd.unet(x, 500.5, both),
+        "UNet, t = 999": sd.unet(x, 999.0, both),
+        "VAE encode, mean": latents.mean,
+        "VAE encode, std": latents.std,
+        "VAE decode": sd.vae.decode(x),
+    }
