@@ -24,6 +24,9 @@ cli.add_command(rerun)
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line. What the user can mend is one line on stderr and exit status 2."""
+    # Before torch is loaded: an OpenMP thread that waits spins by default, and where something
+    # else wants the core a picture of 0.3 s then takes up to minutes. Waiting asleep costs nothing.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         status = cli.main(args=args, prog_name="sdcore", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
