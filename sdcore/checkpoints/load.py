@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from sdcore.checkpoints.folder import Component
 from sdcore.checkpoints.names import Rename, text_encoder_key, unet_key, vae_key
@@ -30,6 +31,21 @@ KINDS = {
 }
 
 
+class NoInit(TorchFunctionMode):
+    """New modules draw no first weights, which the file's are about to replace.
+
+    On the meta device torch imports its compiler to "draw" them: 0.9 s and 90 MB.
+    """
+
+    DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = {} if kwargs is None else kwargs
+        return kwargs["tensor"] if func in self.DRAWS else func(*args, **kwargs)
+
+
 def load_component(
     component: Component,
     device: torch.device | str = "cpu",
@@ -48,7 +64,7 @@ def load_component(
     """
     kind = KINDS[component.name]
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), NoInit():
             module = kind.build(component.config)
     except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
         raise InputError(f"{component.config_path}: {error}") from None
