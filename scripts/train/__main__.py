@@ -29,7 +29,8 @@ SEED = 1  # of the training pictures
 class Recipe:
     """How much of everything."""
 
-    pictures: int
+    pictures: int  # drawn; the VAE learns from all of them
+    encoded: int  # of which the UNet learns
     vae_half: Schedule
     vae_full: Schedule
     vae_batch: tuple[int, int]  # at half and at full size
@@ -42,6 +43,7 @@ class Recipe:
 
 FULL = Recipe(  # made the model in weights/
     pictures=40_000,
+    encoded=32_000,
     vae_half=Schedule(steps=900, lr=1.5e-3, flat=0.7),
     vae_full=Schedule(steps=1700, lr=1e-3, flat=0.4),
     vae_batch=(16, 8),
@@ -53,6 +55,7 @@ FULL = Recipe(  # made the model in weights/
 )
 QUICK = Recipe(
     pictures=64,
+    encoded=64,
     vae_half=Schedule(steps=4, lr=1e-3, warmup=2),
     vae_full=Schedule(steps=2, lr=1e-3, warmup=2),
     vae_batch=(4, 4),
@@ -127,7 +130,7 @@ def main(out: Path, work: Path, device: str | None, quick: bool) -> None:
     for a, b in (("left", "right"), ("red", "blue")):
         d = words.distance(text, tokenizer, f"a {a} house", f"a {b} house")
         print(f"distance of {a!r} and {b!r} in the text encoder: {d:.3f}", file=sys.stderr)
-    codes = latents(vae, pictures, work / "latents.safetensors")
+    codes = latents(vae, pictures[: recipe.encoded], work / "latents.safetensors")
     unet = on_device(denoiser.new_unet(), where)
     denoiser.train(unet, text, tokenizer, codes, recipe.unet, SEED, recipe.batch, work / "unet.pt")
     export(out, unet, vae, text, tokenizer)
