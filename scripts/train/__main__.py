@@ -49,7 +49,7 @@ FULL = Recipe(  # made the model in weights/
     vae_batch=(16, 8),
     guided=400,
     captions=20_000,
-    text=Schedule(steps=1200, lr=1e-3),
+    text=Schedule(steps=500, lr=1e-3),
     unet=Schedule(steps=7000, lr=1e-3, warmup=150, flat=0.4, ema=0.998),
     batch=64,
 )
