@@ -56,7 +56,7 @@ def read_settings(path: Path) -> Settings:
         raise InputError(f"{path} is missing") from None
     except UnidentifiedImageError:
         raise InputError(f"{path} is no picture") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     if text is None:
         raise InputError(f"{path} holds no sdcore settings")

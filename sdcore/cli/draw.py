@@ -29,9 +29,7 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
 
     for line in run.warnings:
         click.echo(f"sdcore: {line}", err=True)
-    if batch is None:
-        batch = 1 if run.sd.device.type == "cpu" else 8
-    runs = run.split(batch)
+    runs = run.split(1 if batch is None else batch)
     output.open()
     pictures: list[Image] = []
     strips: list[list[Image]] = []

@@ -26,7 +26,7 @@ _OPTIONS = [
     click.option("--count", type=int, help="How many pictures of each prompt."),
     click.option("--width", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
     click.option("--height", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
-    click.option("--batch", type=int, help="How many pictures are drawn at once."),
+    click.option("--batch", type=int, help="How many are drawn at once.  [default: 1]"),
     click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps.  [default: the best]"),
     click.option("--dtype", metavar="NAME", help="Of the networks: float32, bfloat16, float16."),
     click.option(
@@ -103,4 +103,6 @@ def read_prompts(given: Sequence[str], file: str | None) -> list[str]:
             raise InputError(f"{file} holds no prompts")
     if not prompts:
         raise InputError('no prompt: write one, as in sdcore sample "a red house at sunset"')
+    if any("\ud800" <= letter <= "\udfff" for text in prompts for letter in text):
+        raise InputError("a prompt is no text: it holds bytes that are not UTF-8")
     return prompts

@@ -180,6 +180,7 @@ BAD = {
     "seeds and count": (["red", "--seed", "1,2", "--count", "3"], "--count"),
     "batch": ([*GIVEN, "--batch", "0"], "batch"),
     "prompt file": (["--prompts", "gone.txt"], "cannot read prompts from gone.txt"),
+    "bytes for a prompt": (["\udcff", "--seed", "0"], "not UTF-8"),
     "prompt folder": (["--prompts", "."], "cannot read prompts"),
     "binary prompts": (["--prompts", "bytes.bin"], "UTF-8"),
     "empty prompts": (["--prompts", "empty.txt"], "no prompts"),
