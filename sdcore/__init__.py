@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdcore.errors import InputError
-    from sdcore.pipeline import Run, StableDiffusion, load
+    from sdcore.pipeline import StableDiffusion, load
+    from sdcore.run import Run
     from sdcore.sampling import Interval, Prediction, State, Step, sample
     from sdcore.settings import Settings
 
@@ -37,7 +38,7 @@ __all__ = [
 _HOMES = {
     "load": "sdcore.pipeline",
     "StableDiffusion": "sdcore.pipeline",
-    "Run": "sdcore.pipeline",
+    "Run": "sdcore.run",
     "sample": "sdcore.sampling",
     "Step": "sdcore.sampling",
     "State": "sdcore.sampling",

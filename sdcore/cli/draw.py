@@ -14,7 +14,7 @@ from sdcore.cli.output import Output
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from sdcore.pipeline import Run
+    from sdcore.run import Run
 
 
 def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: bool) -> None:

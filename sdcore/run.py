@@ -1,0 +1,107 @@
+"""A prepared loop: every part of it in place, and nothing drawn yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sdcore.batch import EachAlone
+from sdcore.denoiser import Denoiser
+from sdcore.errors import InputError
+from sdcore.guidance import CFG
+from sdcore.noise import SeededNoise
+from sdcore.sampling import Prediction, State, Step, sample
+from sdcore.schedulers import Plan, Scheduler
+from sdcore.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sdcore.pipeline import StableDiffusion
+
+
+@dataclass(frozen=True)
+class Run:
+    """A prepared loop. Iterate over it for its steps, as often as you like: each time is afresh.
+
+    Nothing is drawn until then, and nothing in here changes.
+    """
+
+    sd: StableDiffusion
+    settings: tuple[Settings, ...]  # one for each picture
+    scheduler: Scheduler
+    plan: Plan
+    guidance: CFG
+    noise: SeededNoise  # every picture's own stream
+    conditions: Mapping[str, Tensor]  # branch -> [B,L,D]
+    warnings: tuple[str, ...] = ()  # one line for each prompt that was cut
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """The noise levels, steps + 1 of them."""
+        return self.plan.sigmas
+
+    @cached_property
+    def nfe(self) -> int:
+        """How often the UNet will be asked for each picture."""
+        still = torch.zeros(1, 1, 1, 1)
+        stub = lambda x, sigma: Prediction(still, still)  # noqa: E731
+        draw = lambda draw, sigma, sigma_next: still  # noqa: E731
+        return sum(s.nfe for s in sample(stub, still, self.sigmas, self.scheduler.solver, draw))
+
+    @cached_property
+    def denoise(self) -> Denoiser:
+        """(x, sigma) -> Prediction, for this run's prompts."""
+        count, device = len(self.settings), self.sd.device
+        unet = EachAlone(self.sd.unet, count) if device.type == "cpu" else self.sd.unet
+        return Denoiser(
+            unet,
+            self.plan.timestep,
+            self.conditions,
+            self.guidance,
+            self.scheduler.prediction_type,
+            dtype=self.sd.dtype,
+        )
+
+    @property
+    def start(self) -> Tensor:
+        """Pure noise [B,4,h,w] at sigmas[0]."""
+        return self.noise.start() * self.plan.start_scale
+
+    def __iter__(self) -> Iterator[Step]:
+        return self.steps()
+
+    def steps(self, start: Tensor | State | None = None) -> Iterator[Step]:
+        """The loop: from pure noise, or from a `start` as `sdcore.sample` takes it.
+
+        The weights ask for no gradients, so none are kept unless x or the conditions do.
+        """
+        first = self.start if start is None else start
+        return sample(self.denoise, first, self.sigmas, self.scheduler.solver, self.noise)
+
+    def decode(self, x: Tensor) -> list[Image]:
+        """The pictures of the last step's x_next [B,4,h,w].
+
+        Some schedules stop a little above sigma 0; then x is first scaled to unit variance.
+        """
+        return self.sd.decode(x * self.plan.end_scale)
+
+    def split(self, size: int) -> list[Run]:
+        """The same pictures as several runs of at most `size` pictures."""
+        if size < 1:
+            raise InputError(f"a batch has at least 1 picture, not {size}")
+        parts = [slice(i, i + size) for i in range(0, len(self.settings), size)]
+        return [
+            replace(
+                self,
+                settings=self.settings[part],
+                noise=replace(self.noise, seeds=self.noise.seeds[part]),
+                conditions={name: rows[part] for name, rows in self.conditions.items()},
+            )
+            for part in parts
+        ]
