@@ -33,6 +33,7 @@ class Recipe:
     encoded: int  # of which the UNet learns
     vae_half: Schedule
     vae_full: Schedule
+    vae_sharp: Schedule
     vae_batch: tuple[int, int]  # at half and at full size
     guided: int
     captions: int
@@ -46,6 +47,7 @@ FULL = Recipe(  # made the model in weights/
     encoded=32_000,
     vae_half=Schedule(steps=900, lr=1.5e-3, flat=0.7),
     vae_full=Schedule(steps=1700, lr=1e-3, flat=0.4),
+    vae_sharp=Schedule(steps=2000, lr=8e-4, warmup=50, flat=0.3),
     vae_batch=(16, 8),
     guided=400,
     captions=20_000,
@@ -58,6 +60,7 @@ QUICK = Recipe(
     encoded=64,
     vae_half=Schedule(steps=4, lr=1e-3, warmup=2),
     vae_full=Schedule(steps=2, lr=1e-3, warmup=2),
+    vae_sharp=Schedule(steps=2, lr=1e-3, warmup=2),
     vae_batch=(4, 4),
     guided=2,
     captions=200,
@@ -72,13 +75,15 @@ def on_device(model: M, device: torch.device) -> M:
 
 
 def train_vae(recipe: Recipe, pictures: np.ndarray, work: Path, device: torch.device) -> VAE:
-    """Half size, then full size, then whitened latents."""
+    """Half size, full size, then with an eye for detail; at last, whitened latents."""
     small, large = recipe.vae_batch
     half = on_device(vae_stage.new_vae(vae_stage.HALF), device)
     first = work / "vae_half.pt"
     vae_stage.train(half, pictures, recipe.vae_half, small, first, guided=recipe.guided)
     full = on_device(vae_stage.grow(half), device)
     vae_stage.train(full, pictures, recipe.vae_full, large, work / "vae_full.pt")
+    last = work / "vae_sharp.pt"
+    vae_stage.train(full, pictures, recipe.vae_sharp, large, last, sharp=True)
     vae_stage.whiten(full, pictures[:1000])
     return full
 
