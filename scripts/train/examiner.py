@@ -8,6 +8,7 @@ names what it finds there; places and orders are then measured, not guessed.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -42,8 +43,8 @@ ALIKE = 3  # cells: what is found closer together than this is one thing
 CERTAIN = 0.4  # how much of a thing's heat must be seen at its centre
 WORDS = {"object": OBJECTS, "colour": COLOURS, "size": SIZES}
 SPLIT = (1, *map(len, WORDS.values()))
-SCHEDULE = Schedule(steps=900, lr=3e-3, warmup=50, flat=0.3)
-BATCH, POOL = 64, 12_000
+SCHEDULE = Schedule(steps=600, lr=3e-3, warmup=50, flat=0.3)
+BATCH, POOL = 64, 8_000
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def specimen(description: Description, seed: Sequence[int]) -> Specimen:
     return Specimen(np.asarray(picture), description, middles)
 
 
-@cache
-def _lesson(index: int) -> Specimen:
+def lesson(index: int) -> Specimen:
+    """The examiner's own picture `index`."""
     return specimen(any_description(np.random.default_rng([SEED, index])), [SEED, index, 1])
 
 
@@ -200,9 +201,10 @@ def lesson_loss(
     middles: for each picture, where its things are, [1 or 2, 2].
     """
     cells, scenes = outputs
-    owner = torch.tensor([i for i, d in enumerate(descriptions) for _ in d.things])
+    counts = [len(d.things) for d in descriptions]
+    owner = torch.arange(len(cells)).repeat_interleave(torch.tensor(counts))  # of each thing
     heats = heat(torch.cat(list(middles)))
-    wanted = torch.zeros(len(cells), CELLS, CELLS).index_reduce_(0, owner, heats, "amax")
+    wanted = torch.stack([each.amax(0) for each in heats.split(counts)])
     seen, *named = cells.split(SPLIT, dim=1)
     total = F.binary_cross_entropy_with_logits(seen[:, 0], wanted, reduction="sum") / len(owner)
     near = heats * (heats > 0.5)
@@ -223,10 +225,11 @@ def lesson_loss(
 def learn(examiner: Examiner, schedule: Schedule, checkpoint: Path, batch: int, pool: int) -> None:
     """Train in place on `pool` pictures, each drawn when its turn first comes."""
     examiner.train()
+    remembered = cache(lesson)
 
     def loss(step: int) -> tuple[Tensor, str]:
         rng = np.random.default_rng([SEED, step, 2])
-        chosen = [_lesson(int(i)) for i in rng.choice(pool, batch, replace=False)]
+        chosen = [remembered(int(i)) for i in rng.choice(pool, batch, replace=False)]
         x = to_tensor(np.stack([c.pixels for c in chosen]))
         x, shift = augment(x, torch.Generator().manual_seed(step))
         middles = [torch.tensor(c.middles) + s for c, s in zip(chosen, shift, strict=True)]
@@ -235,28 +238,29 @@ def learn(examiner: Examiner, schedule: Schedule, checkpoint: Path, batch: int, 
         return total, f"{right:.3f} right"
 
     fit(examiner, loss, schedule, checkpoint)
-    _lesson.cache_clear()
 
 
 def new_examiner() -> Examiner:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Examiner().to(memory_format=torch.channels_last)
+        return Examiner()
 
 
 def load_examiner(work: Path) -> Examiner:
     """The examiner kept under `work`, trained now (minutes) if it is not there.
 
-    It is kept under a digest of the renderer's looks: a repainted world gets an examiner of its own.
+    It is kept under a digest of its recipe and of the renderer's looks: a repainted world gets
+    another examiner.
     """
-    looks = hashlib.sha256()
-    for index in range(len(OBJECTS) * 2):
-        looks.update(_lesson(index).pixels.tobytes())
-    folder = work / looks.hexdigest()[:12]
+    digest = hashlib.sha256(repr((SCHEDULE, BATCH, POOL)).encode())
+    for index in range(32):
+        digest.update(lesson(index).pixels.tobytes())
+    folder = work / digest.hexdigest()[:12]
     examiner, kept = new_examiner(), folder / "examiner.safetensors"
     if kept.exists():
         examiner.load_state_dict(load_file(kept))
     else:
+        print(f"training the examiner, once, into {folder} ...", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
         learn(examiner, SCHEDULE, folder / "examiner.pt", BATCH, POOL)
         partial = kept.with_suffix(".partial")
