@@ -47,7 +47,7 @@ FULL = Recipe(  # made the model in weights/
     encoded=32_000,
     vae_half=Schedule(steps=900, lr=1.5e-3, flat=0.7),
     vae_full=Schedule(steps=1700, lr=1e-3, flat=0.4),
-    vae_sharp=Schedule(steps=2000, lr=8e-4, warmup=50, flat=0.3),
+    vae_sharp=Schedule(steps=1400, lr=8e-4, warmup=50, flat=0.4),
     vae_batch=(16, 8),
     guided=400,
     captions=20_000,
