@@ -20,6 +20,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from sdcore.pipeline import StableDiffusion
+from sdcore.schedulers.config import SD15
+from sdcore.schedulers.table import TABLE
 
 PROMPT, SEEDS, CFG, STEPS = "a big red house on the left in the snow", (0, 3), 5.0, 20
 VERSIONS = {
@@ -27,27 +29,8 @@ VERSIONS = {
     "diffusers": diffusers.__version__,
     "transformers": transformers.__version__,
 }
-CLASSES = {
-    "ddim": "DDIMScheduler",
-    "pndm": "PNDMScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler_a": "EulerAncestralDiscreteScheduler",
-    "heun": "HeunDiscreteScheduler",
-    "dpmpp_2m": "DPMSolverMultistepScheduler",
-}
+CLASSES = {entry.name: entry.class_name for entry in TABLE}
 SPACINGS = ("leading", "trailing", "linspace", "karras")
-SD15 = {
-    "_class_name": "PNDMScheduler",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "clip_sample": False,
-    "trained_betas": None,
-}
 
 
 def runs() -> Iterator[tuple[str, str, float | None]]:
@@ -73,17 +56,30 @@ def loop(
     model: Callable[[Tensor, Tensor], Tensor],
     shape: Sequence[int],
     seeds: Sequence[int],
+    *,
     eta: float | None = None,
+    start: int = 0,
+    x0: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """The latents [B,C,H,W] that a diffusers pipeline ends with, from a list of CPU generators."""
+    """The latents [B,C,H,W] that a diffusers pipeline ends with, from a list of CPU generators.
+
+    start > 0: image to image from x0 [B,C,H,W].
+    """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     options: dict[str, Any] = {} if eta is None else {"eta": eta}
     if "generator" in signature(scheduler.step).parameters:
         options["generator"] = generators
     scheduler.set_timesteps(steps)
-    latents = randn_tensor((len(seeds), *shape), generator=generators)
-    latents = latents * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
+    noise = randn_tensor((len(seeds), *shape), generator=generators).to(dtype)
+    timesteps = scheduler.timesteps[start * scheduler.order :]
+    if start:
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(start * scheduler.order)
+        latents = scheduler.add_noise(x0, noise, timesteps[:1])
+    else:
+        latents = noise * scheduler.init_noise_sigma
+    for t in timesteps:
         out = model(scheduler.scale_model_input(latents, t), t)
         latents = scheduler.step(out, t, latents, **options).prev_sample
     return latents
@@ -141,7 +137,7 @@ class Reference:
             config["timestep_spacing"] = spacing
         scheduler = getattr(diffusers, CLASSES[name]).from_config({**SD15, **config})
         side = self.unet.config.sample_size
-        return loop(scheduler, STEPS, model, (4, side, side), SEEDS, eta)
+        return loop(scheduler, STEPS, model, (4, side, side), SEEDS, eta=eta)
 
     def pictures(self, latents: Tensor) -> np.ndarray:
         """uint8 [B, H, W, 3], as diffusers' image processor rounds them."""

@@ -32,7 +32,8 @@ with torch.inference_mode():
     # 2. Words to numbers, [1, 77, width]: the prompt, and the empty one to lead away from.
     texts = {"cond": prompt, "uncond": ""}
     conditions = {
-        name: text_encoder(torch.tensor([tokenizer(text).ids])).last for name, text in texts.items()
+        name: {"context": text_encoder(torch.tensor([tokenizer(text).ids])).last}
+        for name, text in texts.items()
     }
 
     # 3. Which noise levels to visit, and how to step from one to the next.

@@ -9,7 +9,7 @@ On a GPU a batch is one call, for its speed: there the picture of a batch and th
 alone agree to rounding, not to the bit. The command line draws one at a time unless it is told.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 class EachAlone:
     """A UNet that is called once for each picture of a batch, in place of once for all of them.
 
-    unet: (x [N,C,h,w], t, context [N,L,D], added) -> [N,C,h,w].
+    unet: (x [N,C,h,w], t, **conditions, each [N,...]) -> [N,C,h,w].
     pictures: how many there are. The batch is N = branches * pictures rows, branch by branch.
     """
 
@@ -26,15 +26,13 @@ class EachAlone:
         self.unet = unet
         self.pictures = pictures
 
-    def __call__(
-        self, x: Tensor, t: float, context: Tensor, added: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
+    def __call__(self, x: Tensor, t: float, **conditions: Tensor) -> Tensor:
         if self.pictures == 1:
-            return self.unet(x, t, context, added=added)
+            return self.unet(x, t, **conditions)
         outs = []
         for i in range(self.pictures):
-            extra = None if added is None else {k: self._rows(v, i) for k, v in added.items()}
-            outs.append(self.unet(self._rows(x, i), t, self._rows(context, i), added=extra))
+            own = {name: self._rows(value, i) for name, value in conditions.items()}
+            outs.append(self.unet(self._rows(x, i), t, **own))
         # [pictures, branches, ...] -> branch by branch again
         return torch.stack(outs).transpose(0, 1).flatten(0, 1)
 

@@ -7,7 +7,6 @@ of Karras et al. 2022, table 1). That form exists in this file only.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,54 +40,42 @@ def to_x0_eps(raw: Tensor, x: Tensor, sigma: float, prediction_type: str) -> tup
 class Denoiser:
     """A Denoise made of a UNet: scale the input, run the branches as one batch, combine, to x0.
 
-    unet: (x [B,C,h,w], t: float, context [B,L,D], added) -> [B,4,h,w] in any dtype.
+    unet: (x [B,C,h,w], t: float, **conditions) -> [B,4,h,w] in any dtype.
     timestep: sigma -> t, e.g. `plan.timestep` or `noise_schedule.timestep`.
-    conditions: text context [B,L,D] for each branch name that the guidance asks for.
+    conditions: for each branch name that the guidance asks for, what the UNet is told beside x and
+        t, each [B,...] under the name of its argument: `context`, and for other families `extra`
+        channels (inpainting), `text_embeds` and `time_ids` (SDXL).
     guidance: e.g. CFG(7.5).
     prediction_type: what the network says: "epsilon", "v_prediction" or "sample" (x0).
-    extra: [B,5,h,w] further input channels (mask, masked latents) of an inpainting UNet; not
-        scaled.
-    added: further conditioning for each branch name (SDXL's pooled text and sizes), each [B,...].
-    dtype: what the network computes in; None takes the context's.
+    dtype: what the network computes in; None takes x's.
 
     x keeps its dtype (float32 in the loop) on both sides.
     """
 
     unet: Callable[..., Tensor]
     timestep: Callable[[float], float]
-    conditions: Mapping[str, Tensor]
+    conditions: Mapping[str, Mapping[str, Tensor]]
     guidance: Guidance
     prediction_type: str = "epsilon"
-    extra: Tensor | None = None
-    added: Mapping[str, Mapping[str, Tensor]] | None = None
     dtype: torch.dtype | None = None
-    _joined: dict[tuple[str, ...], tuple[Any, ...]] = field(default_factory=dict, init=False)
+    _joined: dict[tuple[str, ...], dict[str, Tensor]] = field(default_factory=dict, init=False)
 
     def __call__(self, x: Tensor, sigma: float) -> Prediction:
         names = self.guidance.branches(sigma)
-        context, added, extra = self._join(names)
         c_in = (1 + sigma * sigma) ** -0.5
         x_in = torch.cat([x * c_in] * len(names))  # [branches * B,C,H,W], branch by branch
-        x_in = x_in.to(context.dtype if self.dtype is None else self.dtype)
-        if extra is not None:
-            x_in = torch.cat([x_in, extra.to(x_in)], dim=1)
-        out = self.unet(x_in, self.timestep(sigma), context, added=added).to(x.dtype)
+        x_in = x_in.to(x.dtype if self.dtype is None else self.dtype)
+        out = self.unet(x_in, self.timestep(sigma), **self._join(names)).to(x.dtype)
         raw = dict(zip(names, out.chunk(len(names)), strict=True))
         combined = self.guidance.combine(raw, sigma)
         return Prediction(*to_x0_eps(combined, x, sigma, self.prediction_type), raw)
 
-    def _join(self, names: tuple[str, ...]) -> tuple[Any, ...]:
-        """context, added and extra of these branches in batch order.
+    def _join(self, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """The conditions of these branches in batch order.
 
-        Made once per set of names: the same tensors come back each step, so a UNet may cache by
-        them.
+        Made once: the same tensors come back each step, so a UNet may cache by them.
         """
         if names not in self._joined:
-            context = torch.cat([self.conditions[name] for name in names])
-            added = None
-            if self.added is not None:
-                parts = [self.added[name] for name in names]
-                added = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-            extra = None if self.extra is None else torch.cat([self.extra] * len(names))
-            self._joined[names] = (context, added, extra)
+            parts = [self.conditions[name] for name in names]
+            self._joined[names] = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
         return self._joined[names]

@@ -153,7 +153,10 @@ class StableDiffusion:
             "uncond": [s.negative for s in settings],
         }
         encoded = self._encode({text for name in spoken for text in wanted[name]})
-        conditions = {n: torch.cat([encoded[text] for text in wanted[n]]) for n in sorted(spoken)}
+        conditions = {
+            name: {"context": torch.cat([encoded[text] for text in wanted[name]])}
+            for name in sorted(spoken)
+        }
         warnings = [
             cut_warning(text, self.tokenizer(text), self.tokenizer.length) for text in encoded
         ]

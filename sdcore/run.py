@@ -38,7 +38,7 @@ class Run:
     plan: Plan
     guidance: CFG
     noise: SeededNoise  # every picture's own stream
-    conditions: Mapping[str, Tensor]  # branch -> [B,L,D]
+    conditions: Mapping[str, Mapping[str, Tensor]]  # branch -> what the UNet is told
     warnings: tuple[str, ...] = ()  # one line for each prompt that was cut
 
     @property
@@ -101,7 +101,10 @@ class Run:
                 self,
                 settings=self.settings[part],
                 noise=replace(self.noise, seeds=self.noise.seeds[part]),
-                conditions={name: rows[part] for name, rows in self.conditions.items()},
+                conditions={
+                    name: {key: rows[part] for key, rows in told.items()}
+                    for name, told in self.conditions.items()
+                },
             )
             for part in parts
         ]

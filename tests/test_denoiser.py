@@ -4,16 +4,17 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdcore.denoiser import PREDICTION_TYPES, Denoiser, to_x0_eps
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
+from sdcore.models import UNet, UNetConfig
 
 X = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * 5
 U = torch.full((2, 3, 6), 0.1)
 C = torch.full((2, 3, 6), 0.7)
-BOTH = {"uncond": U, "cond": C}
+BOTH = {"uncond": {"context": U}, "cond": {"context": C}}
 
 
 class Spy:
@@ -22,13 +23,14 @@ class Spy:
     def __init__(self):
         self.calls = []
 
-    def __call__(self, x: Tensor, t: float, context: Tensor, added=None) -> Tensor:
+    def __call__(self, x: Tensor, t: float, context: Tensor, **added: Tensor) -> Tensor:
         self.calls.append((x, t, context, added))
         return x[:, :4] / 2 + context.mean((1, 2))[:, None, None, None]
 
 
-def made(spy, guidance, prediction_type="epsilon", **options):
-    return Denoiser(spy, lambda sigma: 100 * sigma, BOTH, guidance, prediction_type, **options)
+def made(spy, guidance, prediction_type="epsilon", conditions=BOTH, **options):
+    at = lambda sigma: 100 * sigma  # noqa: E731
+    return Denoiser(spy, at, conditions, guidance, prediction_type, **options)
 
 
 def test_branches_are_one_call_in_order_uncond_cond():
@@ -40,7 +42,7 @@ def test_branches_are_one_call_in_order_uncond_cond():
     assert torch.equal(x[2:], x[:2])
     assert t == 300.0
     assert torch.equal(context, torch.cat([U, C]))
-    assert added is None
+    assert added == {}
     assert list(prediction.branches) == ["uncond", "cond"]
     eps = x[:2] / 2 + 0.1 + scale * 0.6
     assert (prediction.eps - eps).abs().max() <= 1e-5
@@ -84,56 +86,60 @@ def test_every_form_gives_back_the_truth(prediction_type, sigma):
     assert (found[1] - eps).abs().max() <= 1e-12
 
 
-class Small(nn.Module):
-    """A network in its own dtype, with nine input channels if asked."""
-
-    def __init__(self, channels=4, dtype=torch.float32):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, 4, 1, dtype=dtype)
-        self.seen = []
-
-    def forward(self, x, t, context, added=None):
-        self.seen.append((x, added))
-        return self.conv(x)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("x_dtype", [torch.float32, torch.float64])
 def test_one_cast_in_and_one_out(dtype, x_dtype):
-    unet = Small(dtype=dtype)
+    seen = []
+
+    def unet(x, t, context):
+        seen.append(x.dtype)
+        return x / 2
+
     prediction = made(unet, CFG(3), dtype=dtype)(X.to(x_dtype), 2.0)
-    assert unet.seen[0][0].dtype == dtype
+    assert seen == [dtype]
     assert prediction.x0.dtype == prediction.eps.dtype == x_dtype
 
 
-def test_without_a_dtype_the_context_has_the_networks():
+def test_without_a_dtype_the_network_gets_xs():
     spy = Spy()
-    Denoiser(spy, lambda sigma: sigma, {"cond": C.bfloat16()}, CFG(1))(X, 1.0)
-    assert spy.calls[0][0].dtype == torch.bfloat16
+    made(spy, CFG(1))(X.double(), 1.0)
+    assert spy.calls[0][0].dtype == torch.float64
 
 
-def test_inpainting_channels_follow_unscaled():
-    extra = torch.randn(2, 5, 8, 8)
-    unet = Small(channels=9, dtype=torch.bfloat16)
-    made(unet, CFG(3), extra=extra, dtype=torch.bfloat16)(X, 2.0)
-    x, _ = unet.seen[0]
-    assert x.shape == (4, 9, 8, 8)
-    assert torch.equal(x[:2, 4:], extra.bfloat16())
-    assert torch.equal(x[2:, 4:], extra.bfloat16())
-
-
-def test_added_conditions_are_joined_by_branch():
-    added = {
-        "uncond": {"text_embeds": torch.zeros(2, 5), "time_ids": torch.ones(2, 6)},
-        "cond": {"text_embeds": torch.ones(2, 5), "time_ids": torch.ones(2, 6)},
+def test_whatever_a_unet_is_told_is_joined_by_branch():
+    told = {
+        "uncond": {"context": U, "text_embeds": torch.zeros(2, 5), "time_ids": torch.ones(2, 6)},
+        "cond": {"context": C, "text_embeds": torch.ones(2, 5), "time_ids": torch.ones(2, 6)},
     }
     spy = Spy()
-    made(spy, CFG(3), added=added)(X, 2.0)
-    made(spy, CFG(1), added=added)(X, 2.0)
+    made(spy, CFG(3), conditions=told)(X, 2.0)
+    made(spy, CFG(1), conditions=told)(X, 2.0)
     both, one = spy.calls[0][3], spy.calls[1][3]
     assert torch.equal(both["text_embeds"], torch.cat([torch.zeros(2, 5), torch.ones(2, 5)]))
     assert both["time_ids"].shape == (4, 6)
     assert torch.equal(one["text_embeds"], torch.ones(2, 5))
+
+
+def test_inpainting_channels_reach_the_network_unscaled():
+    torch.manual_seed(0)
+    config = UNetConfig(
+        in_channels=9,
+        block_out_channels=(8,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        norm_num_groups=4,
+        attention_head_dim=2,
+        cross_attention_dim=6,
+        layers_per_block=1,
+    )
+    unet, extra, seen = UNet(config), torch.randn(2, 5, 8, 8), []
+    unet.conv_in.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    told = {name: {**parts, "extra": extra} for name, parts in BOTH.items()}
+    with torch.no_grad():
+        made(unet, CFG(3), conditions=told)(X, 2.0)
+    assert seen[0].shape == (4, 9, 8, 8)
+    assert torch.equal(seen[0][:, 4:], torch.cat([extra, extra]))
+    assert torch.equal(seen[0][:2, :4], X * (1 + 4.0) ** -0.5)
 
 
 def test_guidance_may_change_with_sigma():

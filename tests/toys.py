@@ -1,7 +1,6 @@
 """Stand-ins for a network, and diffusers' loop to compare with. No weights."""
 
 import math
-from inspect import signature
 
 import torch
 from torch import Tensor
@@ -10,29 +9,13 @@ from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
 from sdcore.noise import SeededNoise
 from sdcore.sampling import Prediction, State, sample
+from sdcore.schedulers.config import SD15
+from sdcore.schedulers.table import TABLE
 
 SHAPE = (4, 8, 8)
 SEEDS = (7, 0)
-SD = {
-    "_class_name": "PNDMScheduler",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "clip_sample": False,
-    "trained_betas": None,
-}
-CLASSES = {
-    "ddim": "DDIMScheduler",
-    "pndm": "PNDMScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler_a": "EulerAncestralDiscreteScheduler",
-    "heun": "HeunDiscreteScheduler",
-    "dpmpp_2m": "DPMSolverMultistepScheduler",
-}
+SD = {**SD15, "trained_betas": None}
+CLASSES = {entry.name: entry.class_name for entry in TABLE}
 
 
 def wavy(x: Tensor, t, context=None, added=None) -> Tensor:
@@ -61,8 +44,8 @@ def our_steps(scheduler, steps, model=wavy, seeds=SEEDS, start=0, x=None):
     """All steps of sdcore's loop with a stand-in network, and the plan."""
     plan = scheduler.plan(steps)
     noise = SeededNoise(seeds, SHAPE)
-    context = torch.zeros(len(seeds), 1, 1)
-    denoise = Denoiser(model, plan.timestep, {"cond": context}, CFG(1), scheduler.prediction_type)
+    told = {"cond": {"context": torch.zeros(len(seeds), 1, 1)}}
+    denoise = Denoiser(model, plan.timestep, told, CFG(1), scheduler.prediction_type)
     x = noise.start() * plan.start_scale if x is None else x
     return list(sample(denoise, State(x, start), plan.sigmas, scheduler.solver, noise)), plan
 
@@ -72,29 +55,8 @@ def our_latents(scheduler, steps, **options) -> Tensor:
     return done[-1].x_next * plan.end_scale
 
 
-def diffusers_latents(
-    scheduler, steps, model=wavy, seeds=SEEDS, start=0, x0=None, eta=None, dtype=torch.float32
-):
-    """The latents that diffusers' pipelines end with, drawing from a list of CPU generators.
+def diffusers_latents(scheduler, steps, model=wavy, seeds=SEEDS, **options) -> Tensor:
+    """What diffusers' loop ends with; options: eta, and start, x0 for image to image, dtype."""
+    from scripts.reference import loop
 
-    start > 0: image to image from x0.
-    """
-    from diffusers.utils.torch_utils import randn_tensor
-
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    extra = {"generator": generators} if "generator" in signature(scheduler.step).parameters else {}
-    if eta is not None:
-        extra["eta"] = eta
-    scheduler.set_timesteps(steps)
-    noise = randn_tensor((len(seeds), *SHAPE), generator=generators).to(dtype)
-    timesteps = scheduler.timesteps[start * scheduler.order :]
-    if start:
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(start * scheduler.order)
-        latents = scheduler.add_noise(x0, noise, timesteps[:1])
-    else:
-        latents = noise * scheduler.init_noise_sigma
-    for t in timesteps:
-        out = model(scheduler.scale_model_input(latents, t), t)
-        latents = scheduler.step(out, t, latents, **extra).prev_sample
-    return latents
+    return loop(scheduler, steps, model, SHAPE, seeds, **options)

@@ -199,13 +199,10 @@ class UNet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, c, config.norm_eps)
         self.conv_out = nn.Conv2d(c, config.out_channels, 3, padding=1)
 
-    def embed_time(
-        self, t: Tensor, added: Mapping[str, Tensor] | None, dtype: torch.dtype
-    ) -> Tensor:
+    def embed_time(self, t: Tensor, added: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
         """SiLU of the time embedding, [B, 4 * widths[0]]; every residual block starts from it."""
         config = self.config
         wave = sinusoid(t, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift)
-        added = {} if added is None else added
         embedding = self.time_embedding(wave.to(dtype), added.get("time_cond"))
         if config.addition_embed_type is not None:
             assert config.addition_time_embed_dim is not None
@@ -220,20 +217,25 @@ class UNet(nn.Module):
         x: Tensor,
         t: Tensor | float,
         context: Tensor,
-        added: Mapping[str, Tensor] | None = None,
+        extra: Tensor | None = None,
+        **added: Tensor,
     ) -> Tensor:
         """The raw prediction (eps, v or x0, as the model was trained).
 
         Args:
-            x: scaled noisy latents [B, in_channels, h, w].
+            x: scaled noisy latents [B, 4, h, w].
             t: training timestep, a number or [B]; fractional allowed.
             context: text embeddings [B, L, cross_attention_dim].
+            extra: further input channels of an inpainting UNet [B, 5, h, w]: the mask (1 =
+                repaint) and the masked picture's latents, not scaled.
             added: SDXL's `text_embeds` [B, P] and `time_ids` [B, 6 or 5]; `time_cond`
                 [B, time_cond_proj_dim] for guidance-distilled models.
 
         Returns:
             [B, out_channels, h, w] in x's dtype.
         """
+        if extra is not None:
+            x = torch.cat([x, extra.to(x)], dim=1)
         t = torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
         time = self.embed_time(t, added, x.dtype)
         x = self.conv_in(x)

@@ -100,10 +100,10 @@ def test_unet(family: str, size: tuple[int, int]) -> None:
             x, torch.tensor(t), context, added_cond_kwargs=added, timestep_cond=condition
         ).sample
         also = {"time_cond": condition} if condition is not None else {}
-        out = ours(x, t, context, {**added, **also} or None)
+        out = ours(x, t, context, **added, **also)
         assert relative(out, reference) <= 1e-5
         # One timestep for all, or one for each picture.
-        assert torch.equal(out, ours(x, torch.tensor([t, t]), context, {**added, **also} or None))
+        assert torch.equal(out, ours(x, torch.tensor([t, t]), context, **added, **also))
 
 
 @pytest.mark.parametrize("levels", [1, 3])
