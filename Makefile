@@ -9,7 +9,7 @@ PROMPT ?= a red house at sunset
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format references train clean
+.PHONY: help demo test lint types format references parity benchmark adherence train clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 14
@@ -32,7 +32,16 @@ format: $(VENV)/.test ## let ruff lay out the code
 	@$(BIN)/ruff format .
 
 references: $(VENV)/.test ## record the reference tensors again (tests/reference/)
-	@$(BIN)/python scripts/make_reference.py $(ARGS)
+	@$(BIN)/python -m scripts.make_reference $(ARGS)
+
+parity: $(VENV)/.test ## compare components and whole runs with diffusers, here and now
+	@$(BIN)/python -m scripts.parity $(ARGS)
+
+benchmark: $(VENV)/.test ## time sdcore and diffusers on the bundled model
+	@$(BIN)/python -m scripts.benchmark $(ARGS)
+
+adherence: $(VENV)/.runtime ## measure how well the bundled model follows prompts
+	@$(BIN)/python -m scripts.adherence $(ARGS)
 
 train: $(VENV)/.runtime ## train the bundled model from nothing (ARGS="--quick" for a minute's trial)
 	@$(BIN)/python -m scripts.train $(ARGS)

@@ -1,4 +1,4 @@
-"""sdcore against diffusers on one model: `python scripts/benchmark.py`.
+"""sdcore against diffusers on one model: `python -m scripts.benchmark`.
 
 Each engine runs in a process of its own, in turns, so that neither profits from the other's caches
 nor from a quiet minute; the table shows medians. Both draw the same picture from the same noise
