@@ -69,17 +69,13 @@ def choose_seeds(text: str | None, count: int | None, drawn: int | None = None) 
     """The seeds of `--seed` and `--count` together.
 
     `count` follows on from a single seed. Without a seed it starts from `drawn`, or else from a
-    random one, which is then printed to stderr.
+    random one.
     """
     if count is not None and not 1 <= count <= MAX_PICTURES:
         raise InputError(f"--count is 1 to {MAX_PICTURES}, not {count}")
     seeds = None if text is None else parse_seeds(text)
     if seeds is None:
-        first = secrets.randbits(32) if drawn is None else drawn
-        seeds = [first]
-        if drawn is None:
-            last = first + (1 if count is None else count) - 1
-            click.echo(f"seed {first}" + (f"-{last}" if last > first else ""), err=True)
+        seeds = [secrets.randbits(32) if drawn is None else drawn]
     if count is None or count == len(seeds):
         return seeds
     if len(seeds) > 1:

@@ -35,4 +35,6 @@ def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None
         width=options["width"],
         height=options["height"],
     )
+    if options["seed"] is None:
+        click.echo("seed " + "-".join(map(str, sorted({seeds[0], seeds[-1]}))), err=True)
     draw(run, options["batch"], output, options["sheet"], options["steps_sheet"])
