@@ -52,7 +52,7 @@ FULL = Recipe(  # made the model in weights/
     guided=400,
     captions=20_000,
     text=Schedule(steps=500, lr=1e-3),
-    unet=Schedule(steps=6500, lr=1e-3, warmup=150, flat=0.4, ema=0.998),
+    unet=Schedule(steps=5600, lr=1e-3, warmup=150, flat=0.4, ema=0.998),
     batch=64,
 )
 QUICK = Recipe(
