@@ -20,11 +20,11 @@ import click
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 import sdcore
-from scripts.train.examiner import Examiner, Found, Reading, load_examiner, read, soften, specimen
+from scripts.train.examiner import Examiner, Found, Reading, load_examiner, read, specimen
 from scripts.train.world import Description, canonical_caption, sample_description
 from sdcore.images import to_pictures, to_tensor, write_whole
 
@@ -195,7 +195,7 @@ def examine(
 
 def blurred(pictures: Sequence[Image.Image]) -> list[Image.Image]:
     """A Gaussian of one pixel."""
-    return [soft for p in pictures for soft in to_pictures(soften(to_tensor(p), 1))]
+    return [picture.filter(ImageFilter.GaussianBlur(1)) for picture in pictures]
 
 
 def rows(

@@ -39,7 +39,7 @@ from scripts.train.world import (
 
 SIZE, CELLS = 128, 16  # a picture's side in pixels and in cells
 SEED = 2_000  # of the examiner's own pictures; the model learns from those of seed 1
-ALIKE = 3  # cells: what is found closer together than this is one thing
+NEAR = 2  # cells: what is found no farther apart than this is one thing
 CERTAIN = 0.4  # how much of a thing's heat must be seen at its centre
 WORDS = {"object": OBJECTS, "colour": COLOURS, "size": SIZES}
 SPLIT = (1, *map(len, WORDS.values()))
@@ -110,7 +110,7 @@ def lesson(index: int) -> Specimen:
 
 @torch.autocast("cpu", enabled=False)  # pixels need more than bfloat16's 8 bits
 def augment(x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures [B,3,H,W] as a decoder might have made them: softer, noisier, moved, a little off.
+    """Pictures [B,3,H,W] as a decoder might have made them: moved, wobbly, smeared, noisy, off.
 
     Also returns by how much each was moved, [B,2] in shares of the picture. Colours keep their
     names.
@@ -119,29 +119,26 @@ def augment(x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(len(x), *shape, generator=rng)
 
+    def clouds(field: Tensor) -> Tensor:
+        """A coarse field, smoothly as large as the picture."""
+        return F.interpolate(field, x.shape[-2:], mode="bilinear")
+
+    def normal(channels: int, cells: int) -> Tensor:
+        return torch.randn(len(x), channels, cells, cells, generator=rng)
+
     shift = uniform(-0.05, 0.05, 2)
     theta = torch.eye(2, 3).repeat(len(x), 1, 1)
     theta[:, :, 2] = -2 * shift
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    wobble = uniform(0, 0.016, 1, 1, 1) * clouds(normal(2, CELLS))  # 2 is the whole picture
+    grid = grid + wobble.permute(0, 2, 3, 1)
     x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-    x = torch.lerp(x, soften(x), uniform(0, 1, 1, 1, 1))
+    smear = uniform(0, 2, 1, 1, 1) * clouds(uniform(0, 1, 1, 8, 8))  # here more, there less
+    x = torch.lerp(x, clouds(F.avg_pool2d(x, 4)), smear.clamp(max=1))
     x = x * uniform(0.94, 1.06, 3, 1, 1) + uniform(-0.05, 0.05, 1, 1, 1)
-    for cell in (1, 8):  # grain, and clouds of the size that a latent decides about
-        grain = torch.randn(len(x), 3, SIZE // cell, SIZE // cell, generator=rng)
-        grain = F.interpolate(grain, x.shape[-2:], mode="bilinear") if cell > 1 else grain
-        x = x + uniform(0, 0.06, 1, 1, 1) * grain
+    x = x + uniform(0, 0.06, 1, 1, 1) * normal(3, SIZE)
+    x = x + uniform(0, 0.06, 1, 1, 1) * clouds(normal(3, CELLS))
     return x.clamp(-1, 1), shift
-
-
-def soften(x: Tensor, times: int = 2) -> Tensor:
-    """Blur [B,3,H,W] by a Gaussian of sqrt(times) pixels."""
-    row = torch.tensor([1.0, 4, 6, 4, 1]) / 16
-    for _ in range(times):
-        for kernel in (row[:, None], row[None, :]):
-            pad = (kernel.shape[1] // 2,) * 2 + (kernel.shape[0] // 2,) * 2
-            weight = kernel.expand(3, 1, *kernel.shape)
-            x = F.conv2d(F.pad(x, pad, mode="replicate"), weight, groups=3)
-    return x
 
 
 # The network
@@ -249,12 +246,13 @@ def new_examiner() -> Examiner:
 def load_examiner(work: Path) -> Examiner:
     """The examiner kept under `work`, trained now (minutes) if it is not there.
 
-    It is kept under a digest of its recipe and of the renderer's looks: a repainted world gets
-    another examiner.
+    It is kept under a digest of its recipe and of some lessons as it would see them: a repainted
+    world gets another examiner.
     """
+    pixels = to_tensor(np.stack([lesson(index).pixels for index in range(32)]))
+    seen, _ = augment(pixels, torch.Generator().manual_seed(0))
     digest = hashlib.sha256(repr((SCHEDULE, BATCH, POOL)).encode())
-    for index in range(32):
-        digest.update(lesson(index).pixels.tobytes())
+    digest.update((seen * 127).to(torch.int8).numpy().tobytes())
     folder = work / digest.hexdigest()[:12]
     examiner, kept = new_examiner(), folder / "examiner.safetensors"
     if kept.exists():
@@ -287,7 +285,7 @@ def _things(cells: Tensor) -> list[Found]:
     """The peaks of the heat in [24,16,16], the highest first, named by what their cells say."""
     seen, *named = cells.split(SPLIT)
     warmth = seen.sigmoid()  # [1,16,16]
-    peaks = warmth == F.max_pool2d(warmth, 2 * ALIKE + 1, stride=1, padding=ALIKE)
+    peaks = warmth == F.max_pool2d(warmth, 2 * NEAR + 1, stride=1, padding=NEAR)
     at = (peaks & (warmth > CERTAIN))[0].nonzero()
     at = at[warmth[0, at[:, 0], at[:, 1]].argsort(descending=True)]
     around = F.pad(warmth[0], (1, 1, 1, 1))
