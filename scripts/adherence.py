@@ -29,7 +29,7 @@ from scripts.train.world import Description, canonical_caption, sample_descripti
 from sdcore.images import to_pictures, to_tensor, write_whole
 
 SEED = 3_000  # of the prompts; training pictures and the examiner's have their own
-RENDERED = 1000  # pictures that show how good the examiner is
+RENDERED = 400  # pictures that show how good the examiner is
 WORK = Path("runs/examiner")
 ABILITIES = ("scene", "object", "colour", "size", "place", "order", "number")
 Marks = dict[str, list[bool]]  # of one picture: ability -> right or wrong, as often as it is asked
