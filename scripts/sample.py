@@ -1,6 +1,6 @@
 """Text to image, step by step, without the pipeline.
 
-    python scripts/sample.py "a red house at sunset" [SEED] [MODEL FOLDER]
+    python scripts/sample.py "a red house at sunset" [SEED] [MODEL]
 
 What `sdcore sample` does, laid bare: load three networks, encode, loop, decode.
 """
@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from sdcore.checkpoints import find_model, load_component, open_folder
+from sdcore.checkpoints import load_component, open_model
 from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
 from sdcore.images import to_pictures
@@ -22,11 +22,11 @@ prompt = sys.argv[1] if len(sys.argv) > 1 else "a red house at sunset"
 seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
 model = sys.argv[3] if len(sys.argv) > 3 else "picturebook"
 
-# 1. Three networks and a tokenizer, from a folder.
-checkpoint = open_folder(find_model(model))
+# 1. Three networks and a tokenizer, from a folder or a single file.
+checkpoint = open_model(model)
 parts = {name: load_component(part) for name, part in checkpoint.components.items()}
 text_encoder, unet, vae = parts["text_encoder"], parts["unet"], parts["vae"]
-tokenizer = load_tokenizer(checkpoint.tokenizers["tokenizer"])
+tokenizer = load_tokenizer(checkpoint.tokenizer, checkpoint.pad_token)
 
 with torch.inference_mode():
     # 2. Words to numbers, [1, 77, width]: the prompt, and the empty one to lead away from.

@@ -1,7 +1,7 @@
 """sdcore: a denoising-loop engine for Stable Diffusion, written to be read.
 
     import sdcore
-    sd = sdcore.load()                                     # or a folder, or a hub id
+    sd = sdcore.load()                                     # or a folder, a file, a hub id
     run = sd.prepare("a red house at sunset", seeds=[0], steps=20)
     for step in run:                                       # look, break, or set step.x_next
         ...

@@ -1,6 +1,6 @@
 """The one exception for whatever the user can mend, and how it names near misses."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -22,3 +22,15 @@ def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     if near:
         return InputError(f"unknown {what} {name!r}: did you mean {' or '.join(near)}?")
     return InputError(f"unknown {what} {name!r}: known are {', '.join(names) or 'none'}")
+
+
+def listed(what: str, names: Sequence[str], most: int = 4) -> str:
+    """Names after their number, the list cut after `most`; "" for none.
+
+    >>> listed("missing", ["a", "b", "c"], most=2)
+    '3 missing: a, b and 1 more'
+    """
+    if not names:
+        return ""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)} {what}: {', '.join(names[:most])}{more}"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sdcore import __version__
-from sdcore.checkpoints import Checkpoint, find_model, load_component, open_folder
+from sdcore.checkpoints import Checkpoint, load_component, open_model
 from sdcore.devices import choose_device, choose_dtype
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
@@ -38,7 +38,8 @@ def load(
     """A model, ready to draw.
 
     Args:
-        model: a bundled name, a folder in the diffusers layout, or a hub id.
+        model: a bundled name, a folder in the diffusers layout, a .safetensors file in the LDM
+            layout, or a hub id.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
         dtype: of the networks: "float32", "bfloat16", "float16"; None suits the device.
 
@@ -47,9 +48,9 @@ def load(
     """
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
-    checkpoint = open_folder(find_model(model))
+    checkpoint = open_model(model)
     _refuse_other_families(checkpoint)
-    tokenizer = load_tokenizer(checkpoint.tokenizers["tokenizer"])
+    tokenizer = load_tokenizer(checkpoint.tokenizer, checkpoint.pad_token)
     parts = {name: load_component(c, device, dtype) for name, c in checkpoint.components.items()}
     sd = StableDiffusion(
         name=str(model),
@@ -60,6 +61,7 @@ def load(
         scheduler_config=checkpoint.scheduler or None,
         device=device,
         dtype=dtype,
+        notes=checkpoint.notes,
     )
     words, known = tokenizer.backend.get_vocab_size(), sd.text_encoder.config.vocab_size
     if words > known:
@@ -94,6 +96,7 @@ class StableDiffusion:
     scheduler_config: Mapping[str, Any] | None
     device: torch.device
     dtype: torch.dtype
+    notes: tuple[str, ...] = ()  # what had to be guessed of the model, one line each
 
     def prepare(
         self,
@@ -163,7 +166,7 @@ class StableDiffusion:
         factor = self.vae.config.factor
         shape = (self.vae.config.latent_channels, shared.height // factor, shared.width // factor)
         noise = SeededNoise(tuple(s.seed for s in settings), shape, self.device)
-        told = tuple(filter(None, warnings))
+        told = (*self.notes, *filter(None, warnings))
         return Run(self, tuple(settings), chosen, plan, guidance, noise, conditions, told)
 
     def decode(self, latents: Tensor) -> list[Image]:

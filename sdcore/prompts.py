@@ -47,8 +47,10 @@ class Tokenizer:
         return Tokens(tuple(ids), len(coded.ids), cut)
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
+def load_tokenizer(folder: Path, pad_token: str | None = None) -> Tokenizer:
     """The tokenizer in a checkpoint's `tokenizer/` folder.
+
+    pad_token: what the model pads with, where the folder is not its own; None: as it says.
 
     `tokenizer.json` opens by itself; `vocab.json` with `merges.txt` needs transformers, which
     is imported then and only then. Raises InputError for missing or unreadable files.
@@ -72,6 +74,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if not isinstance(length, int) or not 3 <= length <= 4096:
         length = LENGTH  # transformers writes 1e30 for "not known"
     end = token_id("eos_token", END)
+    if pad_token is not None:
+        special["pad_token"] = pad_token
     return Tokenizer(backend, token_id("bos_token", START), end, token_id("pad_token", END), length)
 
 

@@ -39,7 +39,7 @@ class Run:
     guidance: CFG
     noise: SeededNoise  # every picture's own stream
     conditions: Mapping[str, Mapping[str, Tensor]]  # branch -> what the UNet is told
-    warnings: tuple[str, ...] = ()  # one line for each prompt that was cut
+    warnings: tuple[str, ...] = ()  # one line for each guess and each prompt that was cut
 
     @property
     def sigmas(self) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ class Settings:
     prompt: str
     negative: str
     seed: int
-    model: str  # as the user named it: a bundled name, a folder, a hub id
+    model: str  # as the user named it: a bundled name, a folder, a file, a hub id
     scheduler: str  # the engine's own name of the solver
     spacing: str
     eta: float | None  # share of fresh noise a step; None where the solver has no such thing

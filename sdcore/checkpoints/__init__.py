@@ -1,8 +1,11 @@
 """From a name on the command line to modules with weights: find, read, name, load strictly."""
 
+from sdcore.checkpoints.checkpoint import Checkpoint, Component
 from sdcore.checkpoints.find import bundled_models, find_model
-from sdcore.checkpoints.folder import Checkpoint, Component, open_folder
+from sdcore.checkpoints.folder import open_folder
 from sdcore.checkpoints.load import load_component, load_strictly
+from sdcore.checkpoints.open import open_model
+from sdcore.checkpoints.single_file import open_file
 
 __all__ = [
     "Checkpoint",
@@ -11,5 +14,7 @@ __all__ = [
     "find_model",
     "load_component",
     "load_strictly",
+    "open_file",
     "open_folder",
+    "open_model",
 ]

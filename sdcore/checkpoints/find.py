@@ -1,4 +1,4 @@
-"""Where a model lies: bundled with the package, in a folder, or on the hub."""
+"""Where a model lies: bundled with the package, in a folder or a file, or on the hub."""
 
 import os
 import re
@@ -35,26 +35,21 @@ def bundled_models() -> dict[str, Path]:
 
 
 def find_model(model: str | Path) -> Path:
-    """The folder of a model in the diffusers layout.
+    """The folder of a model in the diffusers layout, or its single file.
 
     Args:
-        model: a bundled name, a folder, or a hub id "owner/name". A hub id is looked up in the
-            Hugging Face cache first and fetched only when it is not there.
+        model: a bundled name, a folder, a file, or a hub id "owner/name". A hub id is looked up in
+            the Hugging Face cache first and fetched only when it is not there.
 
     Raises:
-        InputError: nothing of that name; a single file; a hub id while offline.
+        InputError: nothing of that name; a hub id while offline.
     """
     bundled = bundled_models()
     if isinstance(model, str) and model in bundled:
         return bundled[model]
     path = Path(model).expanduser()
-    if path.is_dir():
+    if path.is_dir() or path.is_file():
         return path
-    if path.is_file():
-        raise InputError(
-            f"{path} is a single file; a folder in the diffusers layout ({INDEX}, unet/, vae/ ...) "
-            "is what can be read"
-        )
     name = str(model)
     if _HUB_ID.fullmatch(name) and not name.startswith("."):
         return _from_hub(name)

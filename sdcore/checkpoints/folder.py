@@ -1,42 +1,22 @@
-"""A checkpoint in the diffusers layout, as data: what it consists of, nothing loaded yet."""
+"""The diffusers layout: a folder with a subfolder for every part."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from sdcore.checkpoints.checkpoint import Checkpoint, Component, check_agreement
 from sdcore.checkpoints.find import INDEX
+from sdcore.checkpoints.names import spelt, text_encoder_key, unet_key, vae_key
 from sdcore.checkpoints.read import read_json
 from sdcore.errors import InputError
 
-# Component -> the stem of its weights file. SDXL's second text encoder is read when it is there.
-STEMS = {
-    "text_encoder": "model",
-    "text_encoder_2": "model",
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
+# Component -> the stem of its weights file, and how its keys are spelt. SDXL's second text encoder
+# is read when it is there.
+PARTS = {
+    "text_encoder": ("model", spelt(text_encoder_key)),
+    "text_encoder_2": ("model", spelt(text_encoder_key)),
+    "unet": ("diffusion_pytorch_model", spelt(unet_key)),
+    "vae": ("diffusion_pytorch_model", spelt(vae_key)),
 }
 REQUIRED = ("text_encoder", "unet", "vae")
-
-
-@dataclass(frozen=True)
-class Component:
-    """One network of a checkpoint: its published configuration and the files of its weights."""
-
-    name: str  # "unet", "vae", "text_encoder" ...
-    config: dict[str, Any]  # the published config.json
-    config_path: Path
-    files: tuple[Path, ...]  # safetensors, several where the checkpoint is sharded
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A whole model: the networks, the folders of its tokenizers, its scheduler's configuration."""
-
-    path: Path
-    index: dict[str, Any]  # model_index.json
-    components: dict[str, Component]
-    tokenizers: dict[str, Path]  # "tokenizer" -> folder
-    scheduler: dict[str, Any]  # scheduler_config.json, {} where the checkpoint has none
 
 
 def open_folder(path: Path) -> Checkpoint:
@@ -47,11 +27,12 @@ def open_folder(path: Path) -> Checkpoint:
     if not (path / INDEX).is_file():
         raise InputError(f"{path} is no model folder: {INDEX} is missing")
     index = read_json(path / INDEX)
-    components = {}
-    for name, stem in STEMS.items():
-        if name in REQUIRED or (path / name).is_dir():
-            components[name] = _component(path / name, name, stem)
-    _check_agreement(components)
+    components = {
+        name: _component(path / name)
+        for name in PARTS
+        if name in REQUIRED or (path / name).is_dir()
+    }
+    check_agreement(components)
     tokenizers = {f.name: f for f in sorted(path.glob("tokenizer*")) if f.is_dir()}
     if "tokenizer" not in tokenizers:
         raise InputError(f"{path / 'tokenizer'} is missing")
@@ -62,31 +43,12 @@ def open_folder(path: Path) -> Checkpoint:
     return Checkpoint(path, index, components, tokenizers, config)
 
 
-def _check_agreement(components: dict[str, Component]) -> None:
-    """Networks of one checkpoint must fit each other, or the loop would fail with a shape error."""
-    unet, vae = components["unet"], components["vae"]
-    encoders = [c for name, c in components.items() if name.startswith("text_encoder")]
-    widths = [int(c.config.get("hidden_size", 0)) for c in encoders]
-    context = unet.config.get("cross_attention_dim")
-    # SDXL's UNet takes both encoders side by side, its refiner only the second.
-    if isinstance(context, int) and all(widths) and context not in (sum(widths), widths[-1]):
-        raise InputError(
-            f"{unet.config_path} says cross_attention_dim {context}, but "
-            f"{encoders[0].config_path} says hidden_size {widths[0]}"
-        )
-    latent, out = vae.config.get("latent_channels"), unet.config.get("out_channels")
-    if isinstance(latent, int) and isinstance(out, int) and latent != out:
-        raise InputError(
-            f"{unet.config_path} says out_channels {out}, but "
-            f"{vae.config_path} says latent_channels {latent}"
-        )
-
-
-def _component(folder: Path, name: str, stem: str) -> Component:
+def _component(folder: Path) -> Component:
     if not folder.is_dir():
         raise InputError(f"{folder} is missing")
-    config_path = folder / "config.json"
-    return Component(name, read_json(config_path), config_path, _weight_files(folder, stem))
+    stem, spelling = PARTS[folder.name]
+    path = folder / "config.json"
+    return Component(folder.name, read_json(path), path, _weight_files(folder, stem), spelling)
 
 
 def _weight_files(folder: Path, stem: str) -> tuple[Path, ...]:

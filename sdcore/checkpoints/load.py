@@ -1,33 +1,23 @@
 """Weights into modules, strictly: every key wanted is there, and every key there is wanted."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from sdcore.checkpoints.folder import Component
-from sdcore.checkpoints.names import Rename, text_encoder_key, unet_key, vae_key
-from sdcore.checkpoints.read import Weights, as_dtype
-from sdcore.errors import InputError
+from sdcore.checkpoints.checkpoint import Component
+from sdcore.checkpoints.names import Spelling, shape_after
+from sdcore.checkpoints.read import Weights, aligned, as_dtype
+from sdcore.errors import InputError, listed
 from sdcore.models import VAE, TextEncoder, TextEncoderConfig, UNet, UNetConfig, VAEConfig
 
-
-@dataclass(frozen=True)
-class Kind:
-    """How a component is built from its config.json, and how its keys are spelt."""
-
-    build: Callable[[Mapping[str, Any]], nn.Module]
-    rename: Rename
-
-
-KINDS = {
-    "text_encoder": Kind(lambda c: TextEncoder(TextEncoderConfig.from_dict(c)), text_encoder_key),
-    "text_encoder_2": Kind(lambda c: TextEncoder(TextEncoderConfig.from_dict(c)), text_encoder_key),
-    "unet": Kind(lambda c: UNet(UNetConfig.from_dict(c)), unet_key),
-    "vae": Kind(lambda c: VAE(VAEConfig.from_dict(c)), vae_key),
+BUILD: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
+    "text_encoder": lambda config: TextEncoder(TextEncoderConfig.from_dict(config)),
+    "text_encoder_2": lambda config: TextEncoder(TextEncoderConfig.from_dict(config)),
+    "unet": lambda config: UNet(UNetConfig.from_dict(config)),
+    "vae": lambda config: VAE(VAEConfig.from_dict(config)),
 }
 
 
@@ -62,22 +52,23 @@ def load_component(
     Raises:
         InputError: a broken file, or keys and shapes that do not fit the configuration.
     """
-    kind = KINDS[component.name]
     try:
         with torch.device("meta"), NoInit():
-            module = kind.build(component.config)
+            module = BUILD[component.name](component.config)
     except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
         raise InputError(f"{component.config_path}: {error}") from None
-    weights = Weights(component.files)
     label = f"{component.files[0]} does not fit {component.config_path.name} beside it"
-    load_strictly(module, weights, kind.rename, label, device, dtype)
+    if component.config_path in component.files:
+        label = f"{component.files[0]}, {component.name}"
+    weights = Weights(component.files)
+    load_strictly(module, weights, component.spelling, label, device, dtype)
     return module.eval().requires_grad_(False)
 
 
 def load_strictly(
     module: nn.Module,
     weights: Weights,
-    rename: Rename,
+    spelling: Spelling,
     label: str,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
@@ -87,35 +78,32 @@ def load_strictly(
     Raises InputError, beginning with `label` and naming the keys, unless names and shapes match
     one to one. They are compared by the headers, before any weight is read.
     """
-    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    names = {key: new for key in weights.names() if (new := rename(key)) is not None}
-    found = {new: weights.info[key].shape for key, new in names.items()}
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    parts = {key: spelling(key) for key in weights.names()}
+    origin = {name: key for key, cuts in parts.items() for name in cuts}
+    found = {
+        name: shape_after(parts[key][name], weights.info[key].shape) for name, key in origin.items()
+    }
     problems = [
-        _listed("missing", sorted(wanted.keys() - found.keys())),
-        _listed("unknown", sorted(found.keys() - wanted.keys())),
-        _listed(
+        listed("missing", sorted(wanted.keys() - found.keys())),
+        listed("unknown", sorted(origin[name] for name in found.keys() - wanted.keys())),
+        listed(
             "of another shape",
             [
-                f"{key} (file {list(found[key])}, config {list(shape)})"
-                for key, shape in sorted(wanted.items())
-                if key in found and found[key] != shape
+                f"{name} (file {list(found[name])}, config {list(shape)})"
+                for name, shape in sorted(wanted.items())
+                if name in found and found[name] != shape
             ],
         ),
     ]
     if any(problems):
         raise InputError(f"{label}: {'; '.join(filter(None, problems))}")
-    if len(found) < len(names):
+    if len(found) < sum(map(len, parts.values())):
         raise InputError(f"{label}: it holds the same weights under two names")
     # One tensor at a time: a float16 file becomes float32 without ever lying in memory twice.
     state = {
-        names[key]: as_dtype(tensor, dtype).to(device) for key, tensor in weights if key in names
+        name: aligned(as_dtype(cut(tensor), dtype).to(device))
+        for key, tensor in weights.read(set(origin.values()))
+        for name, cut in parts[key].items()
     }
     module.load_state_dict(state, strict=True, assign=True)
-
-
-def _listed(what: str, keys: list[str], most: int = 4) -> str:
-    """'3 missing: a, b, c', the list cut after `most`; '' for none."""
-    if not keys:
-        return ""
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return f"{len(keys)} {what}: {', '.join(keys[:most])}{more}"

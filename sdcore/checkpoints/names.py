@@ -3,12 +3,42 @@
 Every rule is a pure function from a key to a key, or to None for what carries no weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
 
 Rename = Callable[[str], str | None]
+Cut = Callable[[Tensor], Tensor]  # what of a stored tensor is a parameter
+Spelling = Callable[[str], Mapping[str, Cut]]  # key in a file -> the parameters stored there
 
 # diffusers before 0.13 spelt the VAE's one attention like this; the 1.x checkpoints still do.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def whole(stored: Tensor) -> Tensor:
+    """The parameter is stored as it is."""
+    return stored
+
+
+def spelt(rename: Rename) -> Spelling:
+    """The spelling of a layout that stores every parameter by itself."""
+
+    def spelling(key: str) -> Mapping[str, Cut]:
+        name = rename(key)
+        return {} if name is None else {name: whole}
+
+    return spelling
+
+
+def shape_after(cut: Cut, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a stored tensor has after `cut`; its own where it cannot be cut so."""
+    if cut is whole:
+        return shape
+    try:
+        return tuple(cut(torch.empty(shape, device="meta")).shape)
+    except (IndexError, RuntimeError):
+        return shape
 
 
 def text_encoder_key(key: str) -> str | None:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,8 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 class Weights:
     """The tensors of one component, read from one or several safetensors files on demand.
 
-    `names()` and `info` cost nothing beyond the headers; iterating yields (key, tensor) with each
-    tensor mapped from the file, so that what is not asked for is never read.
+    `names()` and `info` cost nothing beyond the headers; `read` yields (key, tensor) with each
+    tensor mapped from the file, so that what is not asked for is never read. Iterating reads all.
     """
 
     def __init__(self, files: tuple[Path, ...]) -> None:
@@ -89,10 +89,14 @@ class Weights:
         return list(self.info)
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        return self.read(self.info)
+
+    def read(self, keys: Container[str]) -> Iterator[tuple[str, Tensor]]:
+        """Those of the tensors whose key is in `keys`, in the order of the files."""
         for path in self.files:
             try:
                 with safe_open(path, framework="pt", device="cpu") as file:
-                    for key in file.keys():  # noqa: SIM118 - not a dict
+                    for key in filter(keys.__contains__, file.keys()):
                         yield key, file.get_tensor(key)
             except (SafetensorError, OSError) as error:
                 raise InputError(f"{path} is garbled: {error}") from None
@@ -103,3 +107,12 @@ def as_dtype(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype is None or not tensor.is_floating_point():
         return tensor
     return tensor.to(dtype)
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """`tensor`, copied where it does not begin on a 64-byte boundary, as torch's own all do.
+
+    A mapped tensor begins wherever the file has it, and on a CPU that decides which kernel reads
+    it: the same weights from another file would draw a picture with other last bits.
+    """
+    return tensor.clone() if tensor.data_ptr() % 64 else tensor

@@ -16,7 +16,7 @@ _SEEDS = re.compile(r"(-?\d+)(?:-(\d+))?")
 
 _OPTIONS = [
     click.option("--negative", metavar="TEXT", help="What the picture should not be."),
-    click.option("--model", metavar="MODEL", help="Bundled name, folder, or hub id."),
+    click.option("--model", metavar="MODEL", help="Bundled name, folder, file, or hub id."),
     click.option("--scheduler", metavar="NAME", help="E.g. ddim, euler_a, 'DPM++ 2M Karras'."),
     click.option("--spacing", metavar="NAME", help="leading, trailing, linspace or karras."),
     click.option("--eta", type=float, help="Share of fresh noise a step, 0 to 1."),

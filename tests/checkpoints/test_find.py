@@ -1,4 +1,4 @@
-"""Names, folders and hub ids."""
+"""Names, folders, files and hub ids."""
 
 from pathlib import Path
 
@@ -28,11 +28,10 @@ def test_near_names_are_offered(monkeypatch: pytest.MonkeyPatch) -> None:
         find_model("picturbook")
 
 
-def test_a_single_file_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_file_is_itself(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"x")
-    with pytest.raises(InputError, match="single file"):
-        find_model(file)
+    assert find_model(file) == file
 
 
 @pytest.mark.parametrize("name", ["./no/such/folder", "/no/such", "gone.safetensors", "a/b/c"])

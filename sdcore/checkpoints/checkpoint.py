@@ -1,0 +1,63 @@
+"""A checkpoint as data, whatever its layout: what it consists of, nothing loaded yet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdcore.checkpoints.names import Spelling
+from sdcore.errors import InputError
+
+
+@dataclass(frozen=True)
+class Component:
+    """One network of a checkpoint: its configuration, the files of its weights, their names."""
+
+    name: str  # "unet", "vae", "text_encoder" ...
+    config: dict[str, Any]  # in the fields of a published config.json
+    config_path: Path  # where that stands; the weights' own file where it is derived from them
+    files: tuple[Path, ...]  # safetensors, several where the checkpoint is sharded
+    spelling: Spelling  # from a key in the files to the module's parameters in it
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole model: the networks, the folders of its tokenizers, its scheduler's configuration."""
+
+    path: Path
+    index: dict[str, Any]  # model_index.json, {} for a single file
+    components: dict[str, Component]
+    tokenizers: dict[str, Path]  # "tokenizer" -> folder
+    scheduler: dict[str, Any]  # scheduler_config.json, {} where the checkpoint has none
+    pad_token: str | None = None  # None: as the tokenizer's folder says
+    notes: tuple[str, ...] = ()  # what had to be guessed, one line each
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder of its (first) tokenizer. Raises InputError where none was found."""
+        if "tokenizer" not in self.tokenizers:
+            raise InputError(
+                f"{self.path} holds no vocabulary (no single file does): put a tokenizer/ folder "
+                "beside it, or fetch CLIP's once (1.5 MB): "
+                "hf download openai/clip-vit-large-patch14 vocab.json merges.txt"
+            )
+        return self.tokenizers["tokenizer"]
+
+
+def check_agreement(components: dict[str, Component]) -> None:
+    """Networks of one checkpoint must fit each other, or the loop would fail with a shape error."""
+    unet, vae = components["unet"], components["vae"]
+    encoders = [c for name, c in components.items() if name.startswith("text_encoder")]
+    widths = [int(c.config.get("hidden_size", 0)) for c in encoders]
+    context = unet.config.get("cross_attention_dim")
+    # SDXL's UNet takes both encoders side by side, its refiner only the second.
+    if isinstance(context, int) and all(widths) and context not in (sum(widths), widths[-1]):
+        raise InputError(
+            f"{unet.config_path} says cross_attention_dim {context}, but "
+            f"{encoders[0].config_path} says hidden_size {widths[0]}"
+        )
+    latent, out = vae.config.get("latent_channels"), unet.config.get("out_channels")
+    if isinstance(latent, int) and isinstance(out, int) and latent != out:
+        raise InputError(
+            f"{unet.config_path} says out_channels {out}, but "
+            f"{vae.config_path} says latent_channels {latent}"
+        )

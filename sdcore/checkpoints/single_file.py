@@ -1,0 +1,99 @@
+"""A single .safetensors file in the LDM layout, described as a folder is."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sdcore.checkpoints.checkpoint import Checkpoint, Component, check_agreement
+from sdcore.checkpoints.families import UNET, Family, recognise
+from sdcore.checkpoints.names import Cut, shape_after
+from sdcore.checkpoints.read import Weights, read_header
+from sdcore.checkpoints.shapes import indices, text_encoder_config, unet_config, vae_config
+from sdcore.checkpoints.spell import Header, Table, spell
+from sdcore.checkpoints.vocabulary import find_vocabulary
+from sdcore.errors import InputError
+from sdcore.schedulers.config import SD15
+
+
+def open_file(path: Path, ema: bool = False) -> Checkpoint:
+    """Describe the model in the single file `path` from its header; the weights are not read yet.
+
+    Args:
+        ema: take the UNet's averaged weights, which the training kept beside the last ones.
+
+    Raises:
+        InputError: a broken file, one that holds something else, keys that nothing explains.
+    """
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        raise InputError(f"{path} is a pickled file; .safetensors files are read")
+    info = read_header(path)
+    family = recognise(path, info)
+    prediction, notes = _prediction_type(path, info, family)
+    components = {}
+    for name, table in spell(path, info, family, ema).items():
+        config = _config(path, info, name, table, family, prediction)
+        components[name] = Component(name, config, path, (path,), partial(_look_up, table))
+    check_agreement(components)
+    encoder, (_, kind) = next(iter(family.encoders.items()))
+    folder = find_vocabulary(path, components[encoder].config["vocab_size"])
+    return Checkpoint(
+        path=path,
+        index={},
+        components=components,
+        tokenizers={} if folder is None else {"tokenizer": folder},
+        scheduler=_scheduler(info, family, prediction),
+        pad_token=kind.pad_token,
+        notes=notes,
+    )
+
+
+def _look_up(table: Table, key: str) -> Mapping[str, Cut]:
+    return table.get(key, {})
+
+
+def _config(
+    path: Path, info: Header, name: str, table: Table, family: Family, prediction: str
+) -> dict[str, Any]:
+    """A component's configuration: what its shapes show, and what its family knows."""
+    cuts = [(key, new, cut) for key, parts in table.items() for new, cut in parts.items()]
+    shapes = {new: shape_after(cut, info[key].shape) for key, new, cut in cuts}
+    try:
+        if name == "vae":
+            return vae_config(shapes) | {"scaling_factor": family.scaling_factor}
+        if name == "unet":
+            size = family.v_sample_size if prediction == "v_prediction" else None
+            size = family.sample_size if size is None else size
+            return unet_config(shapes, family.heads) | {"sample_size": size}
+        return text_encoder_config(shapes) | {"hidden_act": family.encoders[name][1].hidden_act}
+    except InputError as error:
+        raise InputError(f"{path}, {name}: {error}") from None
+
+
+def _scheduler(info: Header, family: Family, prediction: str) -> dict[str, Any]:
+    """As diffusers takes it for a file without one, with the family's own fields."""
+    config = {**SD15, "prediction_type": prediction, "timestep_spacing": "leading"}
+    if prediction == "v_prediction":
+        config["_class_name"] = "DDIMScheduler"  # SD 2.1's
+    if "ztsnr" in info:
+        config["rescale_betas_zero_snr"] = True
+    return {**config, **family.scheduler}
+
+
+def _prediction_type(path: Path, info: Header, family: Family) -> tuple[str, tuple[str, ...]]:
+    """What the UNet predicts, and a line to tell where that is a guess.
+
+    No key of SD 2.x says it. The v models have larger biases in the last attention of the way up
+    (std above 0.09: the rule that ComfyUI and Forge go by); inpainting models predict noise.
+    """
+    if "v_pred" in info:
+        return "v_prediction", ()
+    place, tail = f"{UNET}output_blocks.", ".1.transformer_blocks.0.norm1.bias"
+    last = max(indices(info, place, tail), default=0)
+    conv_in = info.get(f"{UNET}input_blocks.0.0.weight")
+    plain = conv_in is not None and conv_in.shape[1:2] == (4,)
+    if family.prediction_type is not None or not last or not plain:
+        return family.prediction_type or "epsilon", ()
+    ((_, bias),) = Weights((path,)).read({f"{place}{last}{tail}"})
+    guess = "v_prediction" if bias.float().std(correction=0) > 0.09 else "epsilon"
+    return guess, (f"{path} does not say what its UNet predicts; by its weights: {guess}",)

@@ -1,0 +1,59 @@
+"""CLIP's vocabulary, which no single file holds: beside it, in the cache, or one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sdcore.cli import main
+from tests.checkpoints.twins import Twins, picture
+from tests.conftest import write_tokenizer
+
+
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo: str) -> Path:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub" / f"models--{repo.replace('/', '--')}" / "snapshots" / ("0" * 40)
+
+
+@pytest.mark.parametrize("json_only", [False, True])
+@pytest.mark.parametrize(
+    ("repo", "place"), [("openai/clip-vit-large-patch14", "."), ("some/sd", "tokenizer")]
+)
+def test_the_vocabulary_is_found_in_the_cache(
+    sd2: Twins,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    repo: str,
+    place: str,
+    json_only: bool,
+) -> None:
+    alone = tmp_path / "alone.safetensors"
+    alone.symlink_to(sd2.file)
+    folder = cached(tmp_path, monkeypatch, repo) / place
+    write_tokenizer(folder)
+    for name in ("vocab.json", "merges.txt") if json_only else ("tokenizer.json",):
+        (folder / name).unlink()
+    assert picture(alone) == picture(sd2.folder)
+
+
+def test_without_a_vocabulary_one_line_says_how_to_get_it(
+    sd1: Twins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    alone = tmp_path / "alone.safetensors"
+    alone.symlink_to(sd1.file)
+    # One of another size is not CLIP's; one that cannot be read is none.
+    other = cached(tmp_path, monkeypatch, "some/other") / "tokenizer"
+    write_tokenizer(other)
+    whole = json.loads((other / "tokenizer.json").read_text())
+    whole["model"]["vocab"] |= {"more": 9999}
+    (other / "tokenizer.json").write_text(json.dumps(whole))
+    broken = cached(tmp_path, monkeypatch, "some/broken") / "tokenizer"
+    broken.mkdir(parents=True)
+    (broken / "tokenizer.json").write_text("{")
+    with pytest.raises(SystemExit) as caught:
+        main(["sample", "red", "--seed", "0", "--model", str(alone), "--device", "cpu"])
+    err = capfd.readouterr().err
+    assert caught.value.code == 2
+    assert err.count("\n") == 1
+    assert "hf download openai/clip-vit-large-patch14 vocab.json merges.txt" in err
+    assert "tokenizer/ folder" in err
