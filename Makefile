@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-PROMPT ?= a red house at sunset
+PROMPT ?= a big orange balloon in the desert
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -15,7 +15,7 @@ help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 14
 
 demo: $(VENV)/.runtime ## draw a picture with the bundled model and print its path
-	@$(BIN)/sdcore sample "$(PROMPT)" --seed 0 --out out/ $(ARGS)
+	@$(BIN)/sdcore sample "$(PROMPT)" --seed 1 --out out/ $(ARGS)
 
 test: $(VENV)/.test ## run the tests (ARGS="-k name" to choose)
 	@$(BIN)/python -m pytest $(ARGS)
