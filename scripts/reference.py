@@ -29,7 +29,8 @@ VERSIONS = {
     "diffusers": diffusers.__version__,
     "transformers": transformers.__version__,
 }
-CLASSES = {entry.name: entry.class_name for entry in TABLE}
+NAMES = ("ddim", "pndm", "euler", "euler_a", "heun", "dpmpp_2m")
+CLASSES = {entry.name: entry.class_name for entry in TABLE if entry.name in NAMES}
 SPACINGS = ("leading", "trailing", "linspace", "karras")
 
 

@@ -11,17 +11,30 @@ class InputError(ValueError):
     """
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
-    """An InputError for a name that is not in `known`: it offers the near ones, else lists all.
+def unknown(
+    what: str, name: str, known: Iterable[str], short: Iterable[str] | None = None
+) -> InputError:
+    """An InputError for a name that is not in `known`: it offers the near ones, else lists `short`.
+
+    known: all names, the preferred spellings first; short: those worth listing, None for all.
 
     >>> str(unknown("scheduler", "eulr", ["euler", "heun"]))
     "unknown scheduler 'eulr': did you mean euler?"
     """
-    names = sorted(known)
-    near = get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    names: dict[str, str] = {}
+    for each in known:
+        names.setdefault(_letters(each), each)
+    near = get_close_matches(_letters(name), sorted(names), n=3, cutoff=0.6)
     if near:
-        return InputError(f"unknown {what} {name!r}: did you mean {' or '.join(near)}?")
-    return InputError(f"unknown {what} {name!r}: known are {', '.join(names) or 'none'}")
+        offered = " or ".join(names[each] for each in near)
+        return InputError(f"unknown {what} {name!r}: did you mean {offered}?")
+    listed = ", ".join(sorted(names.values()) if short is None else short)
+    return InputError(f"unknown {what} {name!r}: known are {listed or 'none'}")
+
+
+def _letters(name: str) -> str:
+    """What is left of a name when case, spaces and signs do not matter."""
+    return "".join(c for c in name.casefold() if c.isalnum() or c == "+")
 
 
 def listed(what: str, names: Sequence[str], most: int = 4) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,14 +13,16 @@ import click
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+import sdcore
 from scripts.train import denoiser, words
 from scripts.train import vae as vae_stage
 from scripts.train.export import export
 from scripts.train.fit import Schedule
 from scripts.train.pictures import render
-from sdcore.models import VAE
+from sdcore.models import VAE, TextEncoder
 
 M = TypeVar("M", bound=nn.Module)
 SEED = 1  # of the training pictures
@@ -39,6 +42,7 @@ class Recipe:
     captions: int
     text: Schedule
     unet: Schedule
+    refine: Schedule  # of UNet and text encoder: two things in most pictures
     batch: int
 
 
@@ -53,6 +57,7 @@ FULL = Recipe(  # made the model in weights/
     captions=20_000,
     text=Schedule(steps=500, lr=1e-3),
     unet=Schedule(steps=5600, lr=1e-3, warmup=150, flat=0.4, ema=0.998),
+    refine=Schedule(steps=1000, lr=4e-4, warmup=100, flat=0.3, ema=0.995),
     batch=64,
 )
 QUICK = Recipe(
@@ -66,6 +71,7 @@ QUICK = Recipe(
     captions=200,
     text=Schedule(steps=4, lr=1e-3, warmup=2),
     unet=Schedule(steps=4, lr=1e-3, warmup=2, ema=0.9),
+    refine=Schedule(steps=4, lr=1e-3, warmup=2, ema=0.9),
     batch=4,
 )
 
@@ -99,6 +105,18 @@ def latents(vae: VAE, pictures: np.ndarray, path: Path) -> tuple[Tensor, Tensor]
     return kept["mean"], kept["std"]
 
 
+def tell(text: TextEncoder, tokenizer: Tokenizer) -> None:
+    """Print how far apart the text encoder hears what must not be mixed up."""
+    pairs = (
+        ("a left house", "a right house"),
+        ("a red house", "a blue house"),
+        ("a red house above a blue tree", "a blue tree above a red house"),
+    )
+    for a, b in pairs:
+        d = words.distance(text, tokenizer, a, b)
+        print(f"text encoder, distance of {a!r} and {b!r}: {d:.3f}", file=sys.stderr)
+
+
 @click.command()
 @click.option(
     "--out",
@@ -114,9 +132,14 @@ def latents(vae: VAE, pictures: np.ndarray, path: Path) -> tuple[Tensor, Tensor]
     show_default=True,
     help="Folder for pictures, checkpoints and logs; a stopped run goes on from what is there.",
 )
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="A finished model to go on from: only the last stage is run.",
+)
 @click.option("--device", default=None, help="cpu, cuda ...; chosen by itself when not given.")
 @click.option("--quick", is_flag=True, help="Go through everything in a minute, learning nothing.")
-def main(out: Path, work: Path, device: str | None, quick: bool) -> None:
+def main(out: Path, work: Path, start: Path | None, device: str | None, quick: bool) -> None:
     """Render the pictures, train VAE, text encoder and UNet, and write the model to --out.
 
     Stop it when you like: the same command goes on from the last checkpoint in --work.
@@ -128,16 +151,27 @@ def main(out: Path, work: Path, device: str | None, quick: bool) -> None:
     torch.manual_seed(0)  # the networks' first weights
 
     pictures = render(work, recipe.pictures, SEED, workers=os.cpu_count() or 1)
-    vae = train_vae(recipe, pictures, work, where)
-    tokenizer = words.make_tokenizer(SEED, recipe.captions)
-    text = words.new_text_encoder(tokenizer).to(where)
-    words.pretrain(text, tokenizer, recipe.text, SEED, work / "text.pt")
-    for a, b in (("left", "right"), ("red", "blue")):
-        d = words.distance(text, tokenizer, f"a {a} house", f"a {b} house")
-        print(f"distance of {a!r} and {b!r} in the text encoder: {d:.3f}", file=sys.stderr)
+    if start is None:
+        vae = train_vae(recipe, pictures, work, where)
+        tokenizer = words.make_tokenizer(SEED, recipe.captions)
+        text = words.new_text_encoder(tokenizer).to(where)
+        words.pretrain(text, tokenizer, recipe.text, SEED, work / "text.pt")
+        unet = on_device(denoiser.new_unet(), where)
+    else:
+        model = sdcore.load(str(start), device=chosen, dtype="float32")
+        vae, unet, text = model.vae, on_device(model.unet, where), model.text_encoder
+        for module in (unet, text):
+            module.train().requires_grad_(True)
+        tokenizer = Tokenizer.from_file(str(start / "tokenizer" / "tokenizer.json"))
     codes = latents(vae, pictures[: recipe.encoded], work / "latents.safetensors")
-    unet = on_device(denoiser.new_unet(), where)
-    denoiser.train(unet, text, tokenizer, codes, recipe.unet, SEED, recipe.batch, work / "unet.pt")
+    learn = partial(denoiser.train, unet, text, tokenizer, codes, seed=SEED, batch=recipe.batch)
+    tell(text, tokenizer)
+    if start is None:
+        learn(schedule=recipe.unet, checkpoint=work / "unet.pt")
+        tell(text, tokenizer)
+    focus = {"pairs": 0.65, "exam": 0.02, "early": 0.4}
+    learn(schedule=recipe.refine, checkpoint=work / "refined.pt", **focus)
+    tell(text, tokenizer)
     export(out, unet, vae, text, tokenizer)
     print(out)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scripts.train.fit import Schedule, fit
 from scripts.train.pictures import description
-from scripts.train.words import encode, vary
+from scripts.train.words import Reader, encode, vary
 from scripts.train.world import caption
 from sdcore.models import TextEncoder, UNet, UNetConfig
 from sdcore.schedulers.noise_schedule import NoiseSchedule, make_betas
@@ -57,35 +57,53 @@ def train(
     batch: int,
     checkpoint: Path,
     drop: float = 0.1,
+    pairs: float | None = None,
+    exam: float = 0.0,
+    early: float = 0.0,
 ) -> None:
     """Train both, in place, on the latents (mean, std) of the pictures of `seed`.
 
     drop: share of captions left empty, for classifier-free guidance (Ho & Salimans 2022).
+    pairs: share of pictures with two things (None: as many as there are).
+    exam: weight of the text encoder's own questions, which keep it from forgetting who is where.
+    early: share of t moved from 0 .. 300 to 300 .. 1000, where it is decided what will be where.
     """
     device = next(unet.parameters()).device
     betas = make_betas("scaled_linear", 0.00085, 0.012, 1000)
     alphas_cumprod = torch.tensor(NoiseSchedule.from_betas(betas).alphas_cumprod)
     means, stds = latents
+    shown = [description(seed, i) for i in range(len(means))]
+    two = np.array([len(d.things) == 2 for d in shown])
+    share = two.mean() if pairs is None else pairs
+    chance = np.where(two, share / two.sum(), (1 - share) / (~two).sum())
+    reader = Reader(text).to(device)
 
     def loss(step: int) -> tuple[Tensor, str]:
         rng = np.random.default_rng([seed, step, 4])
         torch_rng = torch.Generator().manual_seed(step)
-        chosen = rng.choice(len(means), batch, replace=False)
-        texts = [
-            "" if rng.random() < drop else vary(caption(description(seed, int(i)), rng), rng)
-            for i in chosen
-        ]
+        chosen = rng.choice(len(means), batch, replace=False, p=chance)
+        texts = ["" if rng.random() < drop else vary(caption(shown[i], rng), rng) for i in chosen]
         mean, std = means[chosen].float(), stds[chosen].float()
         x0 = mean + std * torch.randn(mean.shape, generator=torch_rng)
         # Stratified t: every batch sees every noise level.
-        t = ((rng.permutation(batch) + rng.random(batch)) / batch * 1000).astype(int)
+        u = (rng.permutation(batch) + rng.random(batch)) / batch
+        late = 0.3 * (1 - early)  # u below it: t below 300
+        t = (1000 * np.interp(u, (0, late, 1), (0, 0.3, 1))).astype(int)
         a = alphas_cumprod[t][:, None, None, None]
         eps = torch.randn(x0.shape, generator=torch_rng)
         x_t = a.sqrt() * x0 + (1 - a).sqrt() * eps
         x_t, eps = (v.to(device, memory_format=torch.channels_last) for v in (x_t, eps))
-        context = text(encode(tokenizer, texts).to(device)).last
+        ids = encode(tokenizer, texts)
+        context = text(ids.to(device)).last
         predicted = unet(x_t, torch.from_numpy(t).to(device), context).float()
         error = (predicted - eps).square().mean(dim=(1, 2, 3))
-        return (weight(a / (1 - a)).flatten().to(device) * error).mean(), ""
+        total = (weight(a / (1 - a)).flatten().to(device) * error).mean()
+        if not exam:
+            return total, ""
+        told = torch.tensor([bool(each) for each in texts])
+        heard = [shown[i] for i, each in zip(chosen, texts, strict=True) if each]
+        question, right = reader.exam(ids[told], context[told.to(device)], heard, rng)
+        return total + exam * question, f"{total.item():.4f} {right:.3f} right"
 
-    fit(nn.ModuleDict({"unet": unet, "text_encoder": text}), loss, schedule, checkpoint)
+    both = nn.ModuleDict({"unet": unet, "text_encoder": text})
+    fit(nn.ModuleDict({**both, "reader": reader}) if exam else both, loss, schedule, checkpoint)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scripts.train.fit import Schedule, fit
+from scripts.train.fit import Schedule, fit, half_where_fast
 from scripts.train.pictures import to_tensor
 from sdcore.models import VAE, VAEConfig
 
@@ -128,7 +128,7 @@ def encode_all(vae: VAE, pictures: np.ndarray, batch: int = 50) -> tuple[Tensor,
     for start in range(0, len(pictures), batch):
         x = to_tensor(pictures[start : start + batch])
         x = x.to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
+        with half_where_fast(device.type):
             code = vae.encode(x)
         means.append(code.mean.half().cpu().contiguous())
         stds.append(code.std.half().cpu().contiguous())

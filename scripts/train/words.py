@@ -197,11 +197,28 @@ class Reader(nn.Module):
         width = encoder.config.hidden_size
         self.questions = nn.ModuleList(nn.Linear(width, len(w)) for w in _QUESTIONS.values())
 
-    def forward(self, ids: Tensor, where: Tensor) -> list[Tensor]:
-        """Logits from the output at position `where` [B] (the end or the filling after it)."""
-        last = self.encoder(ids).last
-        at = last[torch.arange(len(ids), device=ids.device), where]
+    def forward(self, last: Tensor, where: Tensor) -> list[Tensor]:
+        """Logits from the encoder's outputs [B, 77, width], at position `where` [B]."""
+        at = last[torch.arange(len(last), device=last.device), where]
         return [question(at) for question in self.questions]
+
+    def exam(
+        self, ids: Tensor, last: Tensor, shown: Sequence[Description], rng: np.random.Generator
+    ) -> tuple[Tensor, float]:
+        """Cross entropy of all questions about the pictures `shown`, and the share right.
+
+        Asked at the end of each caption and at a place in the filling after it, so that the UNet
+        can hear everything at either.
+        """
+        ends = (ids == self.encoder.config.eos_token_id).int().argmax(dim=1)
+        later = (ends + torch.from_numpy(rng.integers(0, 40, len(ids)))).clamp(max=LENGTH - 1)
+        target = torch.tensor([answers(d) for d in shown]).to(last.device)
+        total, right = torch.zeros((), device=last.device), 0.0
+        for where in (ends, later):
+            for i, each in enumerate(self(last, where.to(last.device))):
+                total = total + F.cross_entropy(each.float(), target[:, i])
+                right += (each.argmax(1) == target[:, i]).float().mean().item()
+        return total / 2, right / 2 / len(_QUESTIONS)
 
 
 def pretrain(
@@ -210,22 +227,13 @@ def pretrain(
     """Teach `encoder`, in place, to tell captions apart: order, place, colour, everything."""
     device = next(encoder.parameters()).device
     reader = Reader(encoder).to(device)
-    end = tokenizer.token_to_id(END)
 
     def loss(step: int) -> tuple[Tensor, str]:
         rng = np.random.default_rng([seed, step, 3])
         shown = [description(seed, int(i)) for i in rng.integers(0, 2**31, 64)]
         ids = encode(tokenizer, [vary(caption(d, rng), rng) for d in shown])
-        ends = (ids == end).int().argmax(dim=1)
-        later = (ends + torch.from_numpy(rng.integers(0, 40, len(ids)))).clamp(max=LENGTH - 1)
-        target = torch.tensor([answers(d) for d in shown]).to(device)
-        total, right = torch.zeros((), device=device), 0.0
-        for where in (ends, later):
-            logits = reader(ids.to(device), where.to(device))
-            for i, each in enumerate(logits):
-                total = total + F.cross_entropy(each.float(), target[:, i])
-                right += (each.argmax(1) == target[:, i]).float().mean().item()
-        return total / 2, f"{right / 2 / len(_QUESTIONS):.3f} right"
+        value, right = reader.exam(ids, encoder(ids.to(device)).last, shown, rng)
+        return value, f"{right:.3f} right"
 
     fit(reader, loss, schedule, checkpoint)
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sdcore.errors import InputError
+from sdcore.errors import InputError, unknown
 from sdcore.sampling import Solver
 from sdcore.schedulers.config import SD15, fields_for, noise_schedule_of, spacing_of
+from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.noise_schedule import NoiseSchedule
 from sdcore.schedulers.own import load_solver
 from sdcore.schedulers.spacing import SPACINGS, Grid, Plan, Spacing
-from sdcore.schedulers.table import TABLE, Entry, find, unknown
+from sdcore.schedulers.table import TABLE, find
 
 __all__ = ["SPACINGS", "TABLE", "Entry", "Grid", "NoiseSchedule", "Plan", "Scheduler", "Spacing",
            "load_solver", "resolve"]  # fmt: skip
@@ -62,7 +63,7 @@ def resolve(
         entry, named = find("euler")[0], None
         function = load_solver(name) if isinstance(name, str) else name
         label = getattr(function, "__name__", type(function).__name__)
-        entry = Entry(label, function, entry.class_name, (), 0, 0, None, "")
+        entry = Entry(name=label, solver=function, order=0, nfe=0, paper="")
     if named is not None and spacing is not None and spacing != named:
         raise InputError(f"scheduler {name!r} says {named} spacing, and spacing says {spacing!r}")
     fields = fields_for(entry.class_name, config)
@@ -85,7 +86,7 @@ def resolve(
 def _class_of(config: Mapping[str, Any]) -> str:
     """The config's own class. Raises InputError where it has none or one that is not here."""
     name = config.get("_class_name")
-    if name not in {entry.class_name for entry in TABLE}:
+    if name not in {label for entry in TABLE for label in entry.labels}:
         known = ", ".join(entry.name for entry in TABLE)
         raise InputError(
             f"the checkpoint's own scheduler {name} is not here; choose one of {known}"
@@ -96,7 +97,7 @@ def _class_of(config: Mapping[str, Any]) -> str:
 def _configured(entry: Entry, fields: Mapping[str, Any], eta: float | None) -> Solver:
     """The entry's solver with those of its options bound that eta and the config set."""
     takes = inspect.signature(entry.solver).parameters
-    options = {key: value for key, value in fields.items() if key in takes}
+    options = {key: value for key, value in fields.items() if key in takes} | dict(entry.options)
     if eta is not None:
         if not math.isfinite(eta) or eta < 0:
             raise InputError(f"eta must be a finite number of at least 0, not {eta}")

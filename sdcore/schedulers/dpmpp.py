@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.schedulers.entry import Entry
 
 
 def dpmpp_2m(
@@ -36,3 +37,16 @@ def dpmpp_2m(
         h = math.log(sigma / sigma_next)
         data = torch.lerp(memory[0], data, 1 + h / (2 * h_last))
     return torch.lerp(data, x, sigma_next / sigma), prediction, remember
+
+
+ENTRIES = (
+    Entry(
+        name="dpmpp_2m",
+        solver=dpmpp_2m,
+        class_name="DPMSolverMultistepScheduler",
+        labels=("DPMSolverMultistepScheduler", "DPM++ 2M"),
+        order=2,
+        nfe=1,
+        paper="arXiv 2211.01095",
+    ),
+)

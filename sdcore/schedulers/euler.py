@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.schedulers.entry import Entry
 
 
 def ancestral(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
@@ -36,3 +37,37 @@ def euler(
     if up > 0:
         x_next = torch.add(x_next, draw(sigma, sigma_next), alpha=up)
     return x_next, prediction, ()
+
+
+ENTRIES = (
+    Entry(
+        name="ddim",
+        solver=euler,
+        class_name="DDIMScheduler",
+        labels=("DDIMScheduler", "DDIM"),
+        order=1,
+        nfe=1,
+        paper="arXiv 2010.02502",
+        eta=0.0,
+    ),
+    Entry(
+        name="euler",
+        solver=euler,
+        labels=("EulerDiscreteScheduler", "Euler"),
+        order=1,
+        nfe=1,
+        paper="arXiv 2206.00364",
+        eta=0.0,
+    ),
+    Entry(
+        name="euler_a",
+        solver=euler,
+        class_name="EulerAncestralDiscreteScheduler",
+        labels=("EulerAncestralDiscreteScheduler", "euler_ancestral", "Euler a"),
+        order=1,
+        nfe=1,
+        paper="arXiv 2010.02502",
+        eta=1.0,
+        stochastic=True,
+    ),
+)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.schedulers.entry import Entry
 
 
 def heun(
@@ -21,3 +22,16 @@ def heun(
     there = denoise(x_next, sigma_next)
     x_next = torch.add(x_next, there.eps - here.eps, alpha=(sigma_next - sigma) / 2)
     return x_next, here, ()
+
+
+ENTRIES = (
+    Entry(
+        name="heun",
+        solver=heun,
+        class_name="HeunDiscreteScheduler",
+        labels=("HeunDiscreteScheduler", "Heun"),
+        order=2,
+        nfe=2,
+        paper="arXiv 2206.00364",
+    ),
+)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.schedulers.entry import Entry
 
 # Adams-Bashforth weights for equal steps, the newest eps first (Liu et al. 2022, eq. 12).
 WEIGHTS = (
@@ -33,3 +34,16 @@ def plms(
         past, weights = (prediction.eps, denoise(ahead, sigma_next).eps), (0.5, 0.5)
     slope = sum(weight * eps for weight, eps in zip(weights, past, strict=True))
     return x + (sigma_next - sigma) * slope, prediction, (prediction.eps, *memory)[:3]
+
+
+ENTRIES = (
+    Entry(
+        name="pndm",
+        solver=plms,
+        class_name="PNDMScheduler",
+        labels=("PNDMScheduler", "plms", "PLMS"),
+        order=2,
+        nfe=1,
+        paper="arXiv 2202.09778",
+    ),
+)

@@ -92,10 +92,10 @@ def test_configs_come_from_json():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "eulr"}, "unknown scheduler 'eulr'; near: euler"),
-        ({"name": "dpm++ 2n"}, "dpmpp_2m"),
-        ({"name": "zzzz"}, "known: ddim, pndm, euler, euler_a, heun, dpmpp_2m"),
-        ({"name": "euler", "spacing": "karas"}, "unknown spacing 'karas'; near: karras"),
+        ({"name": "eulr"}, "unknown scheduler 'eulr': did you mean euler"),
+        ({"name": "dpm++ 2n"}, "did you mean DPM++ 2M?"),
+        ({"name": "zzzz"}, "known are ddim, euler, euler_a, heun, pndm, dpmpp_2m"),
+        ({"name": "euler", "spacing": "karas"}, "unknown spacing 'karas': did you mean karras?"),
         ({"name": "euler", "spacing": ""}, "unknown spacing"),
         ({"name": "DPM++ 2M Karras", "spacing": "leading"}, "says karras"),
         ({"name": "ddim", "eta": float("nan")}, "eta must be a finite number"),
