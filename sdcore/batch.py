@@ -9,7 +9,7 @@ On a GPU a batch is one call, for its speed: there the picture of a batch and th
 alone agree to rounding, not to the bit. The command line draws one at a time unless it is told.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,11 +20,15 @@ class EachAlone:
 
     unet: (x [N,C,h,w], t, **conditions, each [N,...]) -> [N,C,h,w].
     pictures: how many there are. The batch is N = branches * pictures rows, branch by branch.
+    lengths: tokens of each picture's context before it repeats itself; None: it never does.
     """
 
-    def __init__(self, unet: Callable[..., Tensor], pictures: int) -> None:
+    def __init__(
+        self, unet: Callable[..., Tensor], pictures: int, lengths: Sequence[int] | None = None
+    ) -> None:
         self.unet = unet
         self.pictures = pictures
+        self.lengths = lengths
 
     def __call__(self, x: Tensor, t: float, **conditions: Tensor) -> Tensor:
         if self.pictures == 1:
@@ -32,6 +36,8 @@ class EachAlone:
         outs = []
         for i in range(self.pictures):
             own = {name: self._rows(value, i) for name, value in conditions.items()}
+            if self.lengths is not None:
+                own["context"] = own["context"][:, : self.lengths[i]].contiguous()
             outs.append(self.unet(self._rows(x, i), t, **own))
         # [pictures, branches, ...] -> branch by branch again
         return torch.stack(outs).transpose(0, 1).flatten(0, 1)

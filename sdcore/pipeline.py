@@ -18,11 +18,21 @@ from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.models import VAE, TextEncoder, UNet
 from sdcore.noise import SeededNoise
-from sdcore.prompts import Tokenizer, cut_warning, load_tokenizer
+from sdcore.prompts import (
+    Tokenizer,
+    at_step,
+    check_grammar,
+    chunked,
+    encode,
+    load_tokenizer,
+    report,
+    switches,
+)
 from sdcore.run import Run
 from sdcore.sampling import Solver
 from sdcore.schedulers import Spacing, resolve
 from sdcore.settings import Settings
+from sdcore.stages import Stage, stack
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,6 +121,8 @@ class StableDiffusion:
         cfg: float = 7.5,
         width: int | None = None,
         height: int | None = None,
+        grammar: str = "plain",
+        clip_skip: int = 1,
     ) -> Run:
         """Everything up to the first step: one picture for each prompt and each seed.
 
@@ -123,6 +135,10 @@ class StableDiffusion:
             steps: at least 1.
             cfg: guidance scale: 1 is off, 0 draws the negative prompt alone.
             width, height: pixels, multiples of the VAE's factor (8); None is the model's own size.
+            grammar: "plain", where brackets are words and a long prompt is cut; "a1111", where
+                they are weights, as in (red:1.2), and it is read in chunks: `sdcore.prompts`.
+            clip_skip: which of the text encoder's layers the UNet is told, in A1111's numbers: 1 as
+                trained, 2 the one before.
 
         Raises:
             InputError: whatever of this is out of range.
@@ -147,27 +163,21 @@ class StableDiffusion:
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
             version=__version__,
+            grammar=check_grammar(grammar),
+            clip_skip=clip_skip,
         )
         plan, guidance = chosen.plan(steps), CFG(shared.cfg)
         settings = [replace(shared, prompt=text, seed=int(s)) for text in texts for s in seeds]
         spoken = {name for sigma in plan.sigmas for name in guidance.branches(sigma)}
-        wanted = {
-            "cond": [s.prompt for s in settings],
-            "uncond": [s.negative for s in settings],
-        }
-        encoded = self._encode({text for name in spoken for text in wanted[name]})
-        conditions = {
-            name: {"context": torch.cat([encoded[text] for text in wanted[name]])}
-            for name in sorted(spoken)
-        }
-        warnings = [
-            cut_warning(text, self.tokenizer(text), self.tokenizer.length) for text in encoded
-        ]
+        stages = self._stages(settings, sorted(spoken), plan.sigmas)
+        said = {"cond": [s.prompt for s in settings], "uncond": [s.negative for s in settings]}
+        texts = dict.fromkeys(text for name in spoken for text in said[name])
+        warnings = [w for text in texts for w in report(text, self.tokenizer, grammar, steps)]
         factor = self.vae.config.factor
         shape = (self.vae.config.latent_channels, shared.height // factor, shared.width // factor)
         noise = SeededNoise(tuple(s.seed for s in settings), shape, self.device)
-        told = (*self.notes, *filter(None, warnings))
-        return Run(self, tuple(settings), chosen, plan, guidance, noise, conditions, told)
+        told = (*self.notes, *warnings)
+        return Run(self, tuple(settings), chosen, plan, guidance, noise, stages, told)
 
     def decode(self, latents: Tensor) -> list[Image]:
         """Unit-variance latents [B,4,h,w] to B pictures of 8h x 8w pixels."""
@@ -179,10 +189,30 @@ class StableDiffusion:
             raise InputError(f"the VAE overflows in {self.dtype}: take float32 (--dtype float32)")
         return [picture for image in images for picture in to_pictures(image)]
 
-    def _encode(self, texts: set[str]) -> dict[str, Tensor]:
-        """Each text's context [1,L,D], one call each, so that none depends on its company."""
-        ids = {text: torch.tensor([self.tokenizer(text).ids]) for text in sorted(texts)}
-        return {text: self.text_encoder(row.to(self.device)).last for text, row in ids.items()}
+    def _stages(
+        self, settings: Sequence[Settings], branches: Sequence[str], sigmas: Sequence[float]
+    ) -> tuple[Stage, ...]:
+        """What the UNet is told, from each step on in which a prompt of these branches changes."""
+        said = {"cond": [s.prompt for s in settings], "uncond": [s.negative for s in settings]}
+        steps, first = len(sigmas) - 1, settings[0]
+        weighted = first.grammar != "plain"
+        texts = {text for name in branches for text in said[name]} if weighted else set()
+        begins = [0, *sorted({n for text in texts for n in switches(text, steps)})]
+        stages, read = [], {}
+        for begin in begins:
+            told = {}
+            for name in branches:
+                now = [at_step(t, begin, steps) if weighted else t for t in said[name]]
+                # One call for each text, so that none depends on its company.
+                read |= {t: self._read(t, first) for t in dict.fromkeys(now) if t not in read}
+                told[name] = [{"context": read[text]} for text in now]
+            stages.append(stack(sigmas[begin] if begin else math.inf, told))
+        return tuple(stages)
+
+    def _read(self, text: str, settings: Settings) -> Tensor:
+        """A text's context [1,L,D]."""
+        chunks = chunked(text, self.tokenizer, settings.grammar)
+        return encode(chunks, self.text_encoder, settings.clip_skip)[0]
 
     def _side(self, what: str, pixels: int | None) -> int:
         factor = self.vae.config.factor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,9 +15,10 @@ from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.noise import SeededNoise
-from sdcore.sampling import Prediction, State, Step, sample
+from sdcore.sampling import Denoise, Prediction, State, Step, sample
 from sdcore.schedulers import Plan, Scheduler
 from sdcore.settings import Settings
+from sdcore.stages import Conditions, Stage, Staged
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,13 +39,18 @@ class Run:
     plan: Plan
     guidance: CFG
     noise: SeededNoise  # every picture's own stream
-    conditions: Mapping[str, Mapping[str, Tensor]]  # branch -> what the UNet is told
+    stages: tuple[Stage, ...]  # what the UNet is told; several where a prompt changes midway
     warnings: tuple[str, ...] = ()  # one line for each guess and each prompt that was cut
 
     @property
     def sigmas(self) -> tuple[float, ...]:
         """The noise levels, steps + 1 of them."""
         return self.plan.sigmas
+
+    @property
+    def conditions(self) -> Conditions:
+        """What the UNet is told at first: branch -> argument -> [B,...]."""
+        return self.stages[0].conditions
 
     @cached_property
     def nfe(self) -> int:
@@ -55,14 +61,19 @@ class Run:
         return sum(s.nfe for s in sample(stub, still, self.sigmas, self.scheduler.solver, draw))
 
     @cached_property
-    def denoise(self) -> Denoiser:
+    def denoise(self) -> Denoise:
         """(x, sigma) -> Prediction, for this run's prompts."""
-        count, device = len(self.settings), self.sd.device
-        unet = EachAlone(self.sd.unet, count) if device.type == "cpu" else self.sd.unet
+        stages = [(stage.sigma, self._denoiser(stage)) for stage in self.stages]
+        return stages[0][1] if len(stages) == 1 else Staged(stages)
+
+    def _denoiser(self, stage: Stage) -> Denoiser:
+        unet = self.sd.unet
+        if self.sd.device.type == "cpu":
+            unet = EachAlone(unet, len(self.settings), stage.lengths)
         return Denoiser(
             unet,
             self.plan.timestep,
-            self.conditions,
+            stage.conditions,
             self.guidance,
             self.scheduler.prediction_type,
             dtype=self.sd.dtype,
@@ -101,10 +112,7 @@ class Run:
                 self,
                 settings=self.settings[part],
                 noise=replace(self.noise, seeds=self.noise.seeds[part]),
-                conditions={
-                    name: {key: rows[part] for key, rows in told.items()}
-                    for name, told in self.conditions.items()
-                },
+                stages=tuple(stage.of(part) for stage in self.stages),
             )
             for part in parts
         ]

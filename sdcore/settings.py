@@ -1,7 +1,7 @@
 """Everything that decides a picture, resolved once, and its two written forms."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Self, get_args
 
 from sdcore.errors import InputError
@@ -28,6 +28,9 @@ class Settings:
     device: str
     dtype: str  # of the networks; latents are float32 throughout
     version: str  # of sdcore
+    # From here on a picture may have been written before the field was: absent means the default.
+    grammar: str = "plain"  # how the prompts are read: "plain", "a1111"
+    clip_skip: int = 1  # the text encoder's layer, counted from the one it was trained with
 
     def to_json(self) -> str:
         """One ASCII line."""
@@ -45,7 +48,11 @@ class Settings:
             raise InputError(f"its settings are garbled: {error}") from None
         if not isinstance(raw, dict):
             raise InputError("its settings are garbled: no JSON object")
-        return cls(**{field.name: _checked(raw, field.name, field.type) for field in fields(cls)})
+        lacking = [f.name for f in fields(cls) if f.default is MISSING and f.name not in raw]
+        if lacking:
+            raise InputError(f"its settings lack {lacking[0]!r}")
+        there = [field for field in fields(cls) if field.name in raw]
+        return cls(**{field.name: _checked(raw, field.name, field.type) for field in there})
 
     def parameters(self) -> str:
         """The text that A1111 and the tools around it read from a PNG's `parameters`."""
@@ -61,6 +68,7 @@ class Settings:
             "Size": f"{self.width}x{self.height}",
             "Model": self.model,
             "Eta": f"{self.eta:g}" if self.eta else None,
+            "Clip skip": self.clip_skip if self.clip_skip > 1 else None,
             "Version": f"sdcore {self.version}",
         }
         lines.append(", ".join(f"{k}: {_quoted(v)}" for k, v in values.items() if v is not None))
@@ -74,8 +82,6 @@ def _quoted(value: object) -> str:
 
 
 def _checked(raw: dict[str, Any], name: str, kind: Any) -> Any:
-    if name not in raw:
-        raise InputError(f"its settings lack {name!r}")
     value = raw[name]
     if type(value) is int and float in _kinds(kind):
         value = float(value)

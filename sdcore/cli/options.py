@@ -16,6 +16,8 @@ _SEEDS = re.compile(r"(-?\d+)(?:-(\d+))?")
 
 _OPTIONS = [
     click.option("--negative", metavar="TEXT", help="What the picture should not be."),
+    click.option("--grammar", metavar="NAME", help="plain, or a1111: (words:1.2), [a:b:0.5]."),
+    click.option("--clip-skip", type=int, help="2: the text encoder's last layer but one."),
     click.option("--model", metavar="MODEL", help="Bundled name, folder, file, or hub id."),
     click.option("--scheduler", metavar="NAME", help="E.g. ddim, euler_a, 'DPM++ 2M Karras'."),
     click.option("--spacing", metavar="NAME", help="leading, trailing, linspace or karras."),

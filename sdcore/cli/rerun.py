@@ -47,5 +47,7 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
         cfg=chosen("cfg"),
         width=chosen("width"),
         height=chosen("height"),
+        grammar=chosen("grammar"),
+        clip_skip=chosen("clip_skip"),
     )
     draw(run, options["batch"], output, options["sheet"], options["steps_sheet"])

@@ -34,6 +34,8 @@ def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None
         cfg=7.5 if cfg is None else cfg,
         width=options["width"],
         height=options["height"],
+        grammar="plain" if options["grammar"] is None else options["grammar"],
+        clip_skip=1 if options["clip_skip"] is None else options["clip_skip"],
     )
     if options["seed"] is None:
         click.echo("seed " + "-".join(map(str, sorted({seeds[0], seeds[-1]}))), err=True)

@@ -1,6 +1,7 @@
 """The commands as a user types them: what they write, print, and refuse."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from sdcore.cli import cli, main
 from sdcore.cli.options import choose_seeds, parse_seeds
 from sdcore.errors import InputError
 from sdcore.images import read_settings
+from sdcore.settings import Settings
 
 
 class Result(NamedTuple):
@@ -259,3 +261,25 @@ def test_help_needs_no_torch() -> None:
         "finally: assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_grammar_and_clip_skip_are_in_the_picture(shell: Shell) -> None:
+    words = ["red [house:boat:0.5]" + " blue" * 80, "--grammar", "a1111", "--clip-skip", 2]
+    first = shell.sample(*words, "--out", "a.png")
+    assert "read in 2 chunks" in first.err
+    settings = read_settings(first.paths[0])
+    assert (settings.grammar, settings.clip_skip) == ("a1111", 2)
+    again = shell("rerun", "a.png", "--out", "b.png")
+    assert pixels(again.paths[0]) == pixels(first.paths[0])
+    plain = shell("rerun", "a.png", "--grammar", "plain", "--out", "c.png")
+    assert "this was cut" in plain.err
+    assert pixels(plain.paths[0]) != pixels(first.paths[0])
+    refused = shell.sample("[red|blue]", "--grammar", "a1111")
+    assert (refused.status, "alternation" in refused.err) == (2, True)
+
+
+def test_a_picture_from_before_a_setting_was_there() -> None:
+    text = Settings("red", "", 0, "m", "ddim", "leading", None, 2, 7.5, 8, 8, "cpu", "float32", "0")
+    old = json.loads(text.to_json())
+    del old["grammar"], old["clip_skip"]
+    assert Settings.from_json(json.dumps(old)) == text

@@ -5,7 +5,10 @@ A CLIP text encoder reads a fixed number of tokens (77): start, at most 75 of te
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +31,63 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Unit:
+    """What is never torn apart: one token, or all vectors of a learned word."""
+
+    ids: tuple[int, ...]
+    begin: int  # where in the text it stands
+
+
+@dataclass(frozen=True)
 class Tokenizer:
-    """A CLIP byte-pair tokenizer with the special tokens of its checkpoint."""
+    """A CLIP byte-pair tokenizer with the special tokens of its checkpoint.
+
+    added: learned words (textual inversion) and the ids of their vectors, beyond the vocabulary.
+    """
 
     backend: Backend
     start: int
     end: int
     pad: int
     length: int
+    added: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __call__(self, text: str) -> Tokens:
         """Token ids of `text`; what goes beyond `length` is cut, and told."""
+        room, ids, cut = self.length - 2, [], None
+        count = 0
+        for unit in self.units(text):
+            count += len(unit.ids)
+            if cut is None and count > room:
+                cut = text[unit.begin :].strip()
+            if cut is None:
+                ids += unit.ids
+        return Tokens(self.framed(ids), count, "" if cut is None else cut)
+
+    def units(self, text: str) -> list[Unit]:
+        """The tokens of `text`, without start, end and padding."""
+        units, begin = [], 0
+        for found in self._added.finditer(text) if self.added else ():
+            units += self._plain(text[begin : found.start()], begin)
+            units.append(Unit(self.added[found[0]], found.start()))
+            begin = found.end()
+        return units + self._plain(text[begin:], begin)
+
+    def framed(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """At most `length` - 2 ids with start, end and padding around them."""
+        row = (self.start, *ids, self.end)
+        return row + (self.pad,) * (self.length - len(row))
+
+    def _plain(self, text: str, begin: int) -> list[Unit]:
         coded = self.backend.encode(text, add_special_tokens=False)
-        room = self.length - 2
-        ids = [self.start, *coded.ids[:room], self.end]
-        ids += [self.pad] * (self.length - len(ids))
-        cut = text[coded.offsets[room][0] :].strip() if len(coded.ids) > room else ""
-        return Tokens(tuple(ids), len(coded.ids), cut)
+        at = (begin + offset for offset, _ in coded.offsets)
+        return [Unit((i,), place) for i, place in zip(coded.ids, at, strict=True)]
+
+    @cached_property
+    def _added(self) -> re.Pattern[str]:
+        """The learned words as they stand in a text: whole, the longest first."""
+        words = sorted(self.added, key=len, reverse=True)
+        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)")
 
 
 def load_tokenizer(folder: Path, pad_token: str | None = None) -> Tokenizer:
@@ -77,21 +120,6 @@ def load_tokenizer(folder: Path, pad_token: str | None = None) -> Tokenizer:
     if pad_token is not None:
         special["pad_token"] = pad_token
     return Tokenizer(backend, token_id("bos_token", START), end, token_id("pad_token", END), length)
-
-
-def cut_warning(prompt: str, tokens: Tokens, length: int) -> str | None:
-    """The line that tells a user what a cut prompt lost; None when nothing was cut."""
-    if not tokens.cut:
-        return None
-    room = length - 2
-    return (
-        f"the prompt {_shortened(prompt)!r} has {tokens.count} tokens and the text encoder reads "
-        f"{room}; this was cut: {tokens.cut!r}"
-    )
-
-
-def _shortened(text: str, most: int = 40) -> str:
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,209 @@
+"""The prompt grammar of A1111's web interface: weights, escapes, BREAK, and what changes midway.
+
+    (words)       weight * 1.1          [words]       weight / 1.1         nested: multiplied
+    (words:1.3)   weight * 1.3          \\( \\) \\[ \\]   themselves           BREAK: a new chunk
+    [a:b:0.4]     a, and b after 0.4 of the steps; [b:0.4] adds, [a::0.4] takes away; a whole
+                  number counts steps: [a:b:12] changes after 12 of them
+
+A bracket that is never closed reaches to the end; one that closes nothing is a letter.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from sdcore.errors import InputError
+
+GRAMMARS = ("plain", "a1111")
+ROUND, SQUARE = 1.1, 1 / 1.1  # what a pair of brackets does to the weight
+
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*")
+_LEXEME = re.compile(r"\\.|[()\[\]:|]|[^\\()\[\]:|]+|\\$", re.DOTALL)
+_CLOSER = {"(": ")", "[": "]"}
+_ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
+_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_LOOKS_WEIGHTED = re.compile(
+    r"""(?<!\\) \( [^()]+ : \s* [\d.]+ \s* \)    # (words:1.2)
+    | (?<!\\) \[ [^\[\]]* : \s* [\d.]+ \s* \]  # [a:b:0.5]
+    | \b BREAK \b""",
+    re.VERBOSE,
+)
+_ELSEWHERE = {
+    r"<(?:lora|lyco|hypernet):[^<>]*>": "adapters are options: --lora FILE:0.8",
+    r"\bAND\b": "prompts are not composed: write 'and'",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of words of one weight; `text` None: here a new chunk begins (BREAK)."""
+
+    text: str | None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Brackets and what is in them. `head` and `tail` are their text, to write it back."""
+
+    head: str
+    inner: tuple[Node, ...]
+    tail: str
+    factor: float
+
+
+@dataclass(frozen=True)
+class Switch:
+    """`before`, and `after` once `when` is over."""
+
+    before: tuple[Node, ...]
+    after: tuple[Node, ...]
+    when: str  # as typed: a share of the steps where it has a point, else a number of them
+
+    def step(self, steps: int) -> int:
+        """The first of `steps` steps (counted from 0) that is told `after`."""
+        # In fractions: 0.7 * 10 is 7.000000000000001 to a float.
+        share = Fraction(self.when) * (steps if "." in self.when else 1)
+        return max(0, math.ceil(share))
+
+
+Node = str | Group | Switch
+
+
+def check_grammar(name: str) -> str:
+    """`name`, or InputError where there is no such grammar."""
+    if name not in GRAMMARS:
+        raise InputError(f"unknown grammar {name!r}: known are {', '.join(GRAMMARS)}")
+    return name
+
+
+def weigh(text: str) -> tuple[Part, ...]:
+    """The words of a prompt with their weights. Raises InputError for what `parse` refuses.
+
+    >>> [(p.text, p.weight) for p in weigh("a (red:1.5) house")]
+    [('a ', 1.0), ('red', 1.5), (' house', 1.0)]
+    """
+    parts: list[Part] = []
+    for words, weight in _weighed(parse(text), 1.0):
+        for n, piece in enumerate(_BREAK.split(words)):
+            if n:
+                parts.append(Part(None))
+            if not piece:
+                continue
+            if parts and parts[-1].text is not None and parts[-1].weight == weight:
+                piece = f"{parts.pop().text}{piece}"
+            parts.append(Part(piece, weight))
+    return tuple(replace(p, text=p.text and _ESCAPE.sub(r"\1", p.text)) for p in parts)
+
+
+def switches(text: str, steps: int) -> set[int]:
+    """The steps (counted from 0) from which on the prompt reads differently."""
+    return {n for n in _switches(parse(text), steps) if 0 < n < steps}
+
+
+def at_step(text: str, step: int, steps: int) -> str:
+    """The prompt as it reads in that step: every switch decided, all else as typed.
+
+    >>> at_step("a (red:1.2) [house:boat:0.5]", step=5, steps=10)
+    'a (red:1.2) boat'
+    """
+    return _written(parse(text), step, steps)
+
+
+def looks_weighted(text: str) -> bool:
+    """Whether a prompt has what the grammar would read as a weight or a switch with a number."""
+    return _LOOKS_WEIGHTED.search(text) is not None
+
+
+def parse(text: str) -> tuple[Node, ...]:
+    """The brackets of a prompt as a tree.
+
+    Raises InputError for what A1111 reads and sdcore does not: alternation [a|b], composition
+    with AND, and adapters written into the prompt.
+    """
+    for pattern, advice in _ELSEWHERE.items():
+        if found := re.search(pattern, text):
+            raise InputError(f"{found[0]!r} in a prompt is not read: {advice}")
+    try:
+        return _sequence(_LEXEME.findall(text), 0, None)[0]
+    except RecursionError:
+        raise InputError("a prompt has hundreds of brackets inside each other") from None
+
+
+def _sequence(lexemes: Sequence[str], at: int, opener: str | None) -> tuple[tuple[Node, ...], int]:
+    """The nodes from `at` to the bracket that closes `opener`, and where that stands.
+
+    Without an opener: to the end, brackets that close nothing being letters.
+    """
+    nodes: list[Node] = []
+    closer = None if opener is None else _CLOSER[opener]
+    while at < len(lexemes) and lexemes[at] != closer:
+        if lexemes[at] in _CLOSER:
+            node, at = _group(lexemes, at)
+            nodes.append(node)
+        else:
+            nodes.append(lexemes[at])
+            at += 1
+    return tuple(nodes), at
+
+
+def _group(lexemes: Sequence[str], at: int) -> tuple[Node, int]:
+    """The brackets that open at `at`, and where the text goes on after them."""
+    opener = lexemes[at]
+    inner, end = _sequence(lexemes, at + 1, opener)
+    tail = "" if end == len(lexemes) else lexemes[end]
+    colons = [i for i, node in enumerate(inner) if node == ":"]
+    number = None
+    if tail and colons and all(isinstance(node, str) for node in inner[colons[-1] :]):
+        last = "".join(map(str, inner[colons[-1] + 1 :]))
+        number = _NUMBER.fullmatch(last)
+    if opener == "[" and "|" in inner and tail:
+        words = "".join(lexemes[at : end + 1])
+        raise InputError(f"{words!r} in a prompt is not read: there is no alternation")
+    if opener == "[" and number is not None and len(colons) <= 2:
+        before = inner[: colons[0]] if len(colons) == 2 else ()
+        after = inner[(colons[0] + 1 if len(colons) == 2 else 0) : colons[-1]]
+        if number[1].startswith("-"):
+            raise InputError(f"a prompt changes after 0 steps or more, not after {number[1]}")
+        return Switch(before, after, number[1]), end + 1
+    factor = ROUND if opener == "(" else SQUARE
+    if opener == "(" and number is not None:
+        factor, tail = float(number[1]), "".join(map(str, inner[colons[-1] :])) + tail
+        inner = inner[: colons[-1]]
+    return Group(opener, inner, tail, factor), min(end + 1, len(lexemes))
+
+
+def _weighed(nodes: Sequence[Node], weight: float) -> Iterator[tuple[str, float]]:
+    for node in nodes:
+        if isinstance(node, Group):
+            yield from _weighed(node.inner, weight * node.factor)
+        elif isinstance(node, Switch):  # as it begins; who wants another moment asks `at_step`
+            yield from _weighed(node.before, weight)
+        else:
+            yield node, weight
+
+
+def _switches(nodes: Sequence[Node], steps: int) -> Iterator[int]:
+    for node in nodes:
+        if isinstance(node, Group):
+            yield from _switches(node.inner, steps)
+        elif isinstance(node, Switch):
+            yield node.step(steps)
+            yield from _switches((*node.before, *node.after), steps)
+
+
+def _written(nodes: Sequence[Node], step: int, steps: int) -> str:
+    text = ""
+    for node in nodes:
+        if isinstance(node, Group):
+            text += f"{node.head}{_written(node.inner, step, steps)}{node.tail}"
+        elif isinstance(node, Switch):
+            chosen = node.before if step < node.step(steps) else node.after
+            text += _written(chosen, step, steps)
+        else:
+            text += node
+    return text
