@@ -26,7 +26,7 @@ model = sys.argv[3] if len(sys.argv) > 3 else "picturebook"
 checkpoint = open_model(model)
 parts = {name: load_component(part) for name, part in checkpoint.components.items()}
 text_encoder, unet, vae = parts["text_encoder"], parts["unet"], parts["vae"]
-tokenizer = load_tokenizer(checkpoint.tokenizer, checkpoint.pad_token)
+tokenizer = load_tokenizer(*checkpoint.vocabulary())
 
 with torch.inference_mode():
     # 2. Words to numbers, [1, 77, width]: the prompt, and the empty one to lead away from.

@@ -11,11 +11,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sdcore.errors import InputError
+from sdcore.errors import InputError, unknown
 from sdcore.guidance import Guidance
 from sdcore.sampling import Prediction
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # the published names: eps, v, x0
+_SHORT = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+
+
+def known_prediction_type(name: str) -> str:
+    """The published name of a prediction type; eps, v and x0 are understood too.
+
+    Raises InputError for another one.
+    """
+    if _SHORT.get(name, name) not in PREDICTION_TYPES:
+        raise unknown("prediction type", name, PREDICTION_TYPES)
+    return _SHORT.get(name, name)
 
 
 def to_x0_eps(raw: Tensor, x: Tensor, sigma: float, prediction_type: str) -> tuple[Tensor, Tensor]:

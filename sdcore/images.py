@@ -45,19 +45,27 @@ def save_png(picture: Image.Image, path: Path, settings: Settings | None = None)
     write_whole(path, buffer.getvalue())
 
 
-def read_settings(path: Path) -> Settings:
-    """The settings inside a PNG that sdcore wrote. Raises InputError when there are none."""
+def open_picture(source: str | Path | Image.Image) -> Image.Image:
+    """A picture with all its pixels read. Raises InputError for a file that holds none."""
+    if isinstance(source, Image.Image):
+        return source
+    path = Path(source).expanduser()
     try:
         with Image.open(path) as picture:
             # Text may also stand behind the pixels: load() reads the file to its end.
             picture.load()
-            text = getattr(picture, "text", {}).get(KEY)
+            return picture
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
     except UnidentifiedImageError:
         raise InputError(f"{path} is no picture") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
+
+
+def read_settings(path: Path) -> Settings:
+    """The settings inside a PNG that sdcore wrote. Raises InputError when there are none."""
+    text = getattr(open_picture(path), "text", {}).get(KEY)
     if text is None:
         raise InputError(f"{path} holds no sdcore settings")
     try:

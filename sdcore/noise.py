@@ -22,6 +22,8 @@ class SeededNoise:
     device: where the tensors go; they are drawn on the CPU.
     spent: how many draws come before the loop's first: 1 for the starting noise; 2 in diffusers'
         image-to-image, which first samples the VAE's posterior.
+    begin: which of them is the starting noise; None: the last. diffusers' inpainting draws it
+        before it samples the posterior: 0.
 
     Raises InputError for no seeds or a seed out of range.
     """
@@ -30,6 +32,7 @@ class SeededNoise:
     shape: tuple[int, ...]
     device: torch.device | str = "cpu"
     spent: int = 1
+    begin: int | None = None
     # The generators' states before each draw, so that draw k need not repeat the others. 5 KB each.
     _states: dict[int, list[Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -49,8 +52,8 @@ class SeededNoise:
         return self.stream(self.spent + draw)
 
     def start(self) -> Tensor:
-        """The starting noise [B,C,H,W], unit variance: the last draw before the loop's first."""
-        return self.stream(self.spent - 1)
+        """The starting noise [B,C,H,W], unit variance."""
+        return self.stream(self.spent - 1 if self.begin is None else self.begin)
 
     def stream(self, number: int) -> Tensor:
         """Draw `number` (from 0) of every image's stream, [B,C,H,W]."""

@@ -6,33 +6,29 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
 
 from sdcore import __version__
-from sdcore.checkpoints import Checkpoint, load_component, open_model
+from sdcore.checkpoints import Checkpoint, Component, load_component, open_model
+from sdcore.conditioning import Conditioner, complete
+from sdcore.defaults import Defaults, defaults_for
+from sdcore.denoiser import known_prediction_type
 from sdcore.devices import choose_device, choose_dtype
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
-from sdcore.models import VAE, TextEncoder, UNet
+from sdcore.inpainting import CHANNELS, Canvas, Picture, open_canvas
+from sdcore.models import VAE, TextEncoder, UNet, VAEConfig
 from sdcore.noise import SeededNoise
-from sdcore.prompts import (
-    Tokenizer,
-    at_step,
-    check_grammar,
-    chunked,
-    encode,
-    load_tokenizer,
-    report,
-    switches,
-)
+from sdcore.prompts import Tokenizer, check_grammar, load_tokenizer
 from sdcore.run import Run
 from sdcore.sampling import Solver
-from sdcore.schedulers import Spacing, resolve
-from sdcore.settings import Settings
-from sdcore.stages import Stage, stack
+from sdcore.schedulers import NoiseSchedule, Spacing, resolve
+from sdcore.schedulers.config import SD15
+from sdcore.settings import Settings, Told
+from sdcore.stages import handed_over
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,39 +55,56 @@ def load(
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
     checkpoint = open_model(model)
-    _refuse_other_families(checkpoint)
-    tokenizer = load_tokenizer(checkpoint.tokenizer, checkpoint.pad_token)
-    parts = {name: load_component(c, device, dtype) for name, c in checkpoint.components.items()}
+    readers = {
+        name: load_tokenizer(*checkpoint.vocabulary(name))
+        for name in ("text_encoder", "text_encoder_2")
+        if name in checkpoint.components
+    }
+    parts: dict[str, Any] = {
+        name: load_component(c, device, _dtype_of(c, checkpoint, dtype))
+        for name, c in checkpoint.components.items()
+    }
+    for name, tokenizer in readers.items():
+        _check_agreement(checkpoint, tokenizer, parts[name])
+    first, *others = readers  # SDXL's refiner has one, which its files call the second
+    second = others[0] if others else None
     sd = StableDiffusion(
         name=str(model),
-        text_encoder=cast(TextEncoder, parts["text_encoder"]),
-        unet=cast(UNet, parts["unet"]),
-        vae=cast(VAE, parts["vae"]),
-        tokenizer=tokenizer,
+        text_encoder=parts[first],
+        unet=parts["unet"],
+        vae=parts["vae"],
+        tokenizer=readers[first],
         scheduler_config=checkpoint.scheduler or None,
         device=device,
         dtype=dtype,
         notes=checkpoint.notes,
+        text_encoder_2=None if second is None else parts[second],
+        tokenizer_2=None if second is None else readers[second],
+        zero_empty=checkpoint.index.get("force_zeros_for_empty_prompt", second is not None),
     )
-    words, known = tokenizer.backend.get_vocab_size(), sd.text_encoder.config.vocab_size
-    if words > known:
-        raise InputError(f"{checkpoint.path}: the tokenizer has {words} ids, the encoder {known}")
-    if tokenizer.length > sd.text_encoder.config.max_position_embeddings:
-        raise InputError(f"{checkpoint.path}: the tokenizer writes more tokens than can be read")
+    _ = sd.conditioner  # raises where encoders and UNet do not fit
+    channels = sd.unet.config.in_channels
+    if not sd.inpaints and channels != sd.unet.config.out_channels:
+        raise InputError(
+            f"{checkpoint.path} has a UNet of {channels} input channels; those of 4 are drawn "
+            "with, and those of 9, which repaint a picture"
+        )
     return sd
 
 
-def _refuse_other_families(checkpoint: Checkpoint) -> None:
-    unet = checkpoint.components["unet"].config
-    if "text_encoder_2" in checkpoint.components or unet.get("addition_embed_type"):
-        raise InputError(f"{checkpoint.path} is an SDXL model; SD 1.x and 2.x can be drawn with")
-    if unet.get("time_cond_proj_dim"):
-        raise InputError(f"{checkpoint.path} is an LCM (its UNet is told the guidance scale)")
-    if unet.get("in_channels", 4) != unet.get("out_channels", 4):
-        raise InputError(
-            f"{checkpoint.path} has a UNet of {unet['in_channels']} input channels: "
-            "it repaints a given picture, and cannot draw one from words alone"
-        )
+def _dtype_of(component: Component, checkpoint: Checkpoint, dtype: torch.dtype) -> torch.dtype:
+    """The networks' dtype; SDXL's VAE, which overflows in float16 and says so, is float32."""
+    sdxl = checkpoint.components["unet"].config.get("addition_embed_type") is not None
+    upcast = component.name == "vae" and VAEConfig.from_dict(component.config).force_upcast
+    return torch.float32 if sdxl and upcast and dtype == torch.float16 else dtype
+
+
+def _check_agreement(checkpoint: Checkpoint, tokenizer: Tokenizer, encoder: TextEncoder) -> None:
+    words, known = tokenizer.backend.get_vocab_size(), encoder.config.vocab_size
+    if words > known:
+        raise InputError(f"{checkpoint.path}: the tokenizer has {words} ids, the encoder {known}")
+    if tokenizer.length > encoder.config.max_position_embeddings:
+        raise InputError(f"{checkpoint.path}: the tokenizer writes more tokens than can be read")
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,28 @@ class StableDiffusion:
     device: torch.device
     dtype: torch.dtype
     notes: tuple[str, ...] = ()  # what had to be guessed of the model, one line each
+    text_encoder_2: TextEncoder | None = None  # SDXL's
+    tokenizer_2: Tokenizer | None = None
+    zero_empty: bool = False  # no negative prompt is zeros, not the encoded "" (SDXL)
+
+    @property
+    def conditioner(self) -> Conditioner:
+        """Settings to what the UNet is told."""
+        readers = [(self.tokenizer, self.text_encoder)]
+        if self.tokenizer_2 is not None and self.text_encoder_2 is not None:
+            readers.append((self.tokenizer_2, self.text_encoder_2))
+        return Conditioner(tuple(readers), self.unet.config, self.zero_empty)
+
+    @property
+    def prediction_type(self) -> str:
+        """What the checkpoint says of its UNet: "epsilon", "v_prediction" or "sample"."""
+        config = SD15 if self.scheduler_config is None else self.scheduler_config
+        return config.get("prediction_type", "epsilon")
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether the UNet repaints a given picture, rather than draw from words alone."""
+        return self.unet.config.in_channels == self.unet.config.out_channels + CHANNELS
 
     def prepare(
         self,
@@ -117,107 +152,164 @@ class StableDiffusion:
         scheduler: str | Solver | None = None,
         spacing: str | Spacing | None = None,
         eta: float | None = None,
-        steps: int = 20,
-        cfg: float = 7.5,
+        steps: int | None = None,
+        cfg: float | None = None,
         width: int | None = None,
         height: int | None = None,
         grammar: str = "plain",
         clip_skip: int = 1,
+        prediction_type: str | None = None,
+        image: Picture | None = None,
+        mask: Picture | None = None,
+        refiner: StableDiffusion | None = None,
+        handover: float | None = None,
+        **told: Unpack[Told],
     ) -> Run:
         """Everything up to the first step: one picture for each prompt and each seed.
 
         Args:
             prompts: one or several; the pictures come prompt by prompt, seed by seed.
-            negative: what guidance leads away from; None means "".
+            negative: what guidance leads away from; None means "", for SDXL zeros.
             seeds: the same for every prompt; -2^63 .. 2^64 - 1.
             scheduler, spacing, eta: as `sdcore.schedulers.resolve` takes them; None leaves it to
                 the checkpoint.
-            steps: at least 1.
-            cfg: guidance scale: 1 is off, 0 draws the negative prompt alone.
-            width, height: pixels, multiples of the VAE's factor (8); None is the model's own size.
+            steps: at least 1; None: 20, or what the family is published with.
+            cfg: guidance scale: 1 is off, 0 draws the negative prompt alone; None: 7.5, or the
+                family's. A UNet that is told the scale is asked once, with it.
+            width, height: pixels, multiples of the VAE's factor (8); None is the model's own size,
+                or the image's.
             grammar: "plain", where brackets are words and a long prompt is cut; "a1111", where
                 they are weights, as in (red:1.2), and it is read in chunks: `sdcore.prompts`.
             clip_skip: which of the text encoder's layers the UNet is told, in A1111's numbers: 1 as
                 trained, 2 the one before.
+            prediction_type: "epsilon", "v_prediction" or "sample"; None: as the checkpoint says.
+            image, mask: for an inpainting model: a picture, and where to repaint it (white).
+            refiner: a model that takes over below the noise level `handover` (a sigma; None: that
+                of t = 200, SDXL's last fifth).
+            told: what SDXL is told of the picture, fields of Settings: original_size, crop,
+                target_size, and its refiner aesthetic_score, negative_aesthetic_score. None: a
+                picture that was never scaled or cut; 6 and 2.5.
 
         Raises:
-            InputError: whatever of this is out of range.
+            InputError: whatever of this is out of range, or not for this model.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not texts or not len(seeds):
             raise InputError("at least one prompt and one seed are needed")
         chosen = resolve(scheduler, spacing, eta, self.scheduler_config)
+        if prediction_type is not None:
+            chosen = replace(chosen, prediction_type=known_prediction_type(prediction_type))
         own_file = isinstance(scheduler, str) and scheduler.endswith(".py")
+        usual = defaults_for(self.unet.config, self.scheduler_config)
+        canvas = self._canvas(image, mask)
+        width = self._side("width", width, None if canvas is None else canvas.image.width)
+        height = self._side("height", height, None if canvas is None else canvas.image.height)
+        canvas = None if canvas is None else canvas.scaled(width, height)
         shared = Settings(
             prompt="",
-            negative="" if negative is None else negative,
+            negative="" if negative is None and not self.zero_empty else negative,
             seed=0,
             model=self.name,
             scheduler=str(scheduler) if own_file else chosen.name,
             spacing=chosen.spacing.name,
             eta=getattr(chosen.solver, "keywords", {}).get("eta"),
-            steps=steps,
-            cfg=float(cfg),
-            width=self._side("width", width),
-            height=self._side("height", height),
+            steps=usual.steps if steps is None else steps,
+            cfg=usual.cfg if cfg is None else float(cfg),
+            width=width,
+            height=height,
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
             version=__version__,
             grammar=check_grammar(grammar),
             clip_skip=clip_skip,
+            prediction_type=chosen.prediction_type,
+            image=None if canvas is None else canvas.names[0],
+            mask=None if canvas is None else canvas.names[1],
+            canvas=None if canvas is None else canvas.digest,
+            refiner=None if refiner is None else refiner.name,
+            handover=self._handover(refiner, handover, chosen.noise_schedule),
+            **told,
         )
-        plan, guidance = chosen.plan(steps), CFG(shared.cfg)
-        settings = [replace(shared, prompt=text, seed=int(s)) for text in texts for s in seeds]
+        experts = [self] if refiner is None else [self, refiner]
+        shared = complete(shared, [expert.conditioner for expert in experts])
+        plan = chosen.plan(shared.steps)
+        guidance = CFG(1.0 if self.conditioner.tells_scale else shared.cfg)
+        settings = tuple(replace(shared, prompt=text, seed=int(s)) for text in texts for s in seeds)
         spoken = {name for sigma in plan.sigmas for name in guidance.branches(sigma)}
-        stages = self._stages(settings, sorted(spoken), plan.sigmas)
-        said = {"cond": [s.prompt for s in settings], "uncond": [s.negative for s in settings]}
-        texts = dict.fromkeys(text for name in spoken for text in said[name])
-        warnings = [w for text in texts for w in report(text, self.tokenizer, grammar, steps)]
+        stages = self.conditioner.stages(settings, spoken, plan.sigmas)
+        if refiner is not None and shared.handover is not None:
+            below = refiner.conditioner.stages(settings, spoken, plan.sigmas)
+            stages = handed_over(stages, below, shared.handover, refiner)
         factor = self.vae.config.factor
         shape = (self.vae.config.latent_channels, shared.height // factor, shared.width // factor)
         noise = SeededNoise(tuple(s.seed for s in settings), shape, self.device)
-        told = (*self.notes, *warnings)
-        return Run(self, tuple(settings), chosen, plan, guidance, noise, stages, told)
+        if canvas is not None:
+            noise = replace(noise, spent=2, begin=0)
+            extra = canvas.channels(self.vae, noise.stream(1))
+            stages = tuple(stage.told_also(extra=extra) for stage in stages)
+        lines = (
+            *self.notes,
+            *self._explained(usual, steps, cfg),
+            *self.conditioner.warnings(settings, spoken),
+        )
+        return Run(self, settings, chosen, plan, guidance, noise, stages, lines)
 
     def decode(self, latents: Tensor) -> list[Image]:
         """Unit-variance latents [B,4,h,w] to B pictures of 8h x 8w pixels."""
         from sdcore.images import to_pictures
 
         # One at a time: large batches are no faster, take more memory, and end in other last bits.
-        images = [self.vae.decode(row[None].to(self.dtype, copy=True)) for row in latents]
+        dtype = self.vae.dtype
+        images = [self.vae.decode(row[None].to(dtype, copy=True)) for row in latents]
         if not all(image.isfinite().all() for image in images):
-            raise InputError(f"the VAE overflows in {self.dtype}: take float32 (--dtype float32)")
+            raise InputError(f"the VAE overflows in {dtype}: take float32 (--dtype float32)")
         return [picture for image in images for picture in to_pictures(image)]
 
-    def _stages(
-        self, settings: Sequence[Settings], branches: Sequence[str], sigmas: Sequence[float]
-    ) -> tuple[Stage, ...]:
-        """What the UNet is told, from each step on in which a prompt of these branches changes."""
-        said = {"cond": [s.prompt for s in settings], "uncond": [s.negative for s in settings]}
-        steps, first = len(sigmas) - 1, settings[0]
-        weighted = first.grammar != "plain"
-        texts = {text for name in branches for text in said[name]} if weighted else set()
-        begins = [0, *sorted({n for text in texts for n in switches(text, steps)})]
-        stages, read = [], {}
-        for begin in begins:
-            told = {}
-            for name in branches:
-                now = [at_step(t, begin, steps) if weighted else t for t in said[name]]
-                # One call for each text, so that none depends on its company.
-                read |= {t: self._read(t, first) for t in dict.fromkeys(now) if t not in read}
-                told[name] = [{"context": read[text]} for text in now]
-            stages.append(stack(sigmas[begin] if begin else math.inf, told))
-        return tuple(stages)
+    def _explained(self, usual: Defaults, steps: int | None, cfg: float | None) -> list[str]:
+        """The line that tells where steps or scale are this family's, and not the usual ones."""
+        taken = [f"{usual.steps} steps"] * (steps is None) + [f"cfg {usual.cfg:g}"] * (cfg is None)
+        if not usual.because or not taken:
+            return []
+        return [f"{self.name} draws with {' and '.join(taken)} unless told: {usual.because}"]
 
-    def _read(self, text: str, settings: Settings) -> Tensor:
-        """A text's context [1,L,D]."""
-        chunks = chunked(text, self.tokenizer, settings.grammar)
-        return encode(chunks, self.text_encoder, settings.clip_skip)[0]
+    def _canvas(self, image: Picture | None, mask: Picture | None) -> Canvas | None:
+        if not self.inpaints:
+            if image is not None or mask is not None:
+                raise InputError(
+                    f"{self.name} draws from words alone: image and mask are for "
+                    "inpainting models (UNets of 9 input channels)"
+                )
+            return None
+        if image is None or mask is None:
+            raise InputError(f"{self.name} repaints a given picture: give it an image and a mask")
+        return open_canvas(image, mask)
 
-    def _side(self, what: str, pixels: int | None) -> int:
+    def _handover(
+        self, refiner: StableDiffusion | None, sigma: float | None, schedule: NoiseSchedule
+    ) -> float | None:
+        if refiner is None:
+            if sigma is not None:
+                raise InputError("a hand-over needs a refiner to hand over to")
+            return None
+        if refiner.inpaints:
+            raise InputError(f"{refiner.name} is an inpainting model, and refines nothing")
+        ours, theirs = self.vae.config, refiner.vae.config
+        if (ours.latent_channels, ours.scaling_factor) != (
+            theirs.latent_channels,
+            theirs.scaling_factor,
+        ):
+            raise InputError(f"{refiner.name} works on other latents than {self.name}")
+        if sigma is None:
+            return schedule.sigma(len(schedule) / 5)
+        if not math.isfinite(sigma) or sigma < 0:
+            raise InputError(f"the hand-over is a sigma of at least 0, not {sigma}")
+        return float(sigma)
+
+    def _side(self, what: str, pixels: int | None, own: int | None = None) -> int:
+        """A picture's width or height; where none is asked for, `own` or the model's."""
         factor = self.vae.config.factor
         if pixels is None:
-            return self.unet.config.sample_size * factor
+            pixels = self.unet.config.sample_size * factor if own is None else own
         if not factor <= pixels <= MAX_SIDE:
             raise InputError(f"{what} {pixels} is out of range: {factor} to {MAX_SIDE} pixels")
         if pixels % factor:

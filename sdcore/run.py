@@ -67,16 +67,13 @@ class Run:
         return stages[0][1] if len(stages) == 1 else Staged(stages)
 
     def _denoiser(self, stage: Stage) -> Denoiser:
-        unet = self.sd.unet
-        if self.sd.device.type == "cpu":
+        sd = self.sd if stage.model is None else stage.model
+        said = self.scheduler.prediction_type if stage.model is None else sd.prediction_type
+        unet = sd.unet
+        if sd.device.type == "cpu":
             unet = EachAlone(unet, len(self.settings), stage.lengths)
         return Denoiser(
-            unet,
-            self.plan.timestep,
-            stage.conditions,
-            self.guidance,
-            self.scheduler.prediction_type,
-            dtype=self.sd.dtype,
+            unet, self.plan.timestep, stage.conditions, self.guidance, said, dtype=sd.dtype
         )
 
     @property

@@ -2,9 +2,21 @@
 
 import json
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Self, get_args
+from typing import Any, Self, TypedDict, get_args
 
 from sdcore.errors import InputError
+
+Size = tuple[int, int]
+
+
+class Told(TypedDict, total=False):
+    """What SDXL and its refiner are told of the picture, as `prepare` takes it."""
+
+    original_size: Size | None
+    crop: Size | None
+    target_size: Size | None
+    aesthetic_score: float | None
+    negative_aesthetic_score: float | None
 
 
 @dataclass(frozen=True)
@@ -15,7 +27,7 @@ class Settings:
     """
 
     prompt: str
-    negative: str
+    negative: str | None  # None: none was given, and the model was told zeros (SDXL)
     seed: int
     model: str  # as the user named it: a bundled name, a folder, a file, a hub id
     scheduler: str  # the engine's own name of the solver
@@ -31,6 +43,17 @@ class Settings:
     # From here on a picture may have been written before the field was: absent means the default.
     grammar: str = "plain"  # how the prompts are read: "plain", "a1111"
     clip_skip: int = 1  # the text encoder's layer, counted from the one it was trained with
+    prediction_type: str | None = None  # of the UNet; None: as the model says
+    original_size: Size | None = None  # what SDXL is told of the picture: (width, height), pixels
+    crop: Size | None = None  # (left, top)
+    target_size: Size | None = None
+    aesthetic_score: float | None = None  # what its refiner is told
+    negative_aesthetic_score: float | None = None
+    image: str | None = None  # what an inpainting model repaints: a path
+    mask: str | None = None  # white where it does
+    canvas: str | None = None  # a digest of both
+    refiner: str | None = None  # the model that draws below the hand-over
+    handover: float | None = None  # sigma
 
     def to_json(self) -> str:
         """One ASCII line."""
@@ -82,10 +105,12 @@ def _quoted(value: object) -> str:
 
 
 def _checked(raw: dict[str, Any], name: str, kind: Any) -> Any:
-    value = raw[name]
-    if type(value) is int and float in _kinds(kind):
+    value, kinds = raw[name], _kinds(kind)
+    if type(value) is int and float in kinds:
         value = float(value)
-    if type(value) not in _kinds(kind):
+    if type(value) is list and Size in kinds and list(map(type, value)) == [int, int]:
+        return tuple(value)
+    if type(value) not in kinds:
         raise InputError(f"its settings are garbled: {name} is {value!r}")
     return value
 

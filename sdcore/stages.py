@@ -1,19 +1,23 @@
 """What the UNet is told, where that changes on the way down: one stage for each stretch of sigmas.
 
-A prompt may change midway ([a:b:0.5]). The change is tied to a noise level and not to a count, so
-that a solver may ask the model as often as it likes, and at any sigma.
+A prompt may change midway ([a:b:0.5]), and another model may take over. Either is tied to a noise
+level and not to a count, so that a solver may ask the model as often as it likes, at any sigma.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Prediction
+
+if TYPE_CHECKING:
+    from sdcore.pipeline import StableDiffusion
 
 Told = Mapping[str, Tensor]  # argument of the UNet -> [B,...]
 Conditions = Mapping[str, Told]  # by branch
@@ -26,6 +30,12 @@ class Stage:
     sigma: float  # the highest that belongs to it; inf for the first
     conditions: Conditions
     lengths: tuple[int, ...]  # tokens of each picture's context before it repeats itself
+    model: StableDiffusion | None = None  # whose UNet is told; None: the run's own
+
+    def told_also(self, **more: Tensor) -> Stage:
+        """The same with further arguments [B,...], in every branch."""
+        conditions = {branch: {**told, **more} for branch, told in self.conditions.items()}
+        return replace(self, conditions=conditions)
 
     def of(self, part: slice) -> Stage:
         """The same for some of the pictures, equal to what they would be told alone."""
@@ -38,7 +48,7 @@ class Stage:
             }
             for branch, told in self.conditions.items()
         }
-        return Stage(self.sigma, own, lengths)
+        return replace(self, conditions=own, lengths=lengths)
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,21 @@ class Staged:
     def __call__(self, x: Tensor, sigma: float) -> Prediction:
         begun = [denoise for start, denoise in self.stages if sigma <= start]
         return (begun or [self.stages[0][1]])[-1](x, sigma)
+
+
+def handed_over(
+    first: Sequence[Stage], then: Sequence[Stage], sigma: float, model: StableDiffusion
+) -> tuple[Stage, ...]:
+    """The stages of a run that another model goes on with below `sigma`, in its own stages.
+
+    An ensemble of expert denoisers (Balaji et al. 2022, arXiv 2211.01324), as SDXL and its refiner
+    are. The solver's memory goes over with the picture.
+    """
+    below = math.nextafter(sigma, 0.0)
+    begun = [stage for stage in then if stage.sigma >= below][-1]
+    own = [replace(begun, sigma=below), *(stage for stage in then if stage.sigma < below)]
+    kept = [stage for stage in first if stage.sigma >= sigma]
+    return (*kept, *(replace(stage, model=model) for stage in own))
 
 
 def stack(sigma: float, told: Mapping[str, Sequence[Told]]) -> Stage:

@@ -1,6 +1,6 @@
 """A checkpoint as data, whatever its layout: what it consists of, nothing loaded yet."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,23 @@ class Checkpoint:
     components: dict[str, Component]
     tokenizers: dict[str, Path]  # "tokenizer" -> folder
     scheduler: dict[str, Any]  # scheduler_config.json, {} where the checkpoint has none
-    pad_token: str | None = None  # None: as the tokenizer's folder says
+    pad_tokens: dict[str, str] = field(default_factory=dict)  # by encoder, where no folder says it
     notes: tuple[str, ...] = ()  # what had to be guessed, one line each
 
-    @property
-    def tokenizer(self) -> Path:
-        """The folder of its (first) tokenizer. Raises InputError where none was found."""
-        if "tokenizer" not in self.tokenizers:
+    def vocabulary(self, encoder: str = "text_encoder") -> tuple[Path, str | None]:
+        """A text encoder's tokenizer folder, and what it pads with; None: as the folder says.
+
+        Raises InputError where none was found.
+        """
+        own = self.tokenizers.get(encoder.replace("text_encoder", "tokenizer"))
+        folder = next(iter(self.tokenizers.values()), None) if own is None else own
+        if folder is None:
             raise InputError(
                 f"{self.path} holds no vocabulary (no single file does): put a tokenizer/ folder "
                 "beside it, or fetch CLIP's once (1.5 MB): "
                 "hf download openai/clip-vit-large-patch14 vocab.json merges.txt"
             )
-        return self.tokenizers["tokenizer"]
+        return folder, self.pad_tokens.get(encoder)
 
 
 def check_agreement(components: dict[str, Component]) -> None:

@@ -8,15 +8,15 @@ from sdcore.checkpoints.names import spelt, text_encoder_key, unet_key, vae_key
 from sdcore.checkpoints.read import read_json
 from sdcore.errors import InputError
 
-# Component -> the stem of its weights file, and how its keys are spelt. SDXL's second text encoder
-# is read when it is there.
+# Component -> the stem of its weights file, and how its keys are spelt. SDXL has two text encoders,
+# and its refiner only the one that is called the second.
 PARTS = {
     "text_encoder": ("model", spelt(text_encoder_key)),
     "text_encoder_2": ("model", spelt(text_encoder_key)),
     "unet": ("diffusion_pytorch_model", spelt(unet_key)),
     "vae": ("diffusion_pytorch_model", spelt(vae_key)),
 }
-REQUIRED = ("text_encoder", "unet", "vae")
+REQUIRED = ("unet", "vae")
 
 
 def open_folder(path: Path) -> Checkpoint:
@@ -27,14 +27,15 @@ def open_folder(path: Path) -> Checkpoint:
     if not (path / INDEX).is_file():
         raise InputError(f"{path} is no model folder: {INDEX} is missing")
     index = read_json(path / INDEX)
+    required = REQUIRED if (path / "text_encoder_2").is_dir() else ("text_encoder", *REQUIRED)
     components = {
         name: _component(path / name)
         for name in PARTS
-        if name in REQUIRED or (path / name).is_dir()
+        if name in required or (path / name).is_dir()
     }
     check_agreement(components)
     tokenizers = {f.name: f for f in sorted(path.glob("tokenizer*")) if f.is_dir()}
-    if "tokenizer" not in tokenizers:
+    if not tokenizers:
         raise InputError(f"{path / 'tokenizer'} is missing")
     scheduler = path / "scheduler" / "scheduler_config.json"
     if not scheduler.is_file() and "scheduler" in index:

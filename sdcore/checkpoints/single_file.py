@@ -35,7 +35,7 @@ def open_file(path: Path, ema: bool = False) -> Checkpoint:
         config = _config(path, info, name, table, family, prediction)
         components[name] = Component(name, config, path, (path,), partial(_look_up, table))
     check_agreement(components)
-    encoder, (_, kind) = next(iter(family.encoders.items()))
+    encoder = next(iter(family.encoders))
     folder = find_vocabulary(path, components[encoder].config["vocab_size"])
     return Checkpoint(
         path=path,
@@ -43,7 +43,7 @@ def open_file(path: Path, ema: bool = False) -> Checkpoint:
         components=components,
         tokenizers={} if folder is None else {"tokenizer": folder},
         scheduler=_scheduler(info, family, prediction),
-        pad_token=kind.pad_token,
+        pad_tokens={name: kind.pad_token for name, (_, kind) in family.encoders.items()},
         notes=notes,
     )
 

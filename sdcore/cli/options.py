@@ -14,6 +14,21 @@ from sdcore.errors import InputError
 MAX_PICTURES = 10_000  # of one command; beyond it a range of seeds is a slip of the finger
 _SEEDS = re.compile(r"(-?\d+)(?:-(\d+))?")
 
+
+class _Pair(click.ParamType):
+    """Two whole numbers with a sign between them, as a tuple."""
+
+    def __init__(self, sign: str) -> None:
+        self.name, self.sign = f"A{sign}B", sign
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        numbers = re.fullmatch(rf"(\d+){self.sign}(\d+)", value.strip().lower())
+        if numbers is None:
+            example = self.sign.join(("1024", "768"))
+            raise InputError(f"{param.opts[0]} is written like {example}, not {value!r}")
+        return int(numbers[1]), int(numbers[2])
+
+
 _OPTIONS = [
     click.option("--negative", metavar="TEXT", help="What the picture should not be."),
     click.option("--grammar", metavar="NAME", help="plain, or a1111: (words:1.2), [a:b:0.5]."),
@@ -22,12 +37,31 @@ _OPTIONS = [
     click.option("--scheduler", metavar="NAME", help="E.g. ddim, euler_a, 'DPM++ 2M Karras'."),
     click.option("--spacing", metavar="NAME", help="leading, trailing, linspace or karras."),
     click.option("--eta", type=float, help="Share of fresh noise a step, 0 to 1."),
-    click.option("--steps", type=int, help="How many steps.  [default: 20]"),
-    click.option("--cfg", type=float, help="Guidance scale; 1 is off.  [default: 7.5]"),
+    click.option("--steps", type=int, help="How many steps.  [default: 20, or the model's]"),
+    click.option(
+        "--cfg", type=float, help="Guidance scale; 1 is off.  [default: 7.5, or the model's]"
+    ),
+    click.option(
+        "--prediction",
+        "prediction_type",
+        metavar="TYPE",
+        help="What the UNet says: epsilon, v_prediction or sample.  [default: the model's]",
+    ),
     click.option("--seed", metavar="SEEDS", help="E.g. 7 or 0-3,7; none: drawn, and printed."),
     click.option("--count", type=int, help="How many pictures of each prompt."),
     click.option("--width", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
     click.option("--height", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
+    click.option("--image", metavar="FILE", help="For inpainting models: what to repaint."),
+    click.option("--mask", metavar="FILE", help="White where it is repainted."),
+    click.option("--refiner", metavar="MODEL", help="SDXL's refiner, for the last noise levels."),
+    click.option("--handover", type=float, help="The sigma at which it takes over.  [t = 200]"),
+    click.option(
+        "--original-size", type=_Pair("x"), metavar="WxH", help="What SDXL is told of the picture."
+    ),
+    click.option("--crop", type=_Pair(","), metavar="LEFT,TOP", help="The same.  [default: 0,0]"),
+    click.option("--target-size", type=_Pair("x"), metavar="WxH", help="The same."),
+    click.option("--aesthetic-score", type=float, help="What its refiner is told.  [default: 6]"),
+    click.option("--negative-aesthetic-score", type=float, help="The same.  [default: 2.5]"),
     click.option("--batch", type=int, help="How many are drawn at once.  [default: 1]"),
     click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps.  [default: the best]"),
     click.option("--dtype", metavar="NAME", help="Of the networks: float32, bfloat16, float16."),
@@ -44,6 +78,23 @@ def drawing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+# What `prepare` takes under the same names, as they are. In `FAMILY` what only some models take.
+PLAIN = (
+    "grammar",
+    "clip_skip",
+    "scheduler",
+    "spacing",
+    "eta",
+    "steps",
+    "cfg",
+    "width",
+    "height",
+    "prediction_type",
+)
+TOLD = ("original_size", "crop", "target_size", "aesthetic_score", "negative_aesthetic_score")
+FAMILY = ("image", "mask", "handover", *TOLD)
 
 
 def parse_seeds(text: str) -> list[int]:

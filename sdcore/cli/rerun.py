@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from sdcore import __version__
-from sdcore.cli.options import choose_seeds, drawing_options
+from sdcore.cli.options import FAMILY, PLAIN, choose_seeds, drawing_options
 from sdcore.cli.output import Output
 
 
@@ -18,14 +18,20 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     """Draw PICTURE again, equal to the bit on the same machine.
 
     Any option overrides what the picture says. Another --scheduler comes with its own spacing and
-    eta, unless these are given too.
+    eta, another --model with what it predicts and is told, unless these are given too.
     """
     from sdcore.images import read_settings
 
     old = read_settings(picture)
 
+    # Another model or scheduler comes with what is its own.
+    foreign = FAMILY + ("prediction_type", "refiner") if options["model"] is not None else ()
+    if options["scheduler"] is not None:
+        foreign += ("spacing", "eta")
+
     def chosen(name: str) -> Any:
-        return getattr(old, name) if options[name] is None else options[name]
+        given = options[name]
+        return getattr(old, name) if given is None and name not in foreign else given
 
     seeds = choose_seeds(options["seed"], options["count"], drawn=old.seed)
     output = Output(options["out"], len(seeds))
@@ -35,19 +41,15 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     from sdcore.cli.draw import draw
     from sdcore.pipeline import load
 
-    same = options["scheduler"] is None
-    run = load(chosen("model"), chosen("device"), chosen("dtype")).prepare(
+    refiner, how = chosen("refiner"), (chosen("device"), chosen("dtype"))
+    run = load(chosen("model"), *how).prepare(
         old.prompt if prompt is None else prompt,
         chosen("negative"),
         seeds,
-        scheduler=chosen("scheduler"),
-        spacing=chosen("spacing") if same else options["spacing"],
-        eta=chosen("eta") if same else options["eta"],
-        steps=chosen("steps"),
-        cfg=chosen("cfg"),
-        width=chosen("width"),
-        height=chosen("height"),
-        grammar=chosen("grammar"),
-        clip_skip=chosen("clip_skip"),
+        refiner=None if refiner is None else load(refiner, *how),
+        **{name: chosen(name) for name in (*PLAIN, *FAMILY)},
     )
+    given = options["image"] is not None or options["mask"] is not None
+    if not given and old.canvas is not None and run.settings[0].canvas != old.canvas:
+        click.echo("sdcore: the image or the mask has changed since", err=True)
     draw(run, options["batch"], output, options["sheet"], options["steps_sheet"])

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from sdcore.cli.options import choose_seeds, drawing_options, read_prompts
+from sdcore.cli.options import FAMILY, PLAIN, choose_seeds, drawing_options, read_prompts
 from sdcore.cli.output import Output
 
 
@@ -17,25 +17,18 @@ def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None
     texts = read_prompts(prompt, prompts)
     seeds = choose_seeds(options["seed"], options["count"])
     output = Output(options["out"], len(texts) * len(seeds))
-    steps, cfg, model = options["steps"], options["cfg"], options["model"]
+    model, refiner = options["model"], options["refiner"]
 
     from sdcore.cli.draw import draw
     from sdcore.pipeline import load
 
-    sd = load("picturebook" if model is None else model, options["device"], options["dtype"])
-    run = sd.prepare(
+    how = (options["device"], options["dtype"])
+    run = load("picturebook" if model is None else model, *how).prepare(
         texts,
         options["negative"],
         seeds,
-        scheduler=options["scheduler"],
-        spacing=options["spacing"],
-        eta=options["eta"],
-        steps=20 if steps is None else steps,
-        cfg=7.5 if cfg is None else cfg,
-        width=options["width"],
-        height=options["height"],
-        grammar="plain" if options["grammar"] is None else options["grammar"],
-        clip_skip=1 if options["clip_skip"] is None else options["clip_skip"],
+        refiner=None if refiner is None else load(refiner, *how),
+        **{k: v for k, v in options.items() if k in (*PLAIN, *FAMILY) and v is not None},
     )
     if options["seed"] is None:
         click.echo("seed " + "-".join(map(str, sorted({seeds[0], seeds[-1]}))), err=True)

@@ -142,6 +142,17 @@ class UNetConfig:
     def depth(self) -> tuple[int, ...]:
         return self._per_block(self.transformer_layers_per_block)
 
+    @property
+    def added_dims(self) -> tuple[int, int]:
+        """Of what SDXL is told beside the text: the whole vector's width, and each number's."""
+        vector, each = self.projection_class_embeddings_input_dim, self.addition_time_embed_dim
+        if vector is None or each is None:
+            raise InputError(
+                "UNet config: addition_embed_type 'text_time' needs addition_time_embed_dim and "
+                "projection_class_embeddings_input_dim"
+            )
+        return vector, each
+
     def _per_block(self, value: int | tuple[int, ...]) -> tuple[int, ...]:
         return (value,) * len(self.block_out_channels) if isinstance(value, int) else value
 

@@ -180,9 +180,7 @@ class UNet(nn.Module):
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(widths[0], time_dim, config.time_cond_proj_dim)
         if config.addition_embed_type is not None:
-            dim_added = config.projection_class_embeddings_input_dim
-            assert dim_added is not None
-            self.add_embedding = TimestepEmbedding(dim_added, time_dim)
+            self.add_embedding = TimestepEmbedding(config.added_dims[0], time_dim)
 
         self.down_blocks = nn.ModuleList()
         c, c_skips = widths[0], [widths[0]]
@@ -203,13 +201,14 @@ class UNet(nn.Module):
         """SiLU of the time embedding, [B, 4 * widths[0]]; every residual block starts from it."""
         config = self.config
         wave = sinusoid(t, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift)
-        embedding = self.time_embedding(wave.to(dtype), added.get("time_cond"))
+        scale = added.get("timestep_cond")
+        scale = None if scale is None else scale.to(dtype)
+        embedding = self.time_embedding(wave.to(dtype), scale)
         if config.addition_embed_type is not None:
-            assert config.addition_time_embed_dim is not None
-            ids = sinusoid(added["time_ids"].flatten(), config.addition_time_embed_dim)
+            ids = sinusoid(added["time_ids"].flatten(), config.added_dims[1])
             ids = ids.unflatten(0, added["time_ids"].shape).flatten(1)
-            text = added["text_embeds"]
-            embedding = embedding + self.add_embedding(torch.cat([text, ids.to(text.dtype)], -1))
+            vector = torch.cat([added["text_embeds"].to(dtype), ids.to(dtype)], dim=-1)
+            embedding = embedding + self.add_embedding(vector)
         return F.silu(embedding)
 
     def forward(
@@ -228,8 +227,8 @@ class UNet(nn.Module):
             context: text embeddings [B, L, cross_attention_dim].
             extra: further input channels of an inpainting UNet [B, 5, h, w]: the mask (1 =
                 repaint) and the masked picture's latents, not scaled.
-            added: SDXL's `text_embeds` [B, P] and `time_ids` [B, 6 or 5]; `time_cond`
-                [B, time_cond_proj_dim] for guidance-distilled models.
+            added: SDXL's `text_embeds` [B, P] and `time_ids` [B, 6 or 5];
+                `timestep_cond` [B, time_cond_proj_dim] for guidance-distilled models.
 
         Returns:
             [B, out_channels, h, w] in x's dtype.

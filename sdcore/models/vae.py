@@ -138,6 +138,11 @@ class VAE(nn.Module):
         if config.use_post_quant_conv:
             self.post_quant_conv = nn.Conv2d(z, z, 1)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What pictures and latents have to be given in."""
+        return self.decoder.conv_in.weight.dtype
+
     def encode(self, image: Tensor) -> Gaussian:
         """image: [B, 3, H, W] in [-1, 1], H and W multiples of `config.factor`.
 

@@ -55,8 +55,8 @@ def test_inpainting(second: bool, tmp_path: Path) -> None:
     assert checkpoint.components["unet"].config["in_channels"] == 9
     assert checkpoint.scheduler["prediction_type"] == "epsilon"
     assert_same_weights(modules(checkpoint), modules(open_folder(twins.folder)))
-    with pytest.raises(InputError, match="9 input channels: it repaints"):
-        sdcore.load(twins.file)
+    with pytest.raises(InputError, match="repaints a given picture: give it an image and a mask"):
+        sdcore.load(twins.file).prepare("red")
 
 
 def test_half_precision_files(twins: Twins) -> None:

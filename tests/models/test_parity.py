@@ -99,7 +99,7 @@ def test_unet(family: str, size: tuple[int, int]) -> None:
         reference = theirs(
             x, torch.tensor(t), context, added_cond_kwargs=added, timestep_cond=condition
         ).sample
-        also = {"time_cond": condition} if condition is not None else {}
+        also = {"timestep_cond": condition} if condition is not None else {}
         out = ours(x, t, context, **added, **also)
         assert relative(out, reference) <= 1e-5
         # One timestep for all, or one for each picture.

@@ -1,0 +1,496 @@
+"""A random model of every family, and what diffusers and sdcore make of it.
+
+    python -m scripts.families                     # small models: the table of errors
+    python -m scripts.families sd15 sd21 sdxl      # those of the published size
+    python -m scripts.families --dtype bfloat16    # UNets: both engines' errors against float32
+
+Weights are random; what is compared is arithmetic. A model is written by diffusers and transformers
+and read by both engines, one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from scripts.vocabulary import write_tokenizer
+
+PROMPT, SEED, STEPS = "a red boat on a blue house", 3, 2
+PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text())
+
+CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SD = {**BETAS, "steps_offset": 1, "set_alpha_to_one": False}
+PNDM = {**SD, "_class_name": "PNDMScheduler", "skip_prk_steps": True}
+DDIM = {**SD, "_class_name": "DDIMScheduler", "clip_sample": False}
+EULER = {**BETAS, "_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}
+EULER |= {"steps_offset": 1}
+TRAILING = EULER | {"timestep_spacing": "trailing"}
+ANCESTRAL = TRAILING | {"_class_name": "EulerAncestralDiscreteScheduler"}
+XL = {"force_zeros_for_empty_prompt": True}
+
+ENCODER = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
+ENCODER |= {"num_hidden_layers": 3, "eos_token_id": 2, "architectures": ["CLIPTextModel"]}
+OPEN_CLIP = ENCODER | {"hidden_act": "gelu"}
+PROJECTED = OPEN_CLIP | {"hidden_size": 48, "projection_dim": 24}
+PROJECTED |= {"architectures": ["CLIPTextModelWithProjection"]}
+UNET = {"block_out_channels": (32, 64), "layers_per_block": 1, "attention_head_dim": 4}
+UNET |= {"norm_num_groups": 8, "sample_size": 8, "cross_attention_dim": 32}
+UNET |= {"down_block_types": (CROSS, PLAIN)}
+UNET_2 = UNET | {"attention_head_dim": (2, 4), "use_linear_projection": True}
+UNET_XL = UNET_2 | {"block_out_channels": (32, 64, 64), "attention_head_dim": (2, 4, 4)}
+UNET_XL |= {"down_block_types": (PLAIN, CROSS, CROSS), "transformer_layers_per_block": (1, 1, 2)}
+UNET_XL |= {"cross_attention_dim": 80, "addition_embed_type": "text_time"}
+UNET_XL |= {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 24 + 6 * 8}
+REFINER = UNET_XL | {"cross_attention_dim": 48, "projection_class_embeddings_input_dim": 24 + 5 * 8}
+REFINER |= {"down_block_types": (PLAIN, CROSS, PLAIN), "transformer_layers_per_block": 2}
+VAE = {"block_out_channels": (8, 8, 16, 16), "norm_num_groups": 4, "sample_size": 64}
+VAE_XL = VAE | {"scaling_factor": 0.13025, "force_upcast": True}
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family's model in configurations, and how diffusers' pipeline of it is asked."""
+
+    pipeline: str  # diffusers' class
+    parts: Mapping[str, Mapping[str, Any]]  # component -> config.json
+    scheduler: Mapping[str, Any]
+    pads: Mapping[str, str] = field(default_factory=dict)  # text encoder -> token
+    index: Mapping[str, Any] = field(default_factory=dict)
+    cfg: float = 5.0
+    image: bool = False  # repaints a picture
+    side: int = 64  # pixels
+
+
+def sd(
+    unet: Mapping[str, Any],
+    scheduler: Mapping[str, Any],
+    second: bool = False,
+    pipeline: str = "StableDiffusionPipeline",
+    **more: Any,
+) -> Family:
+    """SD 1.x, or 2.x."""
+    encoder = OPEN_CLIP if second else ENCODER
+    pads = {"text_encoder": "!"} if second else {}
+    parts = {"text_encoder": encoder, "unet": unet, "vae": VAE}
+    return Family(pipeline, parts, scheduler, pads, **more)
+
+
+def sdxl(
+    unet: Mapping[str, Any],
+    scheduler: Mapping[str, Any],
+    pipeline: str = "StableDiffusionXLPipeline",
+    **more: Any,
+) -> Family:
+    both = {"text_encoder": ENCODER, "text_encoder_2": PROJECTED}
+    parts = {**both, "unet": unet, "vae": VAE_XL}
+    return Family(pipeline, parts, scheduler, {"text_encoder_2": "!"}, XL, **more)
+
+
+def repaints(unet: Mapping[str, Any]) -> dict[str, Any]:
+    return {**unet, "in_channels": 9}
+
+
+FAMILIES = {
+    "SD 1.x": sd(UNET, PNDM),
+    "SD 1.x inpainting": sd(
+        repaints(UNET), DDIM, pipeline="StableDiffusionInpaintPipeline", image=True
+    ),
+    "SD 2.x base": sd(UNET_2, PNDM, second=True),
+    "SD 2.x v": sd(
+        {**UNET_2, "upcast_attention": True},
+        {**DDIM, "prediction_type": "v_prediction"},
+        second=True,
+    ),
+    "SD 2.x inpainting": sd(
+        repaints(UNET_2),
+        PNDM,
+        second=True,
+        pipeline="StableDiffusionInpaintPipeline",
+        image=True,
+    ),
+    "SD-Turbo": sd({**UNET_2, "sample_size": 64}, TRAILING, second=True, cfg=1.0),
+    "LCM": sd({**UNET, "time_cond_proj_dim": 16}, DDIM, cfg=8.5),
+    "SDXL": sdxl(UNET_XL, EULER),
+    "SDXL inpainting": sdxl(
+        repaints(UNET_XL), EULER, pipeline="StableDiffusionXLInpaintPipeline", image=True
+    ),
+    "SDXL-Turbo": sdxl({**UNET_XL, "sample_size": 64}, ANCESTRAL, cfg=1.0),
+    "SDXL refiner": Family(
+        "StableDiffusionXLImg2ImgPipeline",
+        {"text_encoder_2": PROJECTED, "unet": REFINER, "vae": VAE_XL},
+        EULER,
+        {"text_encoder_2": "!"},
+        {"force_zeros_for_empty_prompt": False, "requires_aesthetics_score": True},
+    ),
+}
+
+
+def published(model: str, pipeline: str, side: int = 256, **pads: str) -> Family:
+    """A family of the published size, for pictures small enough to wait for."""
+    parts = {
+        name: config
+        for name, config in PUBLISHED[model].items()
+        if name in ("text_encoder", "text_encoder_2", "unet", "vae")
+    }
+    index = {k: v for k, v in PUBLISHED[model]["index"].items() if k.startswith("force_zeros")}
+    return Family(pipeline, parts, PUBLISHED[model]["scheduler"], pads, index, side=side)
+
+
+FULL = {
+    "sd15": published("runwayml/stable-diffusion-v1-5", "StableDiffusionPipeline"),
+    "sd21": published(
+        "stabilityai/stable-diffusion-2-1", "StableDiffusionPipeline", text_encoder="!"
+    ),
+    "sdxl": published(
+        "stabilityai/stable-diffusion-xl-base-1.0", "StableDiffusionXLPipeline", text_encoder_2="!"
+    ),
+}
+
+
+def find(name: str) -> Family:
+    return FULL[name] if name in FULL else FAMILIES[name]
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def write(folder: Path, family: Family, dtype: torch.dtype = torch.float32) -> Path:
+    """Write a random model as diffusers and transformers do, one network in memory at a time."""
+    import diffusers
+    import transformers
+
+    index: dict[str, Any] = {"_class_name": family.pipeline, **family.index}
+    index["_diffusers_version"] = diffusers.__version__
+    words = 0
+    for name, config in family.parts.items():
+        if name.startswith("text_encoder"):
+            tokenizer = name.replace("text_encoder", "tokenizer")
+            pad = family.pads.get(name, "<|endoftext|>")
+            words = write_tokenizer(folder / tokenizer, pad)
+            index[tokenizer] = ["transformers", "CLIPTokenizer"]
+            kind = config["architectures"][0]
+            size = {} if "vocab_size" in config else {"vocab_size": words}
+            build = lambda c=config, k=kind, s=size: getattr(transformers, k)(  # noqa: E731
+                transformers.CLIPTextConfig(**{**c, **s})
+            )
+            index[name] = ["transformers", kind]
+        else:
+            kind = "AutoencoderKL" if name == "vae" else "UNet2DConditionModel"
+            fields = {**config, **_blocks(name, config)}
+            build = lambda k=kind, f=fields: getattr(diffusers, k).from_config(f)  # noqa: E731
+            index[name] = ["diffusers", kind]
+        _random(build, dtype).save_pretrained(folder / name)
+    kind = family.scheduler["_class_name"]
+    getattr(diffusers, kind).from_config(dict(family.scheduler)).save_pretrained(
+        folder / "scheduler"
+    )
+    index["scheduler"] = ["diffusers", kind]
+    for absent in {"text_encoder", "tokenizer"} - index.keys():  # the refiner's, as published
+        index[absent] = [None, None]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    return folder
+
+
+def _blocks(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The block types that a small configuration leaves out."""
+    levels = len(config["block_out_channels"])
+    if name == "vae":
+        return {f"{a}_block_types": (f"{b}Block2D",) * levels for a, b in _VAE_BLOCKS}
+    up = tuple(kind.replace("Down", "Up") for kind in reversed(config["down_block_types"]))
+    return {"up_block_types": up}
+
+
+_VAE_BLOCKS = (("down", "DownEncoder"), ("up", "UpDecoder"))
+
+
+def _random(build: Callable[[], nn.Module], dtype: torch.dtype) -> Any:
+    """A module with seeded weights, norms and biases random too, that keeps signals finite."""
+    usual = torch.get_default_dtype()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.set_default_dtype(dtype)
+        try:
+            module = build()
+        finally:
+            torch.set_default_dtype(usual)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.ndim == 1:
+                    parameter.add_(0.1 * torch.randn(parameter.shape).to(dtype))
+    return module.eval()
+
+
+# --- what both are asked -------------------------------------------------------------------------
+
+
+def inputs(family: Family) -> dict[str, Tensor]:
+    """Seeded inputs of the single components."""
+    rng = torch.Generator().manual_seed(11)
+    unet = family.parts["unet"]
+    size = family.side // 8
+    return {
+        "x": torch.randn(2, unet.get("in_channels", 4), size, size, generator=rng),
+        "latents": torch.randn(2, 4, size, size, generator=rng),
+        "image": torch.rand(2, 3, family.side, family.side, generator=rng) * 2 - 1,
+        "mask": (torch.rand(1, 1, family.side, family.side, generator=rng) > 0.5).float(),
+    }
+
+
+def pictures(family: Family) -> dict[str, Any]:
+    """The picture and the mask of an inpainting family."""
+    from PIL import Image
+
+    from sdcore.images import to_pictures
+
+    if not family.image:
+        return {}
+    given = inputs(family)
+    mask = Image.fromarray((given["mask"][0, 0] * 255).byte().numpy())
+    return {"image": to_pictures(given["image"])[0], "mask": mask}
+
+
+Tensors = dict[str, Tensor]
+T = 500.5  # the timestep at which UNets are compared
+
+
+@torch.inference_mode()
+def theirs(folder: Path, family: Family) -> Tensors:
+    """Every component and a run of two steps, by diffusers and transformers in float32."""
+    import diffusers
+
+    pipe = getattr(diffusers, family.pipeline).from_pretrained(folder, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    given, out = inputs(family), {}
+    out |= _their_text(pipe)
+    out["UNet"] = _their_unet(pipe.unet, given, out, family.cfg)
+    code, scale = pipe.vae.encode(given["image"]).latent_dist, pipe.vae.config.scaling_factor
+    out["VAE encode, mean"], out["VAE encode, std"] = code.mean * scale, code.std * scale
+    out["VAE decode"] = pipe.vae.decode(given["latents"] / scale).sample
+    ask: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": family.cfg}
+    ask |= {"generator": [torch.Generator().manual_seed(SEED)], "output_type": "latent"}
+    if "Img2Img" in family.pipeline:  # the second half of four steps
+        ask |= {"image": given["latents"][:1], "strength": 0.5, "num_inference_steps": 2 * STEPS}
+    else:
+        ask |= {"height": family.side, "width": family.side}
+    if family.image:
+        given_pictures = pictures(family)
+        ask |= {"image": given_pictures["image"], "mask_image": given_pictures["mask"]}
+        ask["strength"] = 1.0
+    out["two steps"] = pipe(PROMPT, **ask).images
+    return out
+
+
+def _their_text(pipe: Any) -> Tensors:
+    options = {"num_images_per_prompt": 1, "do_classifier_free_guidance": True}
+    if not hasattr(pipe, "text_encoder_2"):
+        cond, uncond = pipe.encode_prompt(PROMPT, device="cpu", **options)
+        return {"text": cond, "text, negative": uncond}
+    cond, uncond, pooled, negative = pipe.encode_prompt(PROMPT, **options)
+    both = {"text": cond, "text, negative": uncond}
+    return {**both, "pooled text": pooled, "pooled text, negative": negative}
+
+
+def _their_unet(unet: Any, given: Tensors, text: Tensors, cfg: float) -> Tensor:
+    from diffusers.pipelines.latent_consistency_models import pipeline_latent_consistency_text2img
+
+    told: dict[str, Any] = {}
+    if "pooled text" in text:
+        count = unet.add_embedding.linear_1.in_features - text["pooled text"].shape[1]
+        ids = torch.tensor([_numbers(count // unet.config.addition_time_embed_dim)] * 2)
+        pooled = text["pooled text"].expand(2, -1).to(unet.dtype)
+        told["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": ids}
+    if unet.config.time_cond_proj_dim is not None:
+        embed = pipeline_latent_consistency_text2img.LatentConsistencyModelPipeline
+        scale = torch.tensor([cfg - 1.0] * 2)
+        told["timestep_cond"] = embed.get_guidance_scale_embedding(
+            None, scale, embedding_dim=unet.config.time_cond_proj_dim, dtype=unet.dtype
+        )
+    context = text["text"].expand(2, -1, -1).to(unet.dtype)
+    return unet(given["x"].to(unet.dtype), torch.tensor(T), context, **told).sample
+
+
+def _numbers(count: int) -> list[float]:
+    return [1024.0, 768.0, 0.0, 16.0, 6.0, 512.0][:count]
+
+
+@torch.inference_mode()
+def ours(folder: Path, family: Family) -> Tensors:
+    """The same by sdcore."""
+    import sdcore
+    from sdcore.sampling import State
+
+    sd = sdcore.load(folder, device="cpu", dtype="float32")
+    given, out = inputs(family), {}
+    read = {"text": sd.conditioner.read(PROMPT), "text, negative": sd.conditioner.read(None)}
+    for name, row in read.items():
+        out[name] = row["context"]
+        if "text_embeds" in row:
+            out[f"pooled {name}"] = row["text_embeds"]
+    out["UNet"] = our_unet(sd.unet, given, out, family.cfg)
+    code = sd.vae.encode(given["image"])
+    out["VAE encode, mean"], out["VAE encode, std"] = code.mean, code.std
+    out["VAE decode"] = sd.vae.decode(given["latents"])
+    half = "Img2Img" in family.pipeline
+    run = sd.prepare(
+        PROMPT,
+        seeds=[SEED],
+        steps=STEPS * (1 + half),
+        cfg=family.cfg,
+        width=family.side,
+        height=family.side,
+        **pictures(family),
+    )
+    start = None
+    if half:
+        x = given["latents"][:1] + run.sigmas[STEPS] * run.noise.start()
+        start = State(x, index=STEPS)
+    for step in run.steps(start):
+        out["two steps"] = step.x_next * run.plan.end_scale
+    return out
+
+
+def our_unet(unet: Any, given: Tensors, text: Tensors, cfg: float) -> Tensor:
+    from sdcore.conditioning import scale_embedding
+
+    dtype = unet.conv_in.weight.dtype
+    told: dict[str, Tensor] = {"context": text["text"].expand(2, -1, -1).to(dtype)}
+    if "pooled text" in text:
+        vector, each = unet.config.added_dims
+        count = (vector - text["pooled text"].shape[1]) // each
+        told["text_embeds"] = text["pooled text"].expand(2, -1).to(dtype)
+        told["time_ids"] = torch.tensor([_numbers(count)] * 2)
+    if unet.config.time_cond_proj_dim is not None:
+        row = scale_embedding(cfg, unet.config.time_cond_proj_dim)
+        told["timestep_cond"] = row.expand(2, -1)
+    return unet(given["x"].to(dtype), T, **told)
+
+
+# --- the tables ----------------------------------------------------------------------------------
+
+
+def errors(folder: Path, family: Family, dtype: torch.dtype) -> tuple[float, float]:
+    """The UNet's error in `dtype`, by sdcore and by diffusers: RMS, against diffusers' float32."""
+    import diffusers
+
+    from sdcore.checkpoints import load_component, open_model
+
+    theirs = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32)
+    unet = load_component(open_model(folder).components["unet"], "cpu", dtype)
+    given, config = inputs(family), theirs.config
+    rng = torch.Generator().manual_seed(12)
+    text = {"text": torch.randn(1, 77, config.cross_attention_dim, generator=rng)}
+    if config.addition_embed_type is not None:
+        numbers = 5 if "Img2Img" in family.pipeline else 6
+        pooled = config.projection_class_embeddings_input_dim - (
+            numbers * config.addition_time_embed_dim
+        )
+        text["pooled text"] = torch.randn(1, pooled, generator=rng)
+    with torch.inference_mode():
+        exact = _their_unet(theirs, given, text, family.cfg)
+        rough = _their_unet(theirs.to(dtype), given, text, family.cfg)
+        own = our_unet(unet, given, text, family.cfg)
+    rms = [(each.float() - exact).square().mean().sqrt().item() for each in (own, rough)]
+    return rms[0], rms[1]
+
+
+@contextmanager
+def model(name: str) -> Iterator[Path]:
+    """A folder with the random model of a family, gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        if name in FULL:
+            _apart("write", folder, name)
+        else:
+            write(Path(folder), FAMILIES[name])
+        yield Path(folder)
+
+
+def compare(name: str, folder: Path) -> dict[str, tuple[float, float]]:
+    """component -> maximum absolute error, and relative to the reference's largest value."""
+    family = find(name)
+    if name in FULL:  # one engine in memory at a time
+        _apart("theirs", str(folder), name)
+        _apart("ours", str(folder), name)
+        sides = [load_file(folder / f"{side}.tensors") for side in ("theirs", "ours")]
+    else:
+        sides = [theirs(folder, family), ours(folder, family)]
+    reference, own = sides
+    if reference.keys() != own.keys():
+        raise ValueError(f"{name}: {sorted(reference)} is not {sorted(own)}")
+    worst = {key: (own[key] - value).abs().max().item() for key, value in reference.items()}
+    return {
+        key: (error, error / max(reference[key].abs().max().item(), 1e-30) if error else 0.0)
+        for key, error in worst.items()
+    }
+
+
+def _apart(job: str, folder: str, name: str) -> None:
+    command = [sys.executable, "-m", "scripts.families", "--job", job, folder, name]
+    subprocess.run(command, check=True)
+
+
+def _do(job: str, folder: Path, name: str) -> None:
+    if job == "write":
+        write(folder, FULL[name], torch.float16)
+        return
+    out = theirs(folder, FULL[name]) if job == "theirs" else ours(folder, FULL[name])
+    save_file({key: value.contiguous() for key, value in out.items()}, folder / f"{job}.tensors")
+
+
+def _quiet() -> None:
+    """No talk of the other libraries, and no bars, in between the table."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers.utils.logging, transformers.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice([*FAMILIES, *FULL]))
+@click.option("--dtype", help="Compare UNets in bfloat16 or float16 with float32.")
+@click.option("--job", type=(str, click.Path(path_type=Path)), hidden=True)
+def main(names: tuple[str, ...], dtype: str | None, job: tuple[str, Path] | None) -> None:
+    """Print how far sdcore is from diffusers, family by family (none named: every small one).
+
+    Exit status 1 where a relative error is above 1e-5, or ours in --dtype above 1.05 of theirs.
+    """
+    _quiet()
+    if job is not None:
+        _do(*job, names[0])
+        return
+    bad = 0
+    if dtype is not None:
+        print("| family | sdcore, RMS | diffusers, RMS | ratio |\n|---|---|---|---|")
+    else:
+        print("| family | component | max abs error | relative |\n|---|---|---|---|")
+    for name in names if names else FAMILIES:
+        with model(name) as folder:
+            if dtype is not None:
+                own, rough = errors(folder, find(name), getattr(torch, dtype))
+                bad += own > 1.05 * rough
+                print(f"| {name} | {own:.2e} | {rough:.2e} | {own / rough:.3f} |", flush=True)
+                continue
+            for component, (worst, relative) in compare(name, folder).items():
+                bad += not relative <= 1e-5
+                print(f"| {name} | {component} | {worst:.1e} | {relative:.1e} |", flush=True)
+    if bad:
+        print(f"{bad} are outside their limits", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

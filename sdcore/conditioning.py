@@ -1,0 +1,187 @@
+"""What a UNet is told beside x and t, family by family.
+
+SD 1.x and 2.x are told what their text encoder ends with. SDXL (Podell et al. 2023, arXiv
+2307.01952) is told what comes out before the last layer of each of its encoders, side by side, and
+in a vector of its own the last encoder's pooled embedding and a few numbers about the picture: its
+size before it was scaled for training, where it was cut, the size aimed at (section 2.2); the
+refiner, in place of the last, how beautiful it was found. A UNet with distilled guidance is told
+the guidance scale (Meng et al. 2023, arXiv 2210.03142).
+
+All of it goes through one door: branch -> argument of the UNet -> [B,...].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdcore.errors import InputError
+from sdcore.models import TextEncoder, UNetConfig
+from sdcore.models.unet import sinusoid
+from sdcore.prompts import Tokenizer, at_step, chunked, encode, report, switches
+from sdcore.settings import Settings
+from sdcore.stages import Stage, stack
+
+Rows = dict[str, Tensor]  # argument of the UNet -> [1,...]
+
+# How many numbers about the picture a UNet is told -> the settings that they come from.
+_SIZES = ("original_size", "crop", "target_size")
+_SCORES = ("aesthetic_score", "negative_aesthetic_score")
+_TOLD = {0: (), 6: _SIZES, 5: (*_SIZES[:2], *_SCORES)}
+
+
+@dataclass(frozen=True)
+class Conditioner:
+    """Settings to conditions, for the UNet of one family.
+
+    readers: tokenizer and text encoder, one pair or two.
+    zero_empty: an absent negative prompt is zeros, as in SDXL's training, not the encoded "".
+
+    Raises InputError for a UNet that is told more, or other things, than is known of here.
+    """
+
+    readers: tuple[tuple[Tokenizer, TextEncoder], ...]
+    unet: UNetConfig
+    zero_empty: bool = False
+
+    def __post_init__(self) -> None:
+        if self.unet.addition_embed_type is None:
+            return
+        vector, each = self.unet.added_dims
+        if vector not in (self._pooled_dim + 5 * each, self._pooled_dim + 6 * each):
+            raise InputError(
+                f"the UNet is told a vector of {vector}, which is no pooled text of "
+                f"{self._pooled_dim} with 6 numbers (SDXL) or 5 (its refiner) of {each} each"
+            )
+
+    @property
+    def added(self) -> int:
+        """How many numbers about the picture the UNet is told: 6 or 5, 0 outside SDXL."""
+        if self.unet.addition_embed_type is None:
+            return 0
+        vector, each = self.unet.added_dims
+        return (vector - self._pooled_dim) // each
+
+    @property
+    def tells_scale(self) -> bool:
+        """Whether the UNet is told the guidance scale, in place of being asked twice."""
+        return self.unet.time_cond_proj_dim is not None
+
+    def stages(
+        self, settings: Sequence[Settings], branches: Iterable[str], sigmas: Sequence[float]
+    ) -> tuple[Stage, ...]:
+        """What the UNet is told, from each step on in which a prompt of these branches changes.
+
+        branches: of "cond" and "uncond"; sigmas: of the whole schedule, steps + 1 of them.
+        """
+        said, steps, first = _said(settings, branches), len(sigmas) - 1, settings[0]
+        weighted = first.grammar != "plain"
+        texts = {text for row in said.values() for text in row if text} if weighted else set()
+        begins = [0, *sorted({n for text in texts for n in switches(text, steps)})]
+        read: dict[str | None, Rows] = {}
+        stages = []
+        for begin in begins:
+            told = {}
+            for name, row in said.items():
+                now = [at_step(t, begin, steps) if t and weighted else t for t in row]
+                # One call for each text, so that none depends on its company.
+                for text in now:
+                    if text not in read:
+                        read[text] = self.read(text, first.grammar, first.clip_skip)
+                told[name] = [
+                    read[text] | self.numbers(each, negative=name == "uncond")
+                    for text, each in zip(now, settings, strict=True)
+                ]
+            stages.append(stack(sigmas[begin] if begin else math.inf, told))
+        return tuple(stages)
+
+    def warnings(self, settings: Sequence[Settings], branches: Iterable[str]) -> list[str]:
+        """One line for whatever of the texts is read otherwise than a user might think."""
+        texts = dict.fromkeys(t for row in _said(settings, branches).values() for t in row if t)
+        tokenizer, first = self.readers[0][0], settings[0]
+        return [
+            line for text in texts for line in report(text, tokenizer, first.grammar, first.steps)
+        ]
+
+    def read(self, text: str | None, grammar: str = "plain", clip_skip: int = 1) -> Rows:
+        """What the UNet is told of a text: `context` [1,L,D], in SDXL also `text_embeds` [1,P].
+
+        None is the negative prompt that was not given. The rest: as `prepare` takes it.
+        """
+        if text is None and self.zero_empty:
+            empty = self.read("", grammar, clip_skip)
+            return {key: torch.zeros_like(value) for key, value in empty.items()}
+        said = [
+            encode(
+                chunked("" if text is None else text, tokenizer, grammar),
+                encoder,
+                clip_skip,
+                before_last=self.added > 0,
+            )
+            for tokenizer, encoder in self.readers
+        ]
+        if not self.added:
+            return {"context": said[0][0]}
+        contexts = torch.cat([context for context, _ in said], dim=-1)
+        return {"context": contexts, "text_embeds": said[-1][1]}
+
+    def numbers(self, settings: Settings, negative: bool) -> Rows:
+        """What it is told beside the text, one row: `time_ids` [1,6 or 5], `timestep_cond`."""
+        device = next(self.readers[0][1].parameters()).device
+        told = {}
+        if self.added:
+            sizes = [getattr(settings, name) for name in _TOLD[self.added] if name in _SIZES]
+            ids = [number for pair in sizes for number in reversed(pair)]  # height, then width
+            if self.added == 5:
+                ids.append(getattr(settings, _SCORES[negative]))
+            told["time_ids"] = torch.tensor([ids], dtype=torch.float32, device=device)
+        if self.unet.time_cond_proj_dim is not None:
+            row = scale_embedding(settings.cfg, self.unet.time_cond_proj_dim)
+            told["timestep_cond"] = row.to(device)
+        return told
+
+    @property
+    def _pooled_dim(self) -> int:
+        return self.readers[-1][1].config.projection_dim
+
+
+def _said(settings: Sequence[Settings], branches: Iterable[str]) -> dict[str, list[str | None]]:
+    words = {"cond": [s.prompt for s in settings], "uncond": [s.negative for s in settings]}
+    return {name: words[name] for name in sorted(branches)}
+
+
+def complete(settings: Settings, conditioners: Sequence[Conditioner]) -> Settings:
+    """The settings with what was not given filled in: the picture's own size, the usual scores.
+
+    Raises InputError for what none of these UNets is told, and for numbers out of range.
+    """
+    size = (settings.width, settings.height)
+    usual: dict[str, Any] = dict(
+        zip((*_SIZES, *_SCORES), (size, (0, 0), size, 6.0, 2.5), strict=True)
+    )
+    told = {name for conditioner in conditioners for name in _TOLD[conditioner.added]}
+    given: dict[str, Any] = {name: getattr(settings, name) for name in usual}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name not in told:
+            raise InputError(f"{name} is nothing that this model is told: leave it out")
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(number) and number >= 0 for number in numbers):
+            raise InputError(f"{name} must be at least 0, not {value}")
+    filled = {name: usual[name] if given[name] is None else given[name] for name in sorted(told)}
+    return replace(settings, **filled)
+
+
+def scale_embedding(scale: float, dim: int) -> Tensor:
+    """The guidance scale as a UNet is told it, [1, dim] (Luo et al. 2023, arXiv 2310.04378).
+
+    A sinusoid of 1000 * (scale - 1), since their w counts from 0; its slowest wave is 1/10000.
+    """
+    w = torch.tensor([1000 * (scale - 1)])
+    return sinusoid(w, dim, flip_sin_to_cos=False, freq_shift=1)
