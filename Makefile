@@ -9,10 +9,10 @@ PROMPT ?= a big orange balloon in the desert
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format references parity benchmark adherence train clean
+.PHONY: help demo test lint types format references parity benchmark benchmark-load adherence train clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 14
 
 demo: $(VENV)/.runtime ## draw a picture with the bundled model and print its path
 	@$(BIN)/sdcore sample "$(PROMPT)" --seed 1 --out out/ $(ARGS)
@@ -39,6 +39,9 @@ parity: $(VENV)/.test ## compare components and whole runs with diffusers, here 
 
 benchmark: $(VENV)/.test ## time sdcore and diffusers on the bundled model
 	@$(BIN)/python -m scripts.benchmark $(ARGS)
+
+benchmark-load: $(VENV)/.test ## time sdcore and diffusers at loading a model of SD 1.5's size (7 GB of memory)
+	@$(BIN)/python -m scripts.load_benchmark $(ARGS)
 
 adherence: $(VENV)/.runtime ## measure how well the bundled model follows prompts
 	@$(BIN)/python -m scripts.adherence $(ARGS)

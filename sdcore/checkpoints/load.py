@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from sdcore.checkpoints.checkpoint import Component
 from sdcore.checkpoints.names import Spelling, shape_after
-from sdcore.checkpoints.read import Weights, aligned, as_dtype
+from sdcore.checkpoints.read import Weights, aligned
 from sdcore.errors import InputError, listed
 from sdcore.models import VAE, TextEncoder, TextEncoderConfig, UNet, UNetConfig, VAEConfig
 
@@ -102,8 +102,8 @@ def load_strictly(
         raise InputError(f"{label}: it holds the same weights under two names")
     # One tensor at a time: a float16 file becomes float32 without ever lying in memory twice.
     state = {
-        name: aligned(as_dtype(cut(tensor), dtype).to(device))
-        for key, tensor in weights.read(set(origin.values()))
+        name: aligned(cut(tensor))
+        for key, tensor in weights.read(set(origin.values()), dtype, device)
         for name, cut in parts[key].items()
     }
     module.load_state_dict(state, strict=True, assign=True)

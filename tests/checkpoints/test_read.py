@@ -87,6 +87,44 @@ def test_json_that_is_no_object(tmp_path: Path, text: str) -> None:
         read_json(path)
 
 
+def test_what_is_stored_so_is_mapped_and_the_file_is_never_written(file: Path) -> None:
+    before = file.read_bytes()
+    weights = Weights((file,))
+    ((_, a),) = weights.read({"a"})
+    a.mul_(2)
+    assert file.read_bytes() == before
+    ((_, again),) = weights.read({"a"}, torch.float16)
+    assert torch.equal(again, torch.arange(6.0).half().view(2, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float8_e4m3fn, torch.bool])
+def test_any_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "w.safetensors"
+    tensors = {"a": torch.arange(5).to(dtype), "none": torch.zeros(0, 3).to(dtype)}
+    save_file(tensors, path)
+    for wanted in (None, torch.float32):
+        for key, tensor in Weights((path,)).read(tensors, wanted):
+            assert tensor.dtype == (wanted if wanted and dtype != torch.bool else dtype)
+            assert torch.equal(tensor.double(), tensors[key].double())
+
+
+def test_a_dtype_that_torch_has_not(tmp_path: Path) -> None:
+    header = b'{"a":{"dtype":"F4","shape":[1],"data_offsets":[0,1]}}'
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(1))
+    with pytest.raises(InputError, match="holds a as F4; known: F64, F32"):
+        read_header(path)
+
+
+def test_half_to_half_is_torchs_own_cast() -> None:
+    bits = torch.arange(-(2**15), 2**15).to(torch.int16)
+    for old, new in ((torch.float16, torch.bfloat16), (torch.bfloat16, torch.float16)):
+        stored = bits.view(old)
+        stored = stored[~stored.isnan()]
+        ours, theirs = as_dtype(stored, new), stored.to(new)
+        assert torch.equal(ours.view(torch.int16), theirs.view(torch.int16))
+
+
 def test_integers_are_never_cast() -> None:
     assert as_dtype(torch.tensor([1]), torch.float16).dtype == torch.int64
     assert as_dtype(torch.ones(1), torch.float16).dtype == torch.float16

@@ -1,0 +1,84 @@
+"""Pickled weights: tensors are read, and nothing is run."""
+
+import fractions
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from sdcore.checkpoints.pickled import is_pickled, read_pickled
+from sdcore.checkpoints.read import Weights, read_header
+from sdcore.errors import InputError
+
+
+class Touch:
+    """A pickle that would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_tensors_are_read(tmp_path: Path, new: bool, wrapped: bool) -> None:
+    tensors = OrderedDict(a=torch.randn(3, 4).half(), n=torch.tensor([7]))
+    whole = {"state_dict": tensors, "global_step": 3, "epoch": 1.5} if wrapped else tensors
+    path = tmp_path / "w.ckpt"
+    torch.save(whole, path, _use_new_zipfile_serialization=new)
+    assert is_pickled(path)
+    infos = {k: (i.dtype, i.shape) for k, i in read_header(path).items()}
+    assert infos == {"a": ("F16", (3, 4)), "n": ("I64", (1,))}
+    found = dict(Weights((path,)).read(tensors, torch.float32))
+    assert torch.equal(found["a"], tensors["a"].float())
+    assert torch.equal(found["n"], tensors["n"])
+
+
+def test_code_is_refused_by_name_and_never_run(tmp_path: Path) -> None:
+    path, made = tmp_path / "w.ckpt", tmp_path / "made"
+    torch.save({"a": torch.ones(1), "b": Touch(made)}, path)
+    for device in ("meta", "cpu"):
+        with pytest.raises(InputError, match=r"w\.ckpt needs \S*open, which is code") as caught:
+            read_pickled(path, device)
+        assert "\n" not in str(caught.value)
+    assert not made.exists()
+    torch.save({"a": torch.ones(1), "b": fractions.Fraction(1, 2)}, path)
+    with pytest.raises(InputError, match=r"needs fractions\.Fraction, which is code"):
+        read_header(path)
+
+
+def test_the_class_that_published_files_name_is_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "pytorch_lightning.callbacks.model_checkpoint"
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        monkeypatch.setitem(sys.modules, ".".join(parts[:end]), ModuleType("x"))
+    kind = type("ModelCheckpoint", (), {"__module__": name})
+    sys.modules[name].ModelCheckpoint = kind  # type: ignore[attr-defined]
+    path = tmp_path / "w.ckpt"
+    torch.save({"state_dict": {"a": torch.ones(2)}, "callbacks": {kind: {"best": 1.0}}}, path)
+    assert read_header(path).keys() == {"a"}
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("keep", [20, -40])
+def test_broken_pickles(tmp_path: Path, new: bool, keep: int) -> None:
+    path = tmp_path / "w.ckpt"
+    torch.save({"a": torch.ones(9)}, path, _use_new_zipfile_serialization=new)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"w\.ckpt is garbled|w\.ckpt needs more") as caught:
+        dict(Weights((path,)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_proves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "w.ckpt"
+    path.write_text("<html>please log in to download this model</html>")
+    with pytest.raises(InputError, match="no safetensors file"):
+        read_header(path)
