@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import click
 
 from sdcore import __version__
+from sdcore.cli.check import check
+from sdcore.cli.lab import lab
 from sdcore.cli.rerun import rerun
 from sdcore.cli.sample import sample
 from sdcore.errors import InputError
@@ -20,6 +22,8 @@ def cli() -> None:
 
 cli.add_command(sample)
 cli.add_command(rerun)
+cli.add_command(lab)
+cli.add_command(check)
 
 
 def main(args: Sequence[str] | None = None) -> None:

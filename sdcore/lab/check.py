@@ -1,0 +1,131 @@
+"""Everything that can be said of a stranger's solver: each law, and its order."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from sdcore.errors import InputError
+from sdcore.lab import laws
+from sdcore.lab.laws import Law, Setting
+from sdcore.lab.order import Convergence, measure
+from sdcore.sampling import Solver
+from sdcore.schedulers import SPACINGS, resolve
+
+CLASSIC = ("leading", "trailing", "linspace", "karras")
+FEW = (1, 2, 8)  # N for the laws of purity, on the classic spacings
+SOME = (1, 2, 3, 8, 20)  # N on every spacing, for what the sigmas may break
+EVERY = range(1, 61)  # N for constant eps, on the classic spacings
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One law, and whether the solver keeps it."""
+
+    law: str
+    holds: bool
+    detail: str = ""  # what is broken and where, or how much was tried
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found."""
+
+    findings: tuple[Finding, ...]
+    nfe: tuple[int, ...]  # model evaluations of each of 8 steps into sigma 0; () if it cannot run
+    draws: int  # noise tensors drawn in them
+    convergence: Convergence | None  # None where nothing could be measured
+
+    @property
+    def holds(self) -> bool:
+        return all(finding.holds for finding in self.findings)
+
+
+def check(solver: Solver, claimed: int | None = None) -> Report:
+    """Run a solver through every law, and measure its order.
+
+    claimed: an order that it must reach; None measures only. What the solver raises is not raised
+    here: it becomes a finding with the line.
+    """
+    few, everywhere = list(settings(FEW, CLASSIC)), list(settings(SOME, SPACINGS, every_start=True))
+    findings = [
+        _try(name, law, solver, everywhere if law is laws.answers_well else few)
+        for name, law in laws.LAWS.items()
+    ]
+
+    eight = Setting(resolve("euler", "karras").plan(8).sigmas)
+    ran = _guarded(lambda: list(eight.run(solver)), solver)
+    if isinstance(ran, str):
+        return Report(tuple(findings), (), 0, None)
+    nfe, draws = tuple(step.nfe for step in ran), ran[-1].draws
+    quiet = _without_noise(solver)
+    if draws:
+        law = "exact in the world of one picture"
+        findings.append(_try(law, laws.exact_at_a_point, solver, everywhere))
+    if not draws or quiet is not solver:
+        everywhere += settings(EVERY, CLASSIC, every_start=True)
+        law = "exact for constant eps" + (", eta 0" if draws else "")
+        findings.append(_try(law, laws.exact_for_constant_eps, quiet, everywhere))
+
+    measured = _guarded(lambda: measure("", quiet, claimed=claimed), quiet)
+    if isinstance(measured, str):
+        findings.append(Finding("converges", False, measured))
+        return Report(tuple(findings), nfe, draws, None)
+    of = "order" if measured.how == "flow" else "order of the variance"
+    asked = "" if claimed is None else f", {claimed} claimed"
+    at_least = max(claimed or 0, 1) - 0.15
+    findings.append(
+        Finding("converges", measured.order >= at_least, f"{of} {measured.order:.2f}{asked}")
+    )
+    return Report(tuple(findings), nfe, draws, measured)
+
+
+def settings(
+    counts: Iterable[int], spacings: Iterable[str], every_start: bool = False
+) -> Iterator[Setting]:
+    """Runs of N steps on these spacings: from the first sigma and the middle, or from three places.
+
+    N that a spacing refuses, as too many for it, are left out.
+    """
+    for name in spacings:
+        scheduler = resolve("euler", name)
+        for steps in counts:
+            try:
+                sigmas = scheduler.plan(steps).sigmas
+            except InputError:
+                continue
+            starts = {0, steps // 3, steps - 1} if every_start else {0, steps // 2}
+            for start in sorted(starts):
+                yield Setting(sigmas, start, name=name)
+
+
+def _without_noise(solver: Solver) -> Solver:
+    """The solver with eta 0 where it has an eta, else itself."""
+    function: Callable[..., Any] = solver
+    return partial(function, eta=0.0) if "eta" in signature(function).parameters else solver
+
+
+def _try(name: str, law: Law, solver: Solver, tried: Sequence[Setting]) -> Finding:
+    """The first setting in which the law is broken, or that there is none."""
+    for setting in tried:
+        broken = _guarded(partial(law, solver, setting), solver)
+        if broken is not None:
+            return Finding(name, False, f"{broken} ({setting})")
+    return Finding(name, True, f"{len(tried)} runs")
+
+
+def _guarded(call: Callable[[], Any], solver: Solver) -> Any:
+    """What `call` returns; where it raises, one line that names the solver's line."""
+    try:
+        return call()
+    except Exception as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        code = getattr(getattr(solver, "func", solver), "__code__", None)
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if code and frame.filename == code.co_filename]
+        return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: {said}" if own else said

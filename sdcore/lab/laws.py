@@ -1,0 +1,323 @@
+"""What every solver must keep, each law a function that says what is broken, or None.
+
+The laws need no weights and no reference: they follow from what a solver is (docs/architecture.md)
+and from worlds whose answer is known. `sdcore check` runs them on a stranger's file, and the tests
+on every scheduler there is.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdcore.denoiser import PREDICTION_TYPES
+from sdcore.lab.order import moments
+from sdcore.lab.worlds import Mixture, denoiser, point
+from sdcore.noise import SeededNoise
+from sdcore.sampling import Denoise, Memory, Prediction, Solver, State, Step, sample
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run: which sigmas, where on them it starts, and with what x."""
+
+    sigmas: tuple[float, ...]  # N + 1
+    start: int = 0
+    shape: tuple[int, ...] = (2, 1, 3, 3)  # [B,C,H,W]
+    seed: int = 0
+    name: str = "sigmas"  # of the spacing, for messages
+
+    def __str__(self) -> str:
+        return f"{self.name}, N = {len(self.sigmas) - 1}, start {self.start}"
+
+    @property
+    def noise(self) -> SeededNoise:
+        seeds = tuple(range(self.seed, self.seed + self.shape[0]))
+        return SeededNoise(seeds, self.shape[1:])
+
+    @property
+    def state(self) -> State:
+        """Unit noise of the first sigma's size, in float64."""
+        return State(self.noise.start().double() * self.sigmas[self.start], self.start)
+
+    def run(
+        self, solver: Solver, denoise: Denoise | None = None, state: State | None = None
+    ) -> Iterator[Step]:
+        """The loop of this setting, by default in the world of a mixture."""
+        denoise = Mixture() if denoise is None else denoise
+        return sample(
+            denoise, self.state if state is None else state, self.sigmas, solver, self.noise
+        )
+
+    def end(self, solver: Solver, denoise: Denoise | None = None) -> Tensor:
+        """x at the last sigma."""
+        return list(self.run(solver, denoise))[-1].x_next
+
+
+Law = Callable[[Solver, Setting], str | None]
+
+
+def _far(what: str, ours: Tensor, exact: Tensor, limit: float) -> str | None:
+    """`what` and the number, where two tensors are farther apart than allowed."""
+    if ours.shape != exact.shape:
+        return f"{what}: shape {list(ours.shape)}, not {list(exact.shape)}"
+    apart = (ours - exact).abs().max().item()
+    return None if apart <= limit else f"{what}: max abs error {apart:.1e}"
+
+
+def answers_well(solver: Solver, setting: Setting) -> str | None:
+    """x_next is a finite tensor of x's shape, dtype and device; memory is a tuple of tensors."""
+    for dtype in (torch.float32, torch.float64):
+        x = setting.state.x.to(dtype)
+        for step in setting.run(solver, state=replace(setting.state, x=x)):
+            for what, value in (("x_next", step.x_next), ("x0", step.prediction.x0)):
+                if not isinstance(value, Tensor):
+                    return f"{what} is no tensor but {type(value).__name__}"
+                if (value.shape, value.device) != (x.shape, x.device):
+                    return f"{what} is {list(value.shape)} on {value.device}, x {list(x.shape)}"
+                if value.dtype != dtype:
+                    return f"{what} is {value.dtype} where x is {dtype}"
+                if not value.isfinite().all():
+                    return f"{what} is not finite in step {step.index + 1}"
+            tensors = isinstance(step.memory, tuple) and all(
+                isinstance(kept, Tensor) for kept in step.memory
+            )
+            if not tensors:
+                return "memory is not a tuple of tensors"
+    return None
+
+
+def asks_first_at_x(solver: Solver, setting: Setting) -> str | None:
+    """The model is asked through `denoise`; the prediction returned is its answer at (x, sigma)."""
+    for step in setting.run(solver):
+        if step.nfe == 0:
+            return f"step {step.index + 1} does not ask the model"
+        if not torch.equal(step.prediction.x0, Mixture()(step.x, step.sigma).x0):
+            return f"the prediction of step {step.index + 1} is not the one at (x, sigma)"
+    return None
+
+
+def leaves_arguments(solver: Solver, setting: Setting) -> str | None:
+    """Neither x, nor what is remembered, nor what the model said is changed in place."""
+    said: list[tuple[str, Tensor, Tensor]] = []
+
+    def remember(what: str, *tensors: Tensor) -> None:
+        said.extend((what, tensor, tensor.clone()) for tensor in tensors)
+
+    def denoise(x: Tensor, sigma: float) -> Prediction:
+        prediction = Mixture()(x, sigma)
+        remember("the model's answer", prediction.x0, prediction.eps)
+        return prediction
+
+    def watched(ask, x, interval, memory, draw):
+        remember("x", x)
+        remember("memory", *memory)
+
+        def drawn(sigma: float, sigma_next: float) -> Tensor:
+            noise = draw(sigma, sigma_next)
+            remember("noise", noise)
+            return noise
+
+        return solver(ask, x, interval, memory, drawn)
+
+    for step in setting.run(watched, denoise):
+        for what, now, before in said:
+            if not torch.equal(now, before):
+                return f"step {step.index + 1} changes {what} in place"
+    return None
+
+
+def same_call_twice(solver: Solver, setting: Setting) -> str | None:
+    """The same arguments give the same bits: nothing is kept but in memory."""
+
+    def twice(denoise, x, interval, memory, draw):
+        drawn: list[Tensor] = []
+
+        def first(sigma: float, sigma_next: float) -> Tensor:
+            drawn.append(draw(sigma, sigma_next))
+            return drawn[-1]
+
+        answer = solver(denoise, x, interval, memory, first)
+        again = iter(drawn)
+        other = solver(denoise, x, interval, memory, lambda *_: next(again))
+        if not _equal(answer, other):
+            broken.append(f"step {interval.index + 1} called twice gives two answers")
+        return answer
+
+    broken: list[str] = []
+    for _ in setting.run(twice):
+        pass
+    return broken[0] if broken else None
+
+
+Answer = tuple[Tensor, Prediction, Memory]
+
+
+def _equal(a: Answer, b: Answer) -> bool:
+    pairs = [(a[0], b[0]), (a[1].x0, b[1].x0), *zip_longest(a[2], b[2])]
+    return all(one is not None and two is not None and torch.equal(one, two) for one, two in pairs)
+
+
+def interleaves(solver: Solver, setting: Setting) -> str | None:
+    """Two loops that take turns end as each does alone."""
+    other = replace(setting, seed=setting.seed + 50)
+    alone = [each.end(solver) for each in (setting, other)]
+    ends = [pair[-2:] for pair in zip(setting.run(solver), other.run(solver), strict=True)][-1]
+    if all(torch.equal(step.x_next, x) for step, x in zip(ends, alone, strict=True)):
+        return None
+    return "two loops that take turns disturb each other"
+
+
+def resumes(solver: Solver, setting: Setting) -> str | None:
+    """Going on from any step's State ends at the same bits."""
+    whole = list(setting.run(solver))
+    for step in whole[:: max(1, len(whole) // 3)]:
+        for rest in setting.run(solver, state=step.state):
+            if not torch.equal(rest.x_next, whole[rest.index - setting.start].x_next):
+                return f"resuming after step {step.index + 1} gives another result"
+    return None
+
+
+def draws_through_draw(solver: Solver, setting: Setting) -> str | None:
+    """No random numbers but those of `draw`: no global generator moves or matters."""
+    ends: list[Tensor] = []
+    with torch.random.fork_rng(devices=[]):
+        kept = random.getstate(), np.random.get_state()
+        try:
+            for seed in (1, 2):
+                torch.manual_seed(seed)
+                random.seed(seed)
+                np.random.seed(seed)
+                before = _random_state()
+                ends.append(setting.end(solver))
+                if _random_state() != before:
+                    return "random numbers are drawn from a global generator, not through draw"
+        finally:
+            random.setstate(kept[0])
+            np.random.set_state(kept[1])
+    return None if torch.equal(*ends) else "the result depends on a global seed"
+
+
+def _random_state() -> tuple[bytes, object, bytes]:
+    return (
+        torch.get_rng_state().numpy().tobytes(),
+        random.getstate(),
+        pickle.dumps(np.random.get_state()),
+    )
+
+
+def ignores_its_batch(solver: Solver, setting: Setting) -> str | None:
+    """Each image of a batch ends as it does alone, to rounding."""
+    batch = setting.end(solver)
+    for image in range(setting.shape[0]):
+        alone = replace(setting, shape=(1, *setting.shape[1:]), seed=setting.seed + image)
+        found = alone.end(solver)
+        broken = _far("an image alone and in a batch", found, batch[image : image + 1], 1e-11)
+        if broken:
+            return broken
+    return None
+
+
+def passes_gradients(solver: Solver, setting: Setting) -> str | None:
+    """The derivative of the end by the start is the finite difference, to 1e-4 of its size."""
+    direction = torch.randn(
+        setting.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64
+    )
+    x = setting.state.x.clone().requires_grad_()
+    end = list(setting.run(solver, state=State(x, setting.start)))[-1].x_next
+    if not end.requires_grad:
+        return "no gradient reaches x: something is detached, or computed without torch"
+    (gradient,) = torch.autograd.grad(end.sum(), x, allow_unused=True)
+    if gradient is None:
+        return "no gradient reaches x"
+    step = 1e-4
+    with torch.no_grad():
+        high, low = (
+            list(setting.run(solver, state=State(x + side * direction, setting.start)))[-1].x_next
+            for side in (step, -step)
+        )
+    slope, expected = (gradient * direction).sum(), (high - low).sum() / (2 * step)
+    scale = (gradient * direction).abs().sum().item()
+    if not (slope - expected).abs().item() <= 1e-4 * scale + 1e-6:
+        return f"the gradient is {slope:.6g} where the finite difference is {expected:.6g}"
+    return None
+
+
+def exact_for_constant_eps(solver: Solver, setting: Setting) -> str | None:
+    """Where the model always says the same eps, x ends at x + (sigma_end - sigma_start) eps.
+
+    dx/dsigma = eps has no other solution, so any consistent rule must find it, on any sigmas and
+    from any start; wrong weights, strides or start-ups show at once. For one that draws no noise,
+    or has it switched off.
+    """
+    x = setting.state.x
+    eps = replace(setting, seed=setting.seed + 99).noise.start().double()
+
+    def always(x: Tensor, sigma: float) -> Prediction:
+        return Prediction(torch.add(x, eps, alpha=-sigma), eps)
+
+    exact = x + (setting.sigmas[-1] - setting.sigmas[setting.start]) * eps
+    limit = 1e-12 * (1 + max(setting.sigmas)) * len(setting.sigmas)
+    last = list(setting.run(solver, always))[-1]
+    if last.draws:
+        return "noise is drawn where none should be"
+    return _far("constant eps", last.x_next, exact, limit)
+
+
+def exact_at_a_point(solver: Solver, setting: Setting, brownian: bool = False) -> str | None:
+    """In the world of one picture: at sigma 0 x is that picture, above it the std is sigma.
+
+    Both hold at any N, since the model's x0 is constant there. For solvers that draw.
+    """
+    sigmas = setting.sigmas[setting.start :]
+    if sigmas[-1] == 0:
+        limit = 1e-12 * (1 + sigmas[0]) * len(sigmas)
+        exact = torch.full_like(setting.state.x, 0.4)
+        if broken := _far(
+            "the world of one picture", setting.end(solver, point(0.4)), exact, limit
+        ):
+            return broken
+        sigmas = sigmas[:-1]
+    if len(sigmas) < 2:
+        return None
+    found = moments(solver, sigmas, point(0.4), brownian).variance
+    if abs(found - sigmas[-1] ** 2) > 1e-9 * sigmas[-1] ** 2:
+        return f"in the world of one picture the std ends at {found**0.5:.6g}, not {sigmas[-1]:.6g}"
+    return None
+
+
+def one_truth_in_three_forms(solver: Solver, setting: Setting) -> str | None:
+    """The same result whether the network says eps, v or x0.
+
+    Through the engine's Denoiser. To 1e-9: rounding, divided by the least sigma and summed.
+    """
+    ends = [
+        setting.end(solver, denoiser(Mixture(), None, None, form, setting.shape[0]))
+        for form in PREDICTION_TYPES
+    ]
+    for form, end in zip(PREDICTION_TYPES[1:], ends[1:], strict=True):
+        if broken := _far(f"{form} against {PREDICTION_TYPES[0]}", end, ends[0], 1e-9):
+            return broken
+    return None
+
+
+# Kept by every solver in every setting; the words are those of `sdcore check`.
+LAWS: dict[str, Law] = {
+    "finite; shape, dtype and device kept": answers_well,
+    "the prediction is the model's at (x, sigma)": asks_first_at_x,
+    "arguments unchanged": leaves_arguments,
+    "the same call twice, the same bits": same_call_twice,
+    "interleaved loops": interleaves,
+    "resuming from a State": resumes,
+    "random only through draw": draws_through_draw,
+    "independent of the batch": ignores_its_batch,
+    "gradients flow": passes_gradients,
+    "the same from eps, v and x0": one_truth_in_three_forms,
+}
