@@ -10,11 +10,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    causal: bool = False,
+    rows: int | None = None,
+) -> Tensor:
     """Multi-head attention, softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1).
 
     q: [B, L, D], k and v: [B, S, D], D = heads * d. Returns [B, L, D].
+    rows: how many of the L queries at a time, where the memory of [B, heads, L, S] is short; each
+        row is a softmax of its own, so that the result is the same but for rounding.
     """
+    if rows is not None and q.shape[1] > rows and not causal:
+        return torch.cat([attend(part, k, v, heads) for part in q.split(rows, dim=1)], dim=1)
 
     def split(x: Tensor) -> Tensor:  # [B, L, D] -> [B, heads, L, d]
         return x.unflatten(-1, (heads, -1)).transpose(1, 2)
@@ -24,7 +35,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) ->
 
 
 class Attention(nn.Module):
-    """Attention with projections. `context_dim` None: self-attention over x itself."""
+    """Attention with projections. `context_dim` None: self-attention over x itself.
+
+    rows: see `attend`.
+    """
+
+    rows: int | None = None
 
     def __init__(self, dim: int, heads: int, context_dim: int | None = None, bias: bool = False):
         super().__init__()
@@ -38,7 +54,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """x: [B, L, D]; context: [B, S, context_dim] or None. Returns [B, L, D]."""
         source = x if context is None else context
-        out = attend(self.to_q(x), self.to_k(source), self.to_v(source), self.heads)
+        out = attend(self.to_q(x), self.to_k(source), self.to_v(source), self.heads, rows=self.rows)
         return self.to_out[0](out)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sdcore.models.config import VAEConfig
 from sdcore.models.layers import Attention, Downsample, ResnetBlock, Upsample
+from sdcore.models.tiles import in_tiles
 
 _EPS = 1e-6  # of every GroupNorm in the published VAEs
 
@@ -125,7 +126,9 @@ class Decoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """AutoencoderKL."""
+    """AutoencoderKL. `tile`: latents wider or higher than this are coded in tiles of that side."""
+
+    tile: int | None = None
 
     def __init__(self, config: VAEConfig):
         super().__init__()
@@ -148,9 +151,12 @@ class VAE(nn.Module):
 
         Returns the Gaussian of its unit-variance latents [B, 4, H/8, W/8].
         """
-        h = self.encoder(image)
-        if self.config.use_quant_conv:
-            h = self.quant_conv(h)
+        if self.tile is not None and max(image.shape[-2:]) > self.tile * self.config.factor:
+            h = in_tiles(
+                self._moments, image, self.tile * self.config.factor, down=self.config.factor
+            )
+        else:
+            h = self._moments(image)
         mean, log_variance = h.chunk(2, dim=1)
         std = torch.exp(0.5 * log_variance.clamp(-30, 20))
         return Gaussian(mean * self.config.scaling_factor, std * self.config.scaling_factor)
@@ -160,4 +166,11 @@ class VAE(nn.Module):
         z = latents / self.config.scaling_factor
         if self.config.use_post_quant_conv:
             z = self.post_quant_conv(z)
+        if self.tile is not None and max(z.shape[-2:]) > self.tile:
+            return in_tiles(self.decoder, z, self.tile, up=self.config.factor)
         return self.decoder(z)
+
+    def _moments(self, image: Tensor) -> Tensor:
+        """Means and log-variances of the latents, [B, 8, h, w], not yet scaled."""
+        h = self.encoder(image)
+        return self.quant_conv(h) if self.config.use_quant_conv else h
