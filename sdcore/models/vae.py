@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sdcore.models.config import VAEConfig
 from sdcore.models.layers import Attention, Downsample, ResnetBlock, Upsample
-from sdcore.models.tiles import in_tiles
+from sdcore.models.tiles import tiled
 
 _EPS = 1e-6  # of every GroupNorm in the published VAEs
 
@@ -152,11 +152,12 @@ class VAE(nn.Module):
         Returns the Gaussian of its unit-variance latents [B, 4, H/8, W/8].
         """
         if self.tile is not None and max(image.shape[-2:]) > self.tile * self.config.factor:
-            h = in_tiles(
-                self._moments, image, self.tile * self.config.factor, down=self.config.factor
-            )
+            side = self.tile * self.config.factor
+            h = tiled(self.encoder, image, side, down=self.config.factor)
         else:
-            h = self._moments(image)
+            h = self.encoder(image)
+        if self.config.use_quant_conv:
+            h = self.quant_conv(h)
         mean, log_variance = h.chunk(2, dim=1)
         std = torch.exp(0.5 * log_variance.clamp(-30, 20))
         return Gaussian(mean * self.config.scaling_factor, std * self.config.scaling_factor)
@@ -167,10 +168,5 @@ class VAE(nn.Module):
         if self.config.use_post_quant_conv:
             z = self.post_quant_conv(z)
         if self.tile is not None and max(z.shape[-2:]) > self.tile:
-            return in_tiles(self.decoder, z, self.tile, up=self.config.factor)
+            return tiled(self.decoder, z, self.tile, up=self.config.factor)
         return self.decoder(z)
-
-    def _moments(self, image: Tensor) -> Tensor:
-        """Means and log-variances of the latents, [B, 8, h, w], not yet scaled."""
-        h = self.encoder(image)
-        return self.quant_conv(h) if self.config.use_quant_conv else h
