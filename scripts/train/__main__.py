@@ -42,11 +42,11 @@ class Recipe:
     captions: int
     text: Schedule
     unet: Schedule
-    refine: Schedule  # of UNet and text encoder: two things in most pictures
+    refine: Schedule  # with --start only: two things in most pictures
     batch: int
 
 
-FULL = Recipe(  # made the model in weights/
+FULL = Recipe(  # made the model in weights/, but for `refine`
     pictures=40_000,
     encoded=32_000,
     vae_half=Schedule(steps=900, lr=1.5e-3, flat=0.7),
@@ -135,7 +135,7 @@ def tell(text: TextEncoder, tokenizer: Tokenizer) -> None:
 @click.option(
     "--start",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="A finished model to go on from: only the last stage is run.",
+    help="A finished model to go on from: UNet and text encoder, mostly two things a picture.",
 )
 @click.option("--device", default=None, help="cpu, cuda ...; chosen by itself when not given.")
 @click.option("--quick", is_flag=True, help="Go through everything in a minute, learning nothing.")
@@ -168,9 +168,9 @@ def main(out: Path, work: Path, start: Path | None, device: str | None, quick: b
     tell(text, tokenizer)
     if start is None:
         learn(schedule=recipe.unet, checkpoint=work / "unet.pt")
-        tell(text, tokenizer)
-    focus = {"pairs": 0.65, "exam": 0.02, "early": 0.4}
-    learn(schedule=recipe.refine, checkpoint=work / "refined.pt", **focus)
+    else:
+        focus = {"pairs": 0.65, "exam": 0.02, "early": 0.4}
+        learn(schedule=recipe.refine, checkpoint=work / "refined.pt", **focus)
     tell(text, tokenizer)
     export(out, unet, vae, text, tokenizer)
     print(out)

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from torch import nn
 
 import sdcore
 from scripts.train import denoiser, vae, words
+from scripts.train.__main__ import main
 from scripts.train.fit import Schedule, fit
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +64,22 @@ def test_finished_work_is_not_done_again(trained: Path) -> None:
     assert {f: f.stat().st_mtime_ns for f in (trained / "work").glob("*.pt")} == stamps
     after = load_file(trained / "again" / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_going_on_from_a_finished_model(trained: Path) -> None:
+    (trained / "more").mkdir()
+    for name in ("pictures-1-64.npy", "latents.safetensors"):
+        (trained / "more" / name).symlink_to(trained / "work" / name)
+    options = ["--quick", "--device", "cpu", "--start", str(trained / "out")]
+    options += ["--work", str(trained / "more"), "--out", str(trained / "finer")]
+    done = CliRunner().invoke(main, options)
+    assert done.exit_code == 0, done.output
+    changed = {}
+    for part in ("unet", "vae", "text_encoder"):
+        (path,) = (trained / "out" / part).glob("*.safetensors")
+        before, after = load_file(path), load_file(trained / "finer" / part / path.name)
+        changed[part] = any(not torch.equal(before[k], after[k]) for k in before)
+    assert changed == {"unet": True, "vae": False, "text_encoder": True}
 
 
 class Line(nn.Module):
