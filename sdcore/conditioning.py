@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.models import TextEncoder, UNetConfig
+from sdcore.models.layers import placement
 from sdcore.models.unet import sinusoid
 from sdcore.prompts import Tokenizer, at_step, chunked, encode, report, switches
 from sdcore.settings import Settings
@@ -132,7 +133,7 @@ class Conditioner:
 
     def numbers(self, settings: Settings, negative: bool) -> Rows:
         """What it is told beside the text, one row: `time_ids` [1,6 or 5], `timestep_cond`."""
-        device = next(self.readers[0][1].parameters()).device
+        device, _ = placement(self.readers[0][1])
         told = {}
         if self.added:
             sizes = [getattr(settings, name) for name in _TOLD[self.added] if name in _SIZES]

@@ -2,22 +2,24 @@
 
 A component's weights lie *stored*: on the CPU, as the file has them, mapped where they can be. To
 run they must be *ready*: on the device, in the dtype that it computes in. Who is ready, and for how
-long, is all that the modes differ in:
+long, is most of what the modes differ in; each gives up more than the one before:
 
-| mode     | ready at a time             | attention    | VAE                      |
-|----------|-----------------------------|--------------|--------------------------|
-| fast     | everything, always          | whole        | whole                    |
-| balanced | one component at a time     | whole        | tiles beyond 1024 pixels |
-| low      | one layer at a time         | 1024 queries | tiles beyond 512 pixels  |
+| mode     | ready at a time   | attention    | VAE                      |
+|----------|-------------------|--------------|--------------------------|
+| fast     | everything        | whole        | whole                    |
+| sliced   | everything        | 1024 queries | whole                    |
+| tiled    | everything        | 1024 queries | tiles beyond 1024 pixels |
+| balanced | one component     | 1024 queries | tiles beyond 1024 pixels |
+| low      | one layer         | 1024 queries | tiles beyond 512 pixels  |
 
-Making ready changes no number, so the modes draw the same picture, but for rounding in sliced
-attention, and but for pictures that the VAE draws in tiles.
+Making ready changes no number. So the modes draw the same picture but for rounding in sliced
+attention, and but for pictures so large that the VAE takes them in tiles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -41,44 +43,39 @@ class Memory:
     tile: int | None = None
     ready: Literal["all", "component", "layer"] = "all"
 
-    def leaner(self) -> tuple[str, Memory] | None:
-        """What to give up next when memory runs out, the cheapest in time first, and its name."""
-        if self.rows is None:
-            return "attention in slices", replace(self, rows=1024)
-        if self.tile is None or self.tile > 64:
-            return "the VAE in tiles", replace(self, tile=64)
-        if self.ready == "all":
-            return "one component at a time", replace(self, ready="component")
-        if self.ready == "component":
-            return "one layer at a time", replace(self, ready="layer")
-        return None
-
 
 MODES: Mapping[str, Memory] = {
     "fast": Memory(),
-    "balanced": Memory(tile=128, ready="component"),
+    "sliced": Memory(rows=1024),
+    "tiled": Memory(rows=1024, tile=128),
+    "balanced": Memory(rows=1024, tile=128, ready="component"),
     "low": Memory(rows=1024, tile=64, ready="layer"),
 }
 
 
-def choose(name: str | None, sizes: Mapping[str, int], available: int | None) -> tuple[str, Memory]:
-    """The mode of this name; None takes the fastest that fits.
+def leaner(mode: str) -> str | None:
+    """The next mode, for when memory runs out in this one; None after the last."""
+    names = [*MODES, None]
+    return names[names.index(mode) + 1]
+
+
+def choose(mode: str | None, sizes: Iterable[int], available: int | None) -> str:
+    """This mode; None takes the fastest that fits.
 
     sizes: bytes of each component when ready; available: bytes that are free, None if unknown.
     A quarter more than the weights and 1 GB are kept for what flows through them.
 
-    Raises InputError for another name.
+    Raises InputError for a mode that is none.
     """
-    if name is not None:
-        if name not in MODES:
-            raise unknown("memory mode", name, MODES)
-        return name, MODES[name]
+    if mode is not None:
+        if mode not in MODES:
+            raise unknown("memory mode", mode, MODES)
+        return mode
     if available is None:
-        return "fast", MODES["fast"]
-    needs = {"fast": sum(sizes.values()), "balanced": max(sizes.values())}
-    fitting = (mode for mode, need in needs.items() if 1.25 * need + 1e9 <= available)
-    mode = next(fitting, "low")
-    return mode, MODES[mode]
+        return "fast"
+    sizes = list(sizes)
+    needs = {"fast": sum(sizes), "balanced": max(sizes)}
+    return next((m for m, need in needs.items() if 1.25 * need + 1e9 <= available), "low")
 
 
 def available(device: torch.device) -> int | None:
@@ -149,9 +146,9 @@ def by_layer(module: nn.Module, device: torch.device, dtype: torch.dtype) -> Non
         layer.register_forward_hook(lambda *_, s=store: s.put_away(), always_call=True)
 
 
-def by_turns(modules: Iterable[nn.Module], device: torch.device, dtype: torch.dtype) -> None:
+def by_turns(modules: Mapping[nn.Module, torch.dtype], device: torch.device) -> None:
     """Hook the components, so that calling one makes it ready and puts the others away."""
-    stores = [Store(module.modules(), device, dtype) for module in modules]
+    stores = [Store(module.modules(), device, dtype) for module, dtype in modules.items()]
 
     def bring(mine: Store) -> None:
         for store in stores:
@@ -168,29 +165,29 @@ def by_turns(modules: Iterable[nn.Module], device: torch.device, dtype: torch.dt
 
 def apply(
     components: Mapping[str, nn.Module],
-    memory: Memory,
+    mode: str,
     device: torch.device,
-    dtype: torch.dtype,
+    dtypes: Mapping[str, torch.dtype],
 ) -> None:
     """Put the components of one model into a mode, in place, as `Module.to` does.
 
-    For ready = "component" or "layer" they may be as stored; for "all" they must be ready. A model
-    can be put into a leaner mode than it is in, not back.
+    dtypes: what each computes in. For balanced and low the weights may be as stored; else they
+    must be ready. A model can be put into a leaner mode than it is in, not back.
     """
-    for module in components.values():
+    memory = MODES[mode]
+    for name, module in components.items():
         for each in module.modules():
             if isinstance(each, Attention):
                 each.rows = memory.rows
             if isinstance(each, VAE):
                 each.tile = memory.tile
-    if memory.ready == "all":
-        return
-    for module in components.values():
-        for each in module.modules():  # the hooks of the mode before
-            each._forward_hooks.clear()
-            each._forward_pre_hooks.clear()
+            if memory.ready != "all":  # the hooks of the mode before
+                each._forward_hooks.clear()
+                each._forward_pre_hooks.clear()
+        if memory.ready != "all":
+            module.placement = (device, dtypes[name])
     if memory.ready == "component":
-        by_turns(list(components.values()), device, dtype)
-    else:
-        for module in components.values():
-            by_layer(module, device, dtype)
+        by_turns({m: dtypes[name] for name, m in components.items()}, device)
+    if memory.ready == "layer":
+        for name, module in components.items():
+            by_layer(module, device, dtypes[name])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcore.models.config import VAEConfig
-from sdcore.models.layers import Attention, Downsample, ResnetBlock, Upsample
+from sdcore.models.layers import Attention, Downsample, ResnetBlock, Upsample, placement
 from sdcore.models.tiles import tiled
 
 _EPS = 1e-6  # of every GroupNorm in the published VAEs
@@ -144,7 +144,7 @@ class VAE(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """What pictures and latents have to be given in."""
-        return self.decoder.conv_in.weight.dtype
+        return placement(self)[1]
 
     def encode(self, image: Tensor) -> Gaussian:
         """image: [B, 3, H, W] in [-1, 1], H and W multiples of `config.factor`.

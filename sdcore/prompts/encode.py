@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.models import TextEncoder
+from sdcore.models.layers import placement
 from sdcore.models.text_encoder import TextEncoding
 from sdcore.prompts.chunks import Chunk
 
@@ -27,7 +28,7 @@ def encode(
 
     Raises InputError for a clip skip out of range, and for weights that leave nothing.
     """
-    device = encoder.text_model.final_layer_norm.weight.device
+    device, _ = placement(encoder)
     contexts, pooled = [], []
     for chunk in chunks:
         encoding = encoder(torch.tensor([chunk.ids], device=device))
