@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +103,7 @@ class Store:
     def __init__(self, layers: Iterable[nn.Module], device: torch.device, dtype: torch.dtype):
         self.device, self.dtype = device, dtype
         self.ready = True  # until they have been put away for the first time
-        self._stored: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+        self._stored: list[tuple[dict[str, Any], str, Tensor]] = []
         for layer in layers:
             for own in (layer._parameters, layer._buffers):
                 for name, value in own.items():
@@ -185,7 +185,7 @@ def apply(
                 each._forward_hooks.clear()
                 each._forward_pre_hooks.clear()
         if memory.ready != "all":
-            module.placement = (device, dtypes[name])
+            vars(module)["placement"] = (device, dtypes[name])  # see layers.placement
     if memory.ready == "component":
         by_turns({m: dtypes[name] for name, m in components.items()}, device)
     if memory.ready == "layer":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sdcore import __version__
-from sdcore.checkpoints import Checkpoint, Component, load_component, open_model
+from sdcore.checkpoints import Checkpoint, Component, load_component, open_model, ready_bytes
 from sdcore.conditioning import Conditioner, complete
 from sdcore.defaults import Defaults, defaults_for
 from sdcore.denoiser import known_prediction_type
@@ -20,7 +20,9 @@ from sdcore.devices import choose_device, choose_dtype
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.inpainting import CHANNELS, Canvas, Picture, open_canvas
+from sdcore.memory import MODES, apply, available, choose, leaner
 from sdcore.models import VAE, TextEncoder, UNet, VAEConfig
+from sdcore.models.layers import placement
 from sdcore.noise import SeededNoise
 from sdcore.prompts import Tokenizer, check_grammar, load_tokenizer
 from sdcore.run import Run
@@ -40,6 +42,7 @@ def load(
     model: str | Path = "picturebook",
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    memory: str | None = None,
 ) -> StableDiffusion:
     """A model, ready to draw.
 
@@ -48,6 +51,8 @@ def load(
             layout, or a hub id.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
         dtype: of the networks: "float32", "bfloat16", "float16"; None suits the device.
+        memory: "fast", "balanced", "low" (`sdcore.memory`); None takes the fastest that fits into
+            what is free on the device.
 
     Raises:
         InputError: no such model or device, broken or contradictory files.
@@ -60,10 +65,16 @@ def load(
         for name in ("text_encoder", "text_encoder_2")
         if name in checkpoint.components
     }
+    networks = checkpoint.components
+    dtypes = {name: _dtype_of(c, checkpoint, dtype) for name, c in networks.items()}
+    sizes = [ready_bytes(c, dtypes[name]) for name, c in networks.items()]
+    mode = choose(memory, sizes, available(device))
+    stored = MODES[mode].ready != "all"
     parts: dict[str, Any] = {
-        name: load_component(c, device, _dtype_of(c, checkpoint, dtype))
-        for name, c in checkpoint.components.items()
+        name: load_component(c, *(("cpu", None) if stored else (device, dtypes[name])))
+        for name, c in networks.items()
     }
+    apply(parts, mode, device, dtypes)
     for name, tokenizer in readers.items():
         _check_agreement(checkpoint, tokenizer, parts[name])
     first, *others = readers  # SDXL's refiner has one, which its files call the second
@@ -81,6 +92,7 @@ def load(
         text_encoder_2=None if second is None else parts[second],
         tokenizer_2=None if second is None else readers[second],
         zero_empty=checkpoint.index.get("force_zeros_for_empty_prompt", second is not None),
+        memory=mode,
     )
     _ = sd.conditioner  # raises where encoders and UNet do not fit
     channels = sd.unet.config.in_channels
@@ -123,6 +135,7 @@ class StableDiffusion:
     text_encoder_2: TextEncoder | None = None  # SDXL's
     tokenizer_2: Tokenizer | None = None
     zero_empty: bool = False  # no negative prompt is zeros, not the encoded "" (SDXL)
+    memory: str = "fast"  # the mode of its networks: `sdcore.memory`
 
     @property
     def conditioner(self) -> Conditioner:
@@ -220,6 +233,7 @@ class StableDiffusion:
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
             version=__version__,
+            memory=self.memory,
             grammar=check_grammar(grammar),
             clip_skip=clip_skip,
             prediction_type=chosen.prediction_type,
@@ -253,6 +267,17 @@ class StableDiffusion:
             *self.conditioner.warnings(settings, spoken),
         )
         return Run(self, settings, chosen, plan, guidance, noise, stages, lines)
+
+    def leaner(self) -> StableDiffusion | None:
+        """The same networks, changed in place to the next leaner mode of memory; None after low."""
+        mode = leaner(self.memory)
+        if mode is None:
+            return None
+        parts = {"text_encoder": self.text_encoder, "unet": self.unet, "vae": self.vae}
+        if self.text_encoder_2 is not None:
+            parts["text_encoder_2"] = self.text_encoder_2
+        apply(parts, mode, self.device, {name: placement(part)[1] for name, part in parts.items()})
+        return replace(self, memory=mode)
 
     def decode(self, latents: Tensor) -> list[Image]:
         """Unit-variance latents [B,4,h,w] to B pictures of 8h x 8w pixels."""

@@ -92,6 +92,18 @@ class Run:
         first = self.start if start is None else start
         return sample(self.denoise, first, self.sigmas, self.scheduler.solver, self.noise)
 
+    def leaner(self) -> Run | None:
+        """This run in the next leaner mode of memory; None where there is none.
+
+        Its networks are changed in place. A run may go on in it from the `state` of a step.
+        """
+        sd = self.sd.leaner()
+        if sd is None:
+            return None
+        return replace(
+            self, sd=sd, settings=tuple(replace(s, memory=sd.memory) for s in self.settings)
+        )
+
     def decode(self, x: Tensor) -> list[Image]:
         """The pictures of the last step's x_next [B,4,h,w].
 

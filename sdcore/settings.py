@@ -54,6 +54,7 @@ class Settings:
     canvas: str | None = None  # a digest of both
     refiner: str | None = None  # the model that draws below the hand-over
     handover: float | None = None  # sigma
+    memory: str = "fast"  # the mode of the networks: `sdcore.memory`
 
     def to_json(self) -> str:
         """One ASCII line."""

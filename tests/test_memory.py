@@ -4,8 +4,19 @@ import pytest
 import torch
 from torch import nn
 
+import sdcore
 from sdcore.errors import InputError
-from sdcore.memory import MODES, Memory, Store, apply, by_layer, by_turns, choose, is_out_of_memory
+from sdcore.memory import (
+    MODES,
+    Store,
+    apply,
+    by_layer,
+    by_turns,
+    choose,
+    is_out_of_memory,
+    leaner,
+)
+from sdcore.models.layers import attend
 
 GB = 10**9
 
@@ -52,7 +63,7 @@ def test_a_layer_that_fails_is_put_away() -> None:
 def test_components_take_turns() -> None:
     first, second = stored(), stored()
     expected = stored().float()(X)
-    by_turns([first, second], CPU, torch.float32)
+    by_turns({first: torch.float32, second: torch.float32}, CPU)
     dtypes = lambda: (first.a.weight.dtype, second.a.weight.dtype)  # noqa: E731
     assert dtypes() == (torch.float16, torch.float16)
     assert first(X).equal(expected)
@@ -66,7 +77,7 @@ def test_components_take_turns() -> None:
 
 def test_what_was_made_ready_in_inference_mode_takes_gradients_later() -> None:
     net = stored()
-    by_turns([net], CPU, torch.float32)
+    by_turns({net: torch.float32}, CPU)
     with torch.inference_mode():
         net(X)
     x = X.clone().requires_grad_()
@@ -89,37 +100,46 @@ def test_storing_changes_no_bit() -> None:
     ("free", "mode"), [(None, "fast"), (20 * GB, "fast"), (10 * GB, "balanced"), (4 * GB, "low")]
 )
 def test_the_fastest_mode_that_fits(free: int | None, mode: str) -> None:
-    sizes = {"text_encoder": GB, "unet": 6 * GB, "vae": GB}
-    assert choose(None, sizes, free) == (mode, MODES[mode])
+    assert choose(None, [GB, 6 * GB, GB], free) == mode
 
 
 def test_modes_by_name() -> None:
-    assert choose("low", {}, None) == ("low", MODES["low"])
+    assert choose("low", [], None) == "low"
     with pytest.raises(InputError, match="unknown memory mode 'lo': did you mean low"):
-        choose("lo", {}, None)
+        choose("lo", [], None)
 
 
-def test_the_ladder_ends() -> None:
-    told, memory = [], Memory()
-    while (next_one := memory.leaner()) is not None:
-        told.append(next_one[0])
-        memory = next_one[1]
-    assert told == ["attention in slices", "the VAE in tiles", "one component at a time",
-                    "one layer at a time"]  # fmt: skip
-    assert memory.ready == "layer"
-    balanced = MODES["balanced"].leaner()
-    assert balanced is not None
-    assert balanced[1].ready == "component"
-
-
-def test_each_rung_can_follow_the_one_before() -> None:
-    net, memory = stored(torch.float32), Memory()
+def test_each_mode_can_follow_the_one_before() -> None:
+    net, mode, modes = stored(torch.float32), "fast", ["fast"]
     expected = stored(torch.float32)(X)
-    while (next_one := memory.leaner()) is not None:
-        memory = next_one[1]
-        apply({"unet": net}, memory, CPU, torch.float32)
+    while (after := leaner(mode)) is not None:
+        mode = after
+        modes.append(mode)
+        apply({"unet": net}, mode, CPU, {"unet": torch.float32})
         assert net(X).equal(expected)
         assert len(net.a._forward_pre_hooks) <= 1
+    assert modes == list(MODES)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("mode", ["sliced", "balanced", "low"])
+@torch.inference_mode()
+def test_the_same_picture_in_every_mode(mode: str) -> None:
+    def draw(memory: str) -> tuple[torch.Tensor, bytes]:
+        run = sdcore.load(device="cpu", memory=memory).prepare("a red house", steps=2)
+        *_, last = run
+        return last.x_next, run.decode(last.x_next)[0].tobytes()
+
+    x, picture = draw("fast")
+    leaner_x, leaner_picture = draw(mode)
+    assert leaner_x.equal(x)
+    assert leaner_picture == picture
+
+
+def test_attention_in_slices_is_attention() -> None:
+    q, k, v = torch.randn(3, 2, 50, 16, dtype=torch.float64).unbind()
+    whole = attend(q, k, v, heads=2)
+    assert (attend(q, k, v, heads=2, rows=7) - whole).abs().max() <= 1e-15
 
 
 def test_what_running_out_looks_like() -> None:

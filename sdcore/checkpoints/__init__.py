@@ -3,7 +3,7 @@
 from sdcore.checkpoints.checkpoint import Checkpoint, Component
 from sdcore.checkpoints.find import bundled_models, find_model
 from sdcore.checkpoints.folder import open_folder
-from sdcore.checkpoints.load import load_component, load_strictly
+from sdcore.checkpoints.load import load_component, load_strictly, ready_bytes
 from sdcore.checkpoints.open import open_model
 from sdcore.checkpoints.single_file import open_file
 
@@ -17,4 +17,5 @@ __all__ = [
     "open_file",
     "open_folder",
     "open_model",
+    "ready_bytes",
 ]

@@ -1,5 +1,6 @@
 """Weights into modules, strictly: every key wanted is there, and every key there is wanted."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,6 +35,13 @@ class NoInit(TorchFunctionMode):
     ) -> Any:
         kwargs = {} if kwargs is None else kwargs
         return kwargs["tensor"] if func in self.DRAWS else func(*args, **kwargs)
+
+
+def ready_bytes(component: Component, dtype: torch.dtype) -> int:
+    """What a component takes in memory once it is loaded in `dtype`; reads the headers only."""
+    info = Weights(component.files).info
+    mine = (math.prod(info[key].shape) for key in info if component.spelling(key))
+    return sum(mine) * dtype.itemsize
 
 
 def load_component(

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from sdcore.cli.output import Output
+from sdcore.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
     from sdcore.run import Run
+    from sdcore.sampling import Step
+
+T = TypeVar("T")
 
 
 def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: bool) -> None:
@@ -37,12 +42,13 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
     with torch.inference_mode(), _Bar(len(runs) * run.settings[0].steps) as bar:
         for part in runs:
             frames: list[list[Image]] = []
-            for step in part:
+            for step in (lean := Enduring(part)):
                 nfe += step.nfe * len(part.settings)
                 bar.update()
                 if steps_sheet:
-                    frames.append(run.sd.decode(step.prediction.x0))
-            for picture, settings in zip(part.decode(step.x_next), part.settings, strict=True):
+                    frames.append(lean.decode(step.prediction.x0))
+            pictures_now = lean.decode(step.x_next * run.plan.end_scale)
+            for picture, settings in zip(pictures_now, lean.run.settings, strict=True):
                 path = output.picture(settings)
                 save_png(picture, path, settings)
                 bar.print(str(path))
@@ -64,6 +70,53 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
         f"{nfe // count} NFE each, {seconds:.2f} s",
         err=True,
     )
+
+
+class Enduring:
+    """A run that goes on in a leaner mode of memory, telling so, where there is not enough of it.
+
+    run: as it is now. Raises InputError where even the leanest mode is too much.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __iter__(self) -> Iterator[Step]:
+        start, last = None, False
+        while not last:
+            steps = self.run.steps(start)
+            while (step := self._tried(lambda steps=steps: next(steps))) is not None:
+                yield step
+                start, last = step.state, step.index + 1 == step.count
+                if last:
+                    break
+
+    def decode(self, x: Tensor) -> list[Image]:
+        """The pictures of unit-variance latents."""
+        while (pictures := self._tried(lambda: self.run.sd.decode(x))) is None:
+            pass
+        return pictures
+
+    def _tried(self, work: Callable[[], T]) -> T | None:
+        """What `work` returns; None where memory ran out, and `run` is leaner now."""
+        from sdcore.memory import is_out_of_memory
+
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the except clause, whose traceback holds on to the tensors.
+        run = self.run.leaner()
+        if run is None:
+            raise InputError(
+                f"out of memory on {self.run.sd.device}, even with --memory low: ask for a smaller "
+                "picture (--width, --height)"
+            )
+        self.run = run
+        mode = run.sd.memory
+        click.echo(f"sdcore: out of memory; going on with --memory {mode}", err=True)
+        return None
 
 
 def _captions(run: Run) -> list[str]:

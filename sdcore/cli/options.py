@@ -64,6 +64,9 @@ _OPTIONS = [
     click.option("--negative-aesthetic-score", type=float, help="The same.  [default: 2.5]"),
     click.option("--batch", type=int, help="How many are drawn at once.  [default: 1]"),
     click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps.  [default: the best]"),
+    click.option(
+        "--memory", metavar="MODE", help="fast, balanced or low.  [default: the fastest that fits]"
+    ),
     click.option("--dtype", metavar="NAME", help="Of the networks: float32, bfloat16, float16."),
     click.option(
         "--out", metavar="PATH", default="out", show_default=True, help="A .png file or a folder."

@@ -41,7 +41,7 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     from sdcore.cli.draw import draw
     from sdcore.pipeline import load
 
-    refiner, how = chosen("refiner"), (chosen("device"), chosen("dtype"))
+    refiner, how = chosen("refiner"), (chosen("device"), chosen("dtype"), chosen("memory"))
     run = load(chosen("model"), *how).prepare(
         old.prompt if prompt is None else prompt,
         chosen("negative"),

@@ -22,7 +22,7 @@ def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None
     from sdcore.cli.draw import draw
     from sdcore.pipeline import load
 
-    how = (options["device"], options["dtype"])
+    how = (options["device"], options["dtype"], options["memory"])
     run = load("picturebook" if model is None else model, *how).prepare(
         texts,
         options["negative"],

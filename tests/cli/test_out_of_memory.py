@@ -1,0 +1,82 @@
+"""When memory runs out: the run goes on where it was, in a leaner mode, and says so."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from sdcore.cli import cli
+from sdcore.images import read_settings
+from sdcore.models import VAE, UNet
+
+
+@pytest.fixture
+def draw(tiny_path: Path, tmp_path: Path) -> Callable[[str], Result]:
+    def run(name: str, *more: str) -> Result:
+        args = ["sample", "a red house", "--model", str(tiny_path), "--steps", "3", "--seed", "1"]
+        args += ["--device", "cpu", "--memory", "fast", "--out", str(tmp_path / name), *more]
+        return CliRunner().invoke(cli, args)
+
+    return run
+
+
+def failing(
+    monkeypatch: pytest.MonkeyPatch, kind: type, method: str, calls: set[int] | range
+) -> list[int]:
+    """Let these calls of a method run out of memory; what is returned counts them all."""
+    real, seen = getattr(kind, method), []
+
+    def instead(self: torch.nn.Module, *args: object, **more: object) -> object:
+        seen.append(len(seen))
+        if seen[-1] in calls:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(self, *args, **more)
+
+    monkeypatch.setattr(kind, method, instead)
+    return seen
+
+
+def test_the_loop_goes_on_where_it_was(
+    draw: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert draw("whole.png").exit_code == 0
+    seen = failing(monkeypatch, UNet, "forward", {1, 3})
+    done = draw("lean.png")
+    assert done.exit_code == 0, done.output
+    assert len(seen) == 3 + 2  # no step is made twice
+    assert "out of memory; going on with --memory sliced" in done.stderr
+    assert "out of memory; going on with --memory tiled" in done.stderr
+    lean, whole = tmp_path / "lean.png", tmp_path / "whole.png"
+    assert read_settings(lean).memory == "tiled"
+    from PIL import Image
+
+    with Image.open(lean) as a, Image.open(whole) as b:
+        assert a.tobytes() == b.tobytes()
+
+
+def test_the_vae_is_tried_again(
+    draw: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, VAE, "decode", range(4))
+    done = draw("picture.png")
+    assert done.exit_code == 0, done.output
+    assert read_settings(tmp_path / "picture.png").memory == "low"
+
+
+def test_never_a_smaller_picture(
+    draw: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, UNet, "forward", range(99))
+    done = draw("picture.png")
+    assert "out of memory on cpu, even with --memory low: ask for a smaller" in str(done.exception)
+    assert not (tmp_path / "picture.png").exists()
+
+
+def test_other_errors_are_not_swallowed(draw: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(UNet, "forward", broken)
+    assert "shapes differ" in str(draw("picture.png").exception)
