@@ -3,21 +3,40 @@
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from sdcore.errors import InputError, unknown
 from sdcore.sampling import Solver
-from sdcore.schedulers.config import SD15, fields_for, noise_schedule_of, spacing_of
+from sdcore.schedulers.config import (
+    CLASSES,
+    KEEPS_EPS,
+    SD15,
+    fields_for,
+    method_of,
+    noise_schedule_of,
+    spacing_of,
+)
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.noise_schedule import NoiseSchedule
 from sdcore.schedulers.own import load_solver
-from sdcore.schedulers.spacing import SPACINGS, Grid, Plan, Spacing
-from sdcore.schedulers.table import TABLE, find
+from sdcore.schedulers.spacing import (
+    SPACINGS,
+    TAILS,
+    TOOLS,
+    Grid,
+    Plan,
+    Spacing,
+    Tail,
+    Tool,
+    listed,
+)
+from sdcore.schedulers.table import TABLE, find, find_spacing
+from sdcore.schedulers.thresholding import thresholded
 
-__all__ = ["SPACINGS", "TABLE", "Entry", "Grid", "NoiseSchedule", "Plan", "Scheduler", "Spacing",
-           "load_solver", "resolve"]  # fmt: skip
+__all__ = ["SPACINGS", "TABLE", "TAILS", "TOOLS", "Entry", "Grid", "NoiseSchedule", "Plan",
+           "Scheduler", "Spacing", "Tool", "load_solver", "resolve"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,6 +48,7 @@ class Scheduler:
     spacing: Spacing
     noise_schedule: NoiseSchedule
     prediction_type: str  # of the network, for the Denoiser
+    entry: Entry  # what the solver says of itself
 
     def plan(self, steps: int) -> Plan:
         """The sigmas of so many steps. Raises InputError for steps < 1 or too many."""
@@ -40,16 +60,21 @@ def resolve(
     spacing: str | Spacing | None = None,
     eta: float | None = None,
     config: Mapping[str, Any] | None = None,
+    tail: str | float | None = None,
 ) -> Scheduler:
-    """The scheduler of a name, as diffusers would run it with this checkpoint.
+    """The scheduler of a name, as diffusers or another tool would run it with this checkpoint.
 
-    name: ours ("dpmpp_2m"), diffusers' class, a web UI's label ("DPM++ 2M Karras"), a step
-        function of one's own or the path of a file with one ("my_solver.py"); None takes the
-        config's class.
-    spacing: "leading", "trailing", "linspace", "karras" or a Spacing; None takes the name's, then
-        the config's. One of one's own is Spacing("mine", rule).
+    name: ours ("dpmpp_2m"), diffusers' class, k-diffusion's or ComfyUI's name, A1111's label
+        ("DPM++ 2M Karras"), a step function of one's own or the path of a file with one
+        ("my_solver.py"); None takes the config's class. A prefix says whose rules to follow:
+        "comfyui:euler".
+    spacing: one of SPACINGS, also with a tool's prefix ("a1111:karras"), a list ("sigmas:14.6,2,0",
+        "timesteps:999,500"), or a Spacing; None takes the name's, then the config's. One of one's
+        own is Spacing("mine", rule).
     eta: how much noise DDIM and Euler add a step, 0 (none) to 1 (ancestral); None takes the name's.
     config: the contents of scheduler_config.json; None means SD 1.5's.
+    tail: where the last step goes: "zero", "sigma_min", "discard_penultimate" or a sigma; None
+        takes the spacing's.
 
     Raises InputError, with near names, for what is unknown, and for an eta that is not finite,
     negative or not for this scheduler.
@@ -58,29 +83,69 @@ def resolve(
     if name is None:
         name = _class_of(config)
     if isinstance(name, str) and not name.endswith(".py"):
-        entry, named = find(name)
+        entry, named, tool = find(name)
     else:  # one's own solver runs with Euler's conventions
-        entry, named = find("euler")[0], None
+        entry, named, tool = find("euler")
         function = load_solver(name) if isinstance(name, str) else name
         label = getattr(function, "__name__", type(function).__name__)
         entry = Entry(name=label, solver=function, order=0, nfe=0, paper="")
-    if named is not None and spacing is not None and spacing != named:
-        raise InputError(f"scheduler {name!r} says {named} spacing, and spacing says {spacing!r}")
     fields = fields_for(entry.class_name, config)
-    wanted = named if spacing is None else spacing
-    if isinstance(wanted, str):
-        if wanted.casefold() not in SPACINGS:
-            raise unknown("spacing", wanted, SPACINGS)
-        wanted = wanted.casefold()
-    if not isinstance(wanted, Spacing):
-        wanted = spacing_of(entry.class_name, fields, wanted)
+    if name in CLASSES:
+        method = method_of(entry.class_name, fields)
+        entry = entry if method is None else _entry(method, entry.class_name)
+    chosen, tool = _spacing(name, named, tool, spacing)
+    schedule = noise_schedule_of(entry.class_name, fields, tool)
+    if not isinstance(chosen, Spacing):
+        chosen = (
+            spacing_of(entry.class_name, fields, schedule, chosen)
+            if tool is None
+            else tool.spacing(chosen, entry.name)
+        )
     return Scheduler(
         name=entry.name,
         solver=_configured(entry, fields, eta),
-        spacing=wanted,
-        noise_schedule=noise_schedule_of(entry.class_name, fields),
+        spacing=chosen if tail is None else replace(chosen, tail=_tail(tail, chosen)),
+        noise_schedule=schedule,
         prediction_type=fields["prediction_type"],
+        entry=entry,
     )
+
+
+def _spacing(
+    name: object, named: str | None, tool: Tool | None, wanted: str | Spacing | None
+) -> tuple[str | Spacing | None, Tool | None]:
+    """What the scheduler's name and the spacing say together, and whose rules it follows."""
+    if wanted is None:
+        return named, tool
+    if isinstance(wanted, str):
+        explicit = listed(wanted)
+        if explicit is None:
+            found, told_tool, told = find_spacing(wanted)
+            if named is not None and found != named:
+                raise InputError(
+                    f"scheduler {name!r} says {named} spacing, and spacing says {found!r}"
+                )
+            if told:
+                return found, told_tool
+            return found, tool if tool is not None and found in tool.spacings else None
+        wanted = explicit
+    if named is not None:
+        raise InputError(f"scheduler {name!r} says {named} spacing, and spacing {wanted.name!r}")
+    return wanted, tool
+
+
+def _tail(tail: str | float, spacing: Spacing) -> Tail:
+    if spacing.name.startswith("sigmas:"):
+        raise InputError("a list of sigmas ends where its last one says; leave the tail out")
+    if tail in TAILS:
+        return tail  # type: ignore[return-value]
+    try:
+        sigma = float(tail)
+    except ValueError:
+        raise unknown("tail", str(tail), (*TAILS, "a sigma")) from None
+    if not 0 <= sigma < math.inf:
+        raise InputError(f"the tail is a finite sigma of at least 0, not {tail}")
+    return sigma
 
 
 def _class_of(config: Mapping[str, Any]) -> str:
@@ -94,6 +159,14 @@ def _class_of(config: Mapping[str, Any]) -> str:
     return name
 
 
+def _entry(name: str, class_name: str) -> Entry:
+    """The entry of this name, with the conventions of this class."""
+    for entry in TABLE:
+        if entry.name == name:
+            return replace(entry, class_name=class_name)
+    raise InputError(f"{class_name} asks for the method {name}, which is not here")
+
+
 def _configured(entry: Entry, fields: Mapping[str, Any], eta: float | None) -> Solver:
     """The entry's solver with those of its options bound that eta and the config set."""
     takes = inspect.signature(entry.solver).parameters
@@ -105,4 +178,8 @@ def _configured(entry: Entry, fields: Mapping[str, Any], eta: float | None) -> S
             raise InputError(f"scheduler {entry.name} adds no noise, so it has no eta")
     if "eta" in takes and (eta is not None or entry.eta is not None):
         options["eta"] = entry.eta if eta is None else eta
-    return partial(entry.solver, **options) if options else entry.solver
+    solver = partial(entry.solver, **options) if options else entry.solver
+    if not fields.get("thresholding"):
+        return solver
+    ratio, most = fields["dynamic_thresholding_ratio"], fields["sample_max_value"]
+    return thresholded(solver, ratio, most, keep_eps=entry.class_name in KEEPS_EPS)

@@ -6,14 +6,15 @@ is read (`from_config`). SD's pipelines then correct two fields: steps_offset to
 False.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from sdcore.errors import InputError
+from sdcore.errors import InputError, unknown
 from sdcore.schedulers.noise_schedule import NoiseSchedule, make_betas, zero_terminal_snr
-from sdcore.schedulers.spacing import Spacing, variants
+from sdcore.schedulers.spacing import Spacing, Tool, variants
 
 Config = Mapping[str, Any]
 
@@ -40,11 +41,37 @@ _EVERY: Config = {
     "timestep_spacing": "linspace",
     "steps_offset": 0,
 }
+_SD_BETAS: Config = {"beta_start": 0.00085, "beta_end": 0.012}
 _ZERO_SNR: Config = {"rescale_betas_zero_snr": False}
 _SIGMAS: Config = {
     "use_karras_sigmas": False,
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
+}
+_LIMITS: Config = {"sigma_min": None, "sigma_max": None}
+_THRESHOLD: Config = {
+    "thresholding": False,
+    "dynamic_thresholding_ratio": 0.995,
+    "sample_max_value": 1.0,
+}
+_DPM: Config = {
+    **_EVERY,
+    **_SIGMAS,
+    **_THRESHOLD,
+    "use_flow_sigmas": False,
+    "lower_order_final": True,
+}
+_CLIPPED: Config = {"lambda_min_clipped": -float("inf"), "variance_type": None}
+_DISTILLED: Config = {
+    **_EVERY,
+    **_SD_BETAS,
+    **_ZERO_SNR,
+    **_THRESHOLD,
+    "beta_schedule": "scaled_linear",
+    "timestep_spacing": "leading",
+    "original_inference_steps": 50,
+    "set_alpha_to_one": True,
+    "timestep_scaling": 10.0,
 }
 
 # Each class's fields that change numbers, with their defaults.
@@ -52,9 +79,16 @@ CLASSES: Mapping[str, Config] = {
     "DDIMScheduler": {
         **_EVERY,
         **_ZERO_SNR,
+        **_THRESHOLD,
         "timestep_spacing": "leading",
         "set_alpha_to_one": True,
-        "thresholding": False,
+    },
+    "DDPMScheduler": {
+        **_EVERY,
+        **_ZERO_SNR,
+        **_THRESHOLD,
+        "timestep_spacing": "leading",
+        "variance_type": "fixed_small",
     },
     "PNDMScheduler": {
         **_EVERY,
@@ -62,54 +96,125 @@ CLASSES: Mapping[str, Config] = {
         "set_alpha_to_one": False,
         "skip_prk_steps": False,
     },
+    "LCMScheduler": _DISTILLED,
+    "TCDScheduler": _DISTILLED,
     "EulerDiscreteScheduler": {
         **_EVERY,
         **_ZERO_SNR,
         **_SIGMAS,
-        "sigma_min": None,
-        "sigma_max": None,
+        **_LIMITS,
         "interpolation_type": "linear",
         "timestep_type": "discrete",
         "final_sigmas_type": "zero",
     },
     "EulerAncestralDiscreteScheduler": {**_EVERY, **_ZERO_SNR},
-    "HeunDiscreteScheduler": {**_EVERY, **_SIGMAS, "beta_start": 0.00085, "beta_end": 0.012},
+    "HeunDiscreteScheduler": {**_EVERY, **_SIGMAS, **_SD_BETAS},
+    "KDPM2DiscreteScheduler": {**_EVERY, **_SIGMAS, **_SD_BETAS},
+    "KDPM2AncestralDiscreteScheduler": {**_EVERY, **_SIGMAS, **_SD_BETAS},
+    "LMSDiscreteScheduler": {**_EVERY, **_SIGMAS},
+    "DPMSolverSDEScheduler": {**_EVERY, **_SIGMAS, **_SD_BETAS},
     "DPMSolverMultistepScheduler": {
-        **_EVERY,
+        **_DPM,
+        **_CLIPPED,
         **_ZERO_SNR,
-        **_SIGMAS,
         "use_lu_lambdas": False,
-        "use_flow_sigmas": False,
-        "thresholding": False,
         "solver_order": 2,
         "algorithm_type": "dpmsolver++",
         "solver_type": "midpoint",
-        "lower_order_final": True,
         "euler_at_final": False,
         "final_sigmas_type": "zero",
-        "lambda_min_clipped": -float("inf"),
-        "variance_type": None,
+    },
+    "DPMSolverSinglestepScheduler": {
+        **_DPM,
+        **_CLIPPED,
+        "solver_order": 2,
+        "algorithm_type": "dpmsolver++",
+        "solver_type": "midpoint",
+        "lower_order_final": False,
+        "final_sigmas_type": "zero",
+    },
+    "UniPCMultistepScheduler": {
+        **_DPM,
+        **_ZERO_SNR,
+        **_LIMITS,
+        "solver_order": 2,
+        "solver_type": "bh2",
+        "predict_x0": True,
+        "disable_corrector": [],
+        "solver_p": None,
+        "final_sigmas_type": "zero",
+    },
+    "DEISMultistepScheduler": {
+        **_DPM,
+        "solver_order": 2,
+        "algorithm_type": "deis",
+        "solver_type": "logrho",
+    },
+    "SASolverScheduler": {
+        **_DPM,
+        **_CLIPPED,
+        "predictor_order": 2,
+        "corrector_order": 2,
+        "tau_func": None,
+        "algorithm_type": "data_prediction",
     },
 }
+_UNIT_VARIANCE = ("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LCMScheduler", "TCDScheduler")
+KEEPS_EPS = ("DDIMScheduler", "LCMScheduler", "TCDScheduler")  # when x0 is thresholded
+_ONE_MORE = (  # lay one point more and leave out t = 0
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "UniPCMultistepScheduler",
+    "DEISMultistepScheduler",
+    "SASolverScheduler",
+)
 
 # What is understood where not every value is. None and False mean the same: off.
-_SUPPORTED: Mapping[str, tuple[Any, ...]] = {
+_SUPPORTED: Config = {
     "prediction_type": ("epsilon", "v_prediction", "sample"),
     "timestep_spacing": ("linspace", "leading", "trailing"),
-    "interpolation_type": ("linear",),
+    "interpolation_type": ("linear", "log_linear"),
     "timestep_type": ("discrete",),
     "final_sigmas_type": ("zero", "sigma_min"),
     "skip_prk_steps": (True,),
-    "thresholding": (False, None),
-    "use_exponential_sigmas": (False, None),
-    "use_beta_sigmas": (False, None),
-    "use_lu_lambdas": (False, None),
     "use_flow_sigmas": (False, None),
-    "solver_order": (2,),
-    "algorithm_type": ("dpmsolver++", "deis"),
-    "solver_type": ("midpoint", "logrho", "bh1", "bh2"),
-    "lambda_min_clipped": (-float("inf"), None),
-    "variance_type": (None,),
+    "solver_order": (1, 2, 3),
+    "predict_x0": (True,),
+    "disable_corrector": ([], ()),
+    "solver_p": (None,),
+    "tau_func": (None,),
+    "timestep_scaling": (10.0,),
+    "variance_type": (None, "fixed_small"),
+}
+_SUPPORTED_BY: Mapping[str, Config] = {
+    "DPMSolverMultistepScheduler": {
+        "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
+        "solver_type": ("midpoint", "heun"),
+    },
+    "DPMSolverSinglestepScheduler": {
+        "algorithm_type": ("dpmsolver++",),
+        "solver_type": ("midpoint",),
+    },
+    "UniPCMultistepScheduler": {"solver_type": ("bh1", "bh2")},
+    "DEISMultistepScheduler": {"algorithm_type": ("deis",), "solver_type": ("logrho",)},
+    "SASolverScheduler": {"algorithm_type": ("data_prediction",)},
+}
+
+# A value that was written for another class, and what diffusers reads it as.
+_DPM_ALIASES: Config = {
+    "algorithm_type": {"deis": "dpmsolver++"},
+    "solver_type": dict.fromkeys(("logrho", "bh1", "bh2"), "midpoint"),
+}
+_ALIASES: Mapping[str, Config] = {
+    "DPMSolverMultistepScheduler": _DPM_ALIASES,
+    "DPMSolverSinglestepScheduler": _DPM_ALIASES,
+    "UniPCMultistepScheduler": {
+        "solver_type": dict.fromkeys(("midpoint", "heun", "logrho"), "bh2"),
+    },
+    "DEISMultistepScheduler": {
+        "algorithm_type": dict.fromkeys(("dpmsolver", "dpmsolver++"), "deis"),
+        "solver_type": dict.fromkeys(("midpoint", "heun", "bh1", "bh2"), "logrho"),
+    },
 }
 
 
@@ -118,14 +223,19 @@ def fields_for(class_name: str, config: Config) -> dict[str, Any]:
 
     Raises InputError for a value that is not supported; none is silently ignored.
     """
+    if class_name not in CLASSES:
+        raise unknown("scheduler class", class_name, CLASSES)
     defaults = CLASSES[class_name]
     fields = {**defaults, **{key: config[key] for key in defaults if key in config}}
     own = config.get("_class_name", class_name) == class_name
     # A missing offset is corrected in the file's own class only; another takes its default, 0.
     fields["steps_offset"] = 1 if own or "steps_offset" in config else 0
+    for key, readings in _ALIASES.get(class_name, {}).items():
+        fields[key] = readings.get(fields[key], fields[key])
+    supported = {**_SUPPORTED, **_SUPPORTED_BY.get(class_name, {})}
     for key, value in fields.items():
-        if key in _SUPPORTED and value not in _SUPPORTED[key]:
-            known = " or ".join(repr(v) for v in _SUPPORTED[key] if v is not None)
+        if key in supported and value not in supported[key]:
+            known = " or ".join(repr(v) for v in supported[key] if v is not None)
             raise InputError(
                 f"the scheduler config asks for {key} = {value!r}; {class_name} has only {known} "
                 "here: change the field or choose another scheduler"
@@ -133,41 +243,100 @@ def fields_for(class_name: str, config: Config) -> dict[str, Any]:
     return fields
 
 
-def noise_schedule_of(class_name: str, fields: Config) -> NoiseSchedule:
-    """The training table. Raises InputError for an unknown beta schedule."""
+def method_of(class_name: str, fields: Config) -> str | None:
+    """Our name of the method that this class runs with these fields; None: it has but one."""
+    if class_name != "DPMSolverMultistepScheduler":
+        return None
+    order = fields["solver_order"]
+    if fields["algorithm_type"] == "dpmsolver++":
+        return {1: "ddim", 2: "dpmpp_2m", 3: "dpmpp_3m"}[order]
+    if order == 1:
+        return "euler_a"
+    heun = "_heun" if fields["solver_type"] == "heun" and order == 2 else ""
+    return f"dpmpp_{order}m_sde{heun}"
+
+
+def noise_schedule_of(class_name: str, fields: Config, tool: Tool | None = None) -> NoiseSchedule:
+    """The training table, as diffusers' class or another tool computes it.
+
+    Raises InputError for an unknown beta schedule.
+    """
+    dtype = torch.float32 if tool is None else torch.float64
     betas = (
         make_betas(
             fields["beta_schedule"],
             fields["beta_start"],
             fields["beta_end"],
             fields["num_train_timesteps"],
+            dtype,
         )
         if fields["trained_betas"] is None
-        else torch.tensor(fields["trained_betas"], dtype=torch.float32)
+        else torch.tensor(fields["trained_betas"], dtype=dtype)
     )
+    sigma_dtype = torch.float32 if tool is None else tool.dtype
     if not fields.get("rescale_betas_zero_snr"):
-        return NoiseSchedule.from_betas(betas)
-    # diffusers' sigma-space classes keep the last sigma finite (2^-24: sigma 4096), DDIM does not.
-    floor = 0.0 if class_name == "DDIMScheduler" else 2.0**-24
-    return NoiseSchedule.from_betas(zero_terminal_snr(betas), floor)
+        return NoiseSchedule.from_betas(betas, dtype=sigma_dtype)
+    if tool is not None:
+        floor = tool.floor
+    elif class_name not in _UNIT_VARIANCE:
+        floor = 2.0**-24  # diffusers' own: sigma 4096
+    else:
+        # Theirs is 0, sigma infinite. What is well defined there (v, x0) is so at 2^24 too, to
+        # 6e-8; what is not (eps) has to be refused.
+        floor = 0.0 if fields["prediction_type"] == "epsilon" else 2.0**-48
+    return NoiseSchedule.from_betas(zero_terminal_snr(betas), floor, sigma_dtype)
 
 
-def spacing_of(class_name: str, fields: Config, name: str | None) -> Spacing:
+def spacing_of(
+    class_name: str, fields: Config, schedule: NoiseSchedule, name: str | None
+) -> Spacing:
     """The spacing of this name (None: the config's own) in the variant that this class runs."""
+    name = _own_spacing(class_name, fields) if name is None else name
     base, offset = fields["timestep_spacing"], fields["steps_offset"]
-    own: str = "karras" if fields.get("use_karras_sigmas") else base
-    name = own if name is None else name
-    if class_name in ("DDIMScheduler", "PNDMScheduler"):
-        rules = variants(offset, drop=0, whole=True, base="")
-        tail = "zero" if fields["set_alpha_to_one"] else "sigma_min"
-        return Spacing(name, rules[name], tail, "unit_variance", "unit_variance")
     tail = fields.get("final_sigmas_type", "zero")
-    if class_name == "DPMSolverMultistepScheduler":
-        whole = fields["beta_schedule"] != "squaredcos_cap_v2"
-        rules = variants(offset, drop=1, whole=True, base="", karras_whole=whole)
+    if class_name in _UNIT_VARIANCE:
+        origin = fields.get("original_inference_steps", 50)
+        rules = variants(offset=offset, whole=True, origin=origin)
+        tail = "zero" if fields.get("set_alpha_to_one", True) else "sigma_min"
         return Spacing(name, rules[name], tail, "unit_variance", "unit_variance")
-    within = base if "use_karras_sigmas" in fields else ""
-    low, high = fields.get("sigma_min"), fields.get("sigma_max")
-    rules = variants(offset, drop=0, whole=False, base=within, sigma_min=low, sigma_max=high)
-    policy = base if name == "karras" else name
-    return Spacing(name, rules[name], tail, "unit_variance" if policy == "leading" else "sigma")
+    limits: dict[str, Any] = {
+        "sigma_min": fields.get("sigma_min"),
+        "sigma_max": fields.get("sigma_max"),
+    }
+    if class_name in _ONE_MORE:
+        clip = fields.get("lambda_min_clipped")
+        clip = -math.inf if clip is None else clip
+        # The last timesteps, where lambda = -log sigma is below, are not used.
+        last = sum(-log_sigma >= clip for log_sigma in schedule.log_sigmas)
+        rules = variants(offset=offset, drop=1, whole=True, whole_curves=True, last=last, **limits)
+        if class_name in ("DEISMultistepScheduler", "SASolverScheduler"):
+            tail = "sigma_min"
+        return Spacing(name, rules[name], tail, "unit_variance", "unit_variance")
+    # Karras and its like take their range from the spaced grid: 11.0 to 0.041 with leading, N = 20.
+    log_linear = fields.get("interpolation_type") == "log_linear"
+    within = base if "use_karras_sigmas" in fields and not log_linear else ""
+    dtype = torch.float64 if class_name == "DPMSolverSDEScheduler" else torch.float32
+    rules = variants(offset=offset, base=within, dtype=dtype, **limits)
+    ranged = name in ("karras", "exponential", "beta")
+    unit = (base if ranged else name) in ("leading", "ddim_uniform")
+    tail = "sigma_min" if name == "log_linear" else tail
+    return Spacing(name, rules[name], tail, "unit_variance" if unit else "sigma")
+
+
+def _own_spacing(class_name: str, fields: Config) -> str:
+    """The name of what the fields ask for."""
+    asked = {
+        "karras": fields.get("use_karras_sigmas"),
+        "exponential": fields.get("use_exponential_sigmas") or fields.get("use_lu_lambdas"),
+        "beta": fields.get("use_beta_sigmas"),
+        "log_linear": fields.get("interpolation_type")
+        == "log_linear",  # diffusers sends t of linspace
+    }
+    for name, wanted in asked.items():
+        if wanted:
+            return name
+    if class_name in ("LCMScheduler", "TCDScheduler"):
+        return "lcm"
+    if class_name == "DPMSolverSinglestepScheduler":  # whatever the field says
+        return "linspace"
+    return fields["timestep_spacing"]

@@ -11,30 +11,38 @@ from torch import Tensor
 from sdcore.errors import InputError
 
 
-def scaled_linear(start: float, end: float, count: int) -> Tensor:
+def scaled_linear(
+    start: float, end: float, count: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Linear in sqrt(beta): latent diffusion's (Rombach et al. 2022, arXiv 2112.10752)."""
-    return torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
+    return torch.linspace(start**0.5, end**0.5, count, dtype=dtype) ** 2
 
 
-def linear(start: float, end: float, count: int) -> Tensor:
+def linear(start: float, end: float, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Ho et al. 2020 (arXiv 2006.11239, section 4)."""
-    return torch.linspace(start, end, count, dtype=torch.float32)
+    return torch.linspace(start, end, count, dtype=dtype)
 
 
-def squaredcos(start: float, end: float, count: int) -> Tensor:
+def squaredcos(start: float, end: float, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Nichol & Dhariwal 2021 (arXiv 2102.09672, eq. 17); start and end are not used."""
     bar = [math.cos((i / count + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(count + 1)]
-    return torch.tensor([min(1 - bar[i + 1] / bar[i], 0.999) for i in range(count)])
+    return torch.tensor([min(1 - bar[i + 1] / bar[i], 0.999) for i in range(count)], dtype=dtype)
 
 
 BETAS = {"scaled_linear": scaled_linear, "linear": linear, "squaredcos_cap_v2": squaredcos}
 
 
-def make_betas(kind: str, start: float, end: float, count: int) -> Tensor:
-    """betas [count] in float32, as the networks were trained with. InputError for another name."""
+def make_betas(
+    kind: str, start: float, end: float, count: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """betas [count]. InputError for another name.
+
+    diffusers computes them in float32, the CompVis code and the tools around it in float64: SD's
+    sigmas then differ by up to 1.3e-5 of themselves.
+    """
     if kind not in BETAS:
         raise InputError(f"unknown beta schedule {kind!r}; known: {', '.join(BETAS)}")
-    return BETAS[kind](start, end, count)
+    return BETAS[kind](start, end, count, dtype)
 
 
 def zero_terminal_snr(betas: Tensor) -> Tensor:
@@ -49,17 +57,21 @@ def zero_terminal_snr(betas: Tensor) -> Tensor:
 class NoiseSchedule:
     """alphas_cumprod by timestep, falling; from it sigma = sqrt((1 - acp) / acp), rising.
 
-    Both tables are computed in float32, as diffusers computes them; all else is float64.
+    Both tables are computed in float32, as diffusers computes them, or else in the betas' dtype and
+    `dtype`; all else is float64.
     """
 
     alphas_cumprod: tuple[float, ...]
+    dtype: torch.dtype = torch.float32  # of sigma's computation
 
     @staticmethod
-    def from_betas(betas: Tensor, floor: float = 0.0) -> "NoiseSchedule":
-        """betas [T] float32. floor: the least last alphas_cumprod, where a table ends in 0."""
+    def from_betas(
+        betas: Tensor, floor: float = 0.0, dtype: torch.dtype = torch.float32
+    ) -> "NoiseSchedule":
+        """betas [T]. floor: the least last alphas_cumprod, where a table ends in 0."""
         bar = (1 - betas).cumprod(0).tolist()
         bar[-1] = max(bar[-1], floor)
-        return NoiseSchedule(tuple(bar))
+        return NoiseSchedule(tuple(bar), dtype)
 
     def __len__(self) -> int:
         return len(self.alphas_cumprod)
@@ -67,7 +79,7 @@ class NoiseSchedule:
     @cached_property
     def sigmas(self) -> tuple[float, ...]:
         """sigma of every training timestep, rising; infinite where no signal is left."""
-        bar = torch.tensor(self.alphas_cumprod, dtype=torch.float32)
+        bar = torch.tensor(self.alphas_cumprod, dtype=self.dtype)
         return tuple(((1 - bar) / bar).sqrt().tolist())
 
     @cached_property

@@ -3,7 +3,7 @@
 from sdcore.errors import unknown
 from sdcore.schedulers import dpmpp, euler, heun, plms
 from sdcore.schedulers.entry import Entry
-from sdcore.schedulers.spacing import SPACINGS
+from sdcore.schedulers.spacing import SPACINGS, TOOLS, Tool
 
 TABLE: tuple[Entry, ...] = (
     *euler.ENTRIES,
@@ -13,22 +13,67 @@ TABLE: tuple[Entry, ...] = (
 )
 
 
-def find(name: str) -> tuple[Entry, str | None]:
-    """The entry of a name in any dialect, and the spacing if the name ends in one ("... Karras").
+# A1111's timestep samplers: what they run is diffusers' `leading`, with its ends.
+_BY_TIMESTEP = ("ddim", "pndm", "unipc")
+# Its and ComfyUI's names of spacings, where they are not ours.
+_ALIASES = {"uniform": "normal", "alignyoursteps": "ays", "automatic": None, "ddim": "ddim_uniform"}
 
-    Case, spaces and underscores do not matter. Raises InputError with the nearest names.
+
+def find(name: str) -> tuple[Entry, str | None, Tool | None]:
+    """The entry of a name, the spacing if the name ends in one, and the tool whose name it is.
+
+    Case, spaces and underscores do not matter. The tool comes from a prefix ("comfyui:euler"), from
+    k-diffusion's "sample_", or from A1111's spelling ("DPM++ 2M Karras", "Euler a", "Euler"); None
+    means diffusers' class. Raises InputError with the nearest names.
     """
+    key, _, rest = name.strip().rpartition(":")
+    if key.casefold() not in ("", "diffusers", *TOOLS):
+        raise unknown("tool", key, ("diffusers", *TOOLS))
     entries = {_plain(known): entry for entry in TABLE for known in entry.names}
-    plain = _plain(name)
+    plain = _plain(rest)
+    suffixes: dict[str, str | None] = {_plain(known): known for known in SPACINGS} | _ALIASES
+    found: tuple[Entry, str | None] | None = None
     if plain in entries:
-        return entries[plain], None
-    for spacing in SPACINGS:
-        end = _plain(spacing)
-        if plain.endswith(end) and plain.removesuffix(end) in entries:
-            return entries[plain.removesuffix(end)], spacing
-    own = [entry.name for entry in TABLE]
-    labels = [label for entry in TABLE for label in entry.labels]
-    raise unknown("scheduler", name, own + labels, short=own)
+        found = entries[plain], None
+    else:
+        for end, spacing in sorted(suffixes.items(), key=lambda item: -len(item[0])):
+            if plain.endswith(end) and plain.removesuffix(end) in entries:
+                found = entries[plain.removesuffix(end)], spacing
+                break
+    if found is None:
+        own = [entry.name for entry in TABLE]
+        labels = [label for entry in TABLE for label in entry.labels]
+        raise unknown("scheduler", name, own + labels, short=own)
+    if not key:
+        key = _spelt_by(rest)
+        if key == "a1111" and found[1] is None and found[0].name in _BY_TIMESTEP:
+            key = ""
+    return found[0], found[1], TOOLS.get(key.casefold())
+
+
+def find_spacing(name: str) -> tuple[str, Tool | None, bool]:
+    """(spacing, tool, whether a tool was named) of "karras", "a1111:karras", "diffusers:beta" ...
+
+    Raises InputError with the nearest names.
+    """
+    key, colon, rest = name.strip().casefold().rpartition(":")
+    if key not in ("", "diffusers", *TOOLS):
+        raise unknown("tool", key, ("diffusers", *TOOLS))
+    tool = TOOLS.get(key)
+    known = SPACINGS if tool is None else tool.spacings
+    if rest not in known:
+        raise unknown("spacing" if tool is None else f"spacing of {tool.label}", rest, known)
+    return rest, tool, bool(colon)
+
+
+def _spelt_by(name: str) -> str:
+    """Whose spelling this is: "kdiffusion", "a1111", or "" for ours and diffusers'."""
+    if name.casefold().startswith("sample_"):
+        return "kdiffusion"
+    if "++" in name or " " in name:
+        return "a1111"
+    labels = {label for entry in TABLE for label in entry.labels if not label.endswith("Scheduler")}
+    return "a1111" if name in labels and not name.islower() else ""
 
 
 def _plain(name: str) -> str:

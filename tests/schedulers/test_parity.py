@@ -131,6 +131,17 @@ def test_image_to_image(name, spacing):
         ("euler", {"timestep_spacing": "leading", "use_karras_sigmas": True}),
         ("heun", {"timestep_spacing": "trailing", "use_karras_sigmas": True}),
         ("euler", {"use_karras_sigmas": True, "sigma_min": 0.1, "sigma_max": 10.0}),
+        ("euler", {"use_exponential_sigmas": True}),
+        ("euler", {"use_exponential_sigmas": True, "timestep_spacing": "leading"}),
+        ("euler", {"use_beta_sigmas": True}),
+        ("heun", {"use_beta_sigmas": True, "timestep_spacing": "trailing"}),
+        ("dpmpp_2m", {"use_lu_lambdas": True}),
+        ("dpmpp_2m", {"lambda_min_clipped": -1.0}),
+        ("dpmpp_2m", {"lambda_min_clipped": -1.0, "timestep_spacing": "leading"}),
+        ("dpmpp_2m", {"solver_order": 1}),
+        ("ddim", {"thresholding": True}),
+        ("ddim", {"thresholding": True, "sample_max_value": 1.5}),
+        ("dpmpp_2m", {"thresholding": True, "dynamic_thresholding_ratio": 0.9}),
         ("ddim", {"num_train_timesteps": 500}),
         ("ddim", {"trained_betas": [0.001 + 0.00001 * i for i in range(1000)]}),
     ],
@@ -138,7 +149,7 @@ def test_image_to_image(name, spacing):
 def test_config_fields(name, fields):
     for steps in (20, 50) if name == "heun" else (2, 10, 20, 50):
         theirs = diffusers_latents(reference(name, **fields), steps)
-        ours = our_latents(resolve(name, config={**SD, **fields}), steps)
+        ours = our_latents(resolve(CLASSES[name], config={**SD, **fields}), steps)
         assert off(ours, theirs) <= LIMIT, steps
 
 

@@ -5,7 +5,7 @@ import torch
 
 from sdcore.noise import SeededNoise
 from sdcore.schedulers import resolve
-from tests.toys import CLASSES, SD, SEEDS, SHAPE, diffusers_latents, our_latents
+from tests.toys import CLASSES, SD, SEEDS, SHAPE, diffusers_latents, our_latents, wavy
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
@@ -95,3 +95,83 @@ def test_dpmpp_cosine_karras_truncates_the_timestep():
     cut = [t - int(s) for t, s in zip(plan.timesteps, theirs.timesteps, strict=True)]
     assert all(-1e-3 <= part <= 1 for part in cut)
     assert max(cut) > 0.5
+
+
+@pytest.mark.parametrize("curve", ["exponential", "beta"])
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"])
+def test_dpmpp_exponential_and_beta_truncate_the_timestep(name, curve):
+    """diffusers rounds t with karras sigmas; with these it forgets to, and the cast cuts.
+
+    Its first step is told 998 at the sigma of 999.
+    """
+    config = {**SD, f"use_{curve}_sigmas": True}
+    theirs = getattr(diffusers, name).from_config(config)
+    theirs.set_timesteps(10)
+    plan = resolve("dpmpp_2m", config=config).plan(10)
+    exact = [plan.noise_schedule.timestep(sigma) for sigma in plan.sigmas[:-1]]
+    assert list(plan.timesteps) == [round(t) for t in exact]
+    assert all(0 <= t - s < 1 + 1e-3 for t, s in zip(exact, theirs.timesteps.tolist(), strict=True))
+    if curve == "exponential":
+        assert (plan.timesteps[0], theirs.timesteps[0].item()) == (999, 998)
+
+
+@pytest.mark.parametrize("curve", ["exponential", "beta"])
+def test_all_else_of_those_runs_is_equal(curve):
+    """The same loop with diffusers' timesteps put in."""
+    config = {**SD, f"use_{curve}_sigmas": True}
+    for steps in (5, 20):
+        theirs = reference("dpmpp_2m", **{f"use_{curve}_sigmas": True})
+        expected = diffusers_latents(theirs, steps)
+        scheduler = resolve("dpmpp_2m", config=config)
+        plan = scheduler.plan(steps)
+        sigmas = ",".join(map(repr, plan.sigmas))
+        told = dict(zip(plan.timesteps, theirs.timesteps.tolist(), strict=True))
+
+        def model(x, t, context=None, told=told):
+            return wavy(x, told[t])
+
+        assert len(told) == steps, sigmas  # no two steps are told the same
+        found = our_latents(scheduler, steps, model=model)
+        assert (found - expected).abs().max() <= 1e-5 * max(1, expected.abs().max())
+
+
+def test_log_linear_is_told_the_timesteps_of_other_sigmas():
+    """diffusers lays sigma evenly in log sigma, and t as if it were linspace."""
+    config = {**SD, "interpolation_type": "log_linear"}
+    theirs = reference("euler", interpolation_type="log_linear")
+    theirs.set_timesteps(10)
+    plan = resolve("euler", config=config).plan(10)
+    assert plan.sigmas[5] == pytest.approx(theirs.sigmas[5].item(), rel=1e-6)
+    assert theirs.timesteps[5].item() == 444
+    assert plan.timesteps[5] == pytest.approx(233.21, abs=0.01)
+    assert plan.noise_schedule.timestep(plan.sigmas[5]) == plan.timesteps[5]
+
+
+def test_clipped_trailing_has_as_many_steps_as_asked():
+    """diffusers keeps the whole table's stride on what is left of it."""
+    fields = {"lambda_min_clipped": -1.0, "timestep_spacing": "trailing"}
+    theirs = reference("dpmpp_2m", **fields)
+    theirs.set_timesteps(20)
+    plan = resolve("dpmpp_2m", config={**SD, **fields}).plan(20)
+    assert len(plan.timesteps) == 20
+    assert len(theirs.timesteps) == 13
+    assert plan.timesteps[0] == theirs.timesteps[0]
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
+def test_zero_terminal_snr_of_ddim_starts_at_sigma_2_to_the_24(prediction, eta):
+    """diffusers' DDIM starts at infinite sigma; 16 777 216 is as good where that has a meaning."""
+    fields = {
+        "rescale_betas_zero_snr": True,
+        "timestep_spacing": "trailing",
+        "prediction_type": prediction,
+        "set_alpha_to_one": True,
+    }
+    scheduler = resolve("ddim", eta=eta, config={**SD, **fields})
+    assert scheduler.plan(20).sigmas[0] == pytest.approx(2.0**24)
+    # From x0 and fresh noise the stand-in multiplies differences by up to 1.8 a step: 1e5 in 20.
+    for steps in (1, 5) if prediction == "sample" and eta else (1, 5, 20):
+        theirs = diffusers_latents(reference("ddim", **fields), steps, eta=eta)
+        found = our_latents(scheduler, steps)
+        assert (found - theirs).abs().max() <= 1e-5 * max(1, theirs.abs().max()), steps

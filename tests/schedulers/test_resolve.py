@@ -26,17 +26,27 @@ SD21 = {**SD, "_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}
     ("name", "short", "spacing"),
     [
         ("ddim", "ddim", "leading"),
-        ("DDIM", "ddim", "leading"),
+        ("DDIM", "ddim", "leading"),  # A1111's timestep samplers run diffusers' leading
         ("PLMS", "pndm", "leading"),
-        ("Euler a", "euler_a", "linspace"),
         ("euler_ancestral", "euler_a", "linspace"),
-        ("sample_euler_ancestral", "euler_a", "linspace"),
         ("EulerAncestralDiscreteScheduler", "euler_a", "linspace"),
-        ("DPM++ 2M", "dpmpp_2m", "linspace"),
-        ("DPM++ 2M Karras", "dpmpp_2m", "karras"),
         ("dpmpp_2m_karras", "dpmpp_2m", "karras"),
-        ("Heun Karras", "heun", "karras"),
-        (" Euler ", "euler", "linspace"),
+        ("diffusers:DPM++ 2M Karras", "dpmpp_2m", "karras"),
+        ("Euler a", "euler_a", "a1111:normal"),
+        (" Euler ", "euler", "a1111:normal"),
+        ("euler", "euler", "linspace"),
+        ("DPM++ 2M", "dpmpp_2m", "a1111:karras"),  # what its "Automatic" takes
+        ("dpm++ 2m karras", "dpmpp_2m", "a1111:karras"),
+        ("DPM++ 2M Exponential", "dpmpp_2m", "a1111:exponential"),
+        ("DPM++ 2M SGM Uniform", "dpmpp_2m", "a1111:sgm_uniform"),
+        ("DPM++ 2M Align Your Steps", "dpmpp_2m", "a1111:ays"),
+        ("Euler Uniform", "euler", "a1111:normal"),
+        ("Heun Karras", "heun", "a1111:karras"),
+        ("DDIM Karras", "ddim", "a1111:karras"),
+        ("sample_euler_ancestral", "euler_a", "kdiffusion:normal"),
+        ("sample_dpmpp_2m", "dpmpp_2m", "kdiffusion:normal"),
+        ("comfyui:euler_ancestral", "euler_a", "comfyui:simple"),
+        ("comfyui:dpmpp_2m karras", "dpmpp_2m", "comfyui:karras"),
     ],
 )
 def test_every_dialect(name, short, spacing):
@@ -44,11 +54,31 @@ def test_every_dialect(name, short, spacing):
     assert (scheduler.name, scheduler.spacing.name) == (short, spacing)
 
 
+@pytest.mark.parametrize(
+    ("name", "spacing", "found"),
+    [
+        ("euler", "a1111:karras", "a1111:karras"),
+        ("euler", "A1111:Karras", "a1111:karras"),
+        ("Euler", "karras", "a1111:karras"),
+        ("Euler", "diffusers:karras", "karras"),
+        ("Euler", "leading", "leading"),  # A1111 has none
+        ("Euler a", "comfyui:beta", "comfyui:beta"),
+        ("DPM++ 2M Karras", "karras", "a1111:karras"),
+        ("comfyui:euler", "beta", "comfyui:beta"),
+    ],
+)
+def test_a_spacing_follows_the_schedulers_tool_unless_told(name, spacing, found):
+    scheduler = resolve(name, spacing)
+    assert scheduler.spacing.name == found
+    again = resolve(scheduler.name, scheduler.spacing.name)
+    assert again.plan(7) == scheduler.plan(7)  # as `rerun` does
+
+
 def test_names_mean_one_thing():
     names = [name for entry in TABLE for name in entry.names]
     for entry in TABLE:
         for name in entry.names:
-            assert resolve(name).name == entry.name
+            assert resolve(name).name == entry.name, name
     assert len(set(names)) == len(names)
 
 
@@ -106,9 +136,22 @@ def test_configs_come_from_json():
         ({"config": {}}, "choose one of ddim"),
         ({"config": {**SD, "skip_prk_steps": False}}, "skip_prk_steps = False"),
         ({"config": {**SD, "beta_schedule": "sigmoid"}}, "unknown beta schedule 'sigmoid'"),
-        ({"name": "dpmpp_2m", "config": {**SD, "solver_order": 3}}, "solver_order = 3"),
-        ({"name": "euler", "config": {**SD, "use_beta_sigmas": True}}, "use_beta_sigmas = True"),
-        ({"name": "ddim", "config": {**SD, "thresholding": True}}, "thresholding = True"),
+        ({"name": "dpmpp_2m", "config": {**SD, "solver_order": 4}}, "solver_order = 4"),
+        ({"name": "dpmpp_2m", "config": {**SD, "use_flow_sigmas": True}}, "use_flow_sigmas = True"),
+        ({"name": "euler", "config": {**SD, "timestep_type": "continuous"}}, "timestep_type"),
+        ({"name": "dpmpp_2m", "config": {**SD, "algorithm_type": "dpmsolver"}}, "algorithm_type"),
+        ({"name": "webui:euler"}, "unknown tool 'webui'"),
+        ({"name": "euler", "spacing": "a1111:leading"}, "unknown spacing of A1111 'leading'"),
+        ({"name": "euler", "spacing": "sigmas:1,b"}, "cannot read the sigmas"),
+        ({"name": "euler", "spacing": "sigmas:1"}, "at least two"),
+        ({"name": "euler", "spacing": "sigmas:1,2"}, "do not fall"),
+        ({"name": "euler", "spacing": "sigmas:inf,2"}, "not all finite"),
+        ({"name": "euler", "spacing": "timesteps:5,-1"}, "not all finite numbers of at least 0"),
+        ({"name": "Euler Karras", "spacing": "sigmas:3,1"}, "says karras spacing"),
+        ({"name": "euler", "spacing": "sigmas:3,1", "tail": "zero"}, "leave the tail out"),
+        ({"name": "euler", "tail": "nought"}, "unknown tail 'nought'"),
+        ({"name": "euler", "tail": -1.0}, "at least 0"),
+        ({"name": "euler", "tail": "nan"}, "at least 0"),
         ({"name": "ddim", "config": {**SD, "timestep_spacing": "odd"}}, "timestep_spacing = 'odd'"),
         ({"name": "nowhere.py"}, "no solver file"),
     ],

@@ -1,0 +1,145 @@
+"""How ComfyUI, A1111 and k-diffusion lay the grids that they have, and explicit lists.
+
+Restated from what these tools do (facts with numbers in tests/schedulers/test_tools.py), where they
+differ from diffusers: which rules there are, the timestep sent, both ends, the table's precision.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+
+import torch
+
+from sdcore.errors import InputError, unknown
+from sdcore.schedulers.noise_schedule import NoiseSchedule
+from sdcore.schedulers.spacing import sigmas as curves
+from sdcore.schedulers.spacing import timesteps as grids
+from sdcore.schedulers.spacing.plan import Grid, Rule, Spacing, Start, Tail
+from sdcore.schedulers.spacing.variants import variants
+
+_RULES = variants()
+
+
+@dataclass(frozen=True)
+class Tool:
+    """What sets a tool apart. Its betas are computed in float64."""
+
+    key: str
+    label: str
+    spacings: Mapping[str, Rule]
+    default: str  # the spacing that it runs when none is chosen
+    noise: str  # where its noise comes from
+    start: Start = "sigma"
+    whole: bool = False  # sends the network whole timesteps only
+    automatic: Mapping[str, str] = field(default_factory=dict)  # scheduler: its own default
+    discards: frozenset[str] = frozenset()  # schedulers that leave out the last but one sigma
+    tails: Mapping[str, Tail] = field(default_factory=dict)  # spacings that do not end at 0
+    dtype: torch.dtype = torch.float32  # in which sigma is computed
+    floor: float = 0.0  # the last alphas_cumprod of a zero terminal SNR table
+
+    def spacing(self, name: str | None, scheduler: str) -> Spacing:
+        """The spacing of this name as the tool runs this scheduler. InputError if it has none."""
+        name = self.automatic.get(scheduler, self.default) if name is None else name
+        if name not in self.spacings:
+            raise unknown(f"spacing of {self.label}", name, self.spacings)
+        rule = self.spacings[name]
+        tail = "discard_penultimate" if scheduler in self.discards else self.tails.get(name, "zero")
+        rule = partial(_rounded, rule=rule) if self.whole else rule
+        return Spacing(f"{self.key}:{name}", rule, tail, self.start)
+
+
+def _rounded(schedule: NoiseSchedule, steps: int, *, rule: Rule) -> Grid:
+    """The same sigmas, but the network is told the nearest whole timestep."""
+    grid = rule(schedule, steps)
+    return grid._replace(timesteps=tuple(float(round(t)) for t in grid.timesteps))
+
+
+def _some(*names: str) -> dict[str, Rule]:
+    return {name: _RULES[name] for name in names}
+
+
+_AYS = {
+    "ays": partial(curves.along, curve=curves.align_your_steps(curves.AYS_SD15)),
+    "ays_sdxl": partial(curves.along, curve=curves.align_your_steps(curves.AYS_SDXL)),
+}
+_KARRAS = ("karras", "exponential", "polyexponential")
+_DPM2 = ("dpm2", "dpm2_a")
+
+TOOLS: Mapping[str, Tool] = {
+    tool.key: tool
+    for tool in (
+        Tool(
+            key="kdiffusion",
+            label="k-diffusion",
+            spacings=_some("normal", *_KARRAS),
+            default="normal",
+            noise="torch.randn_like on x's device, one stream for the whole batch",
+        ),
+        Tool(
+            key="a1111",
+            label="A1111",
+            spacings={
+                **_some("normal", *_KARRAS, "sgm_uniform", "simple", "ddim_uniform", "beta"),
+                "kl_optimal": partial(curves.along, curve=curves.without_last(curves.kl_optimal)),
+                **_AYS,
+            },
+            default="normal",
+            automatic={
+                **dict.fromkeys(("dpmpp_2m", "dpmpp_sde", "dpmpp_2s_a", *_DPM2), "karras"),
+                "restart": "karras",
+                **dict.fromkeys(("dpmpp_2m_sde", "dpmpp_2m_sde_heun"), "exponential"),
+                "dpmpp_3m_sde": "exponential",
+            },
+            discards=frozenset((*_DPM2, "dpmpp_3m_sde")),
+            tails={"kl_optimal": "sigma_min"},
+            noise="one generator a picture, on the GPU (Philox) or the CPU, by a setting",
+        ),
+        Tool(
+            key="comfyui",
+            label="ComfyUI",
+            spacings={
+                **_some("simple", "sgm_uniform", "karras", "exponential", "ddim_uniform"),
+                "beta": grids.beta_timesteps,
+                **_some("normal", "kl_optimal", "ays", "ays_sdxl"),
+            },
+            default="simple",
+            start="unit_variance_at_most",
+            whole=True,
+            discards=frozenset((*_DPM2, "unipc", "unipc_bh1", "unipc_bh2")),
+            dtype=torch.float64,
+            floor=4.8973e-8,
+            noise="one CPU generator for the start; the loop's is seeded again, on x's device",
+        ),
+    )
+}
+
+
+def listed(text: str) -> Spacing | None:
+    """The spacing of "sigmas:14.6,7,2,0" or "timesteps:999,500,250"; None for any other text.
+
+    A list of sigmas is the whole schedule, its end included; timesteps are the network's, and the
+    tail follows. Raises InputError for what is not such a list.
+
+    >>> listed("sigmas:14.6,7,2,0").steps
+    3
+    """
+    kind, _, values = text.partition(":")
+    if kind not in ("sigmas", "timesteps"):
+        return None
+    try:
+        numbers = [float(value) for value in values.split(",")]
+    except ValueError:
+        raise InputError(f"cannot read the {kind} {values!r}: write numbers, 14.6,7,2,0") from None
+    if any(not math.isfinite(number) or number < 0 for number in numbers):
+        raise InputError(f"the {kind} {values!r} are not all finite numbers of at least 0")
+    if any(after >= number for number, after in pairwise(numbers)):
+        raise InputError(f"the {kind} {values!r} do not fall from each to the next")
+    name = f"{kind}:{','.join(repr(number).removesuffix('.0') for number in numbers)}"
+    if kind == "timesteps":
+        return Spacing(name, lambda s, _: grids.at_timesteps(s, numbers), steps=len(numbers))
+    if len(numbers) < 2:
+        raise InputError("a list of sigmas holds at least two: where to start and where to end")
+    *grid, last = numbers
+    return Spacing(name, lambda s, _: curves.at_sigmas(s, grid), tail=last, steps=len(grid))
