@@ -27,11 +27,8 @@ PARTS = {
         ("scaled_linear", "NoiseSchedule"),
         ("log_sigmas", "timestep"),  # off the grid only
     ),
-    "spacing": (
-        "schedulers/spacing.py",
-        ("Grid", "Rule", "at_timesteps", "linspace", "Plan", "Spacing"),
-        (),
-    ),
+    "grid": ("schedulers/spacing/timesteps.py", ("at_timesteps", "linspace"), ()),
+    "plan": ("schedulers/spacing/plan.py", ("Grid", "Rule", "Tail", "Start", "Plan", "Spacing"), ()),
     "denoiser": ("denoiser.py", ("PREDICTION_TYPES", "to_x0_eps", "Denoiser"), ()),
     "guidance": ("guidance.py", ("Guidance", "CFG"), ()),
     "solver": ("schedulers/euler.py", ("ancestral", "euler"), ()),
