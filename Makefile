@@ -9,7 +9,7 @@ PROMPT ?= a big orange balloon in the desert
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format references parity benchmark benchmark-load adherence train clean
+.PHONY: help demo test lint types format references parity benchmark benchmark-load laws docs adherence train clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 14
@@ -42,6 +42,12 @@ benchmark: $(VENV)/.test ## time sdcore and diffusers on the bundled model
 
 benchmark-load: $(VENV)/.test ## time sdcore and diffusers at loading a model of SD 1.5's size (7 GB of memory)
 	@$(BIN)/python -m scripts.load_benchmark $(ARGS)
+
+laws: $(VENV)/.test ## the laws of every solver on twenty times as many runs
+	@$(BIN)/python -m pytest tests/schedulers/test_laws.py --times 20 $(ARGS)
+
+docs: $(VENV)/.test ## write docs/orders.md and docs/parity.md
+	@$(BIN)/python -m scripts.write_docs $(ARGS)
 
 adherence: $(VENV)/.runtime ## measure how well the bundled model follows prompts
 	@$(BIN)/python -m scripts.adherence $(ARGS)

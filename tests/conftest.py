@@ -16,6 +16,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no tes
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    times = "how many times as many examples the laws of the solvers are tried on"
+    parser.addoption("--times", type=int, default=1, help=times)
+
+
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model of SD 1.x's structure, written by diffusers and transformers. Do not change.

@@ -33,6 +33,7 @@ class Setting:
     shape: tuple[int, ...] = (2, 1, 3, 3)  # [B,C,H,W]
     seed: int = 0
     name: str = "sigmas"  # of the spacing, for messages
+    prediction_type: str | None = None  # what the network says; None: the world itself is asked
 
     def __str__(self) -> str:
         return f"{self.name}, N = {len(self.sigmas) - 1}, start {self.start}"
@@ -52,9 +53,11 @@ class Setting:
     ) -> Iterator[Step]:
         """The loop of this setting, by default in the world of a mixture."""
         denoise = Mixture() if denoise is None else denoise
-        return sample(
-            denoise, self.state if state is None else state, self.sigmas, solver, self.noise
-        )
+        state = self.state if state is None else state
+        if self.prediction_type is not None:
+            batch = state.x.shape[0]
+            denoise = denoiser(denoise, prediction_type=self.prediction_type, batch=batch)
+        return sample(denoise, state, self.sigmas, solver, self.noise)
 
     def end(self, solver: Solver, denoise: Denoise | None = None) -> Tensor:
         """x at the last sigma."""
@@ -96,10 +99,23 @@ def answers_well(solver: Solver, setting: Setting) -> str | None:
 
 def asks_first_at_x(solver: Solver, setting: Setting) -> str | None:
     """The model is asked through `denoise`; the prediction returned is its answer at (x, sigma)."""
-    for step in setting.run(solver):
+    answers: list[Prediction] = []  # at (x, sigma), in the step that runs
+
+    def watched(ask, x, interval, memory, draw):
+        answers.clear()
+
+        def noting(at: Tensor, sigma: float) -> Prediction:
+            prediction = ask(at, sigma)
+            if sigma == interval.sigma and torch.equal(at, x):
+                answers.append(prediction)
+            return prediction
+
+        return solver(noting, x, interval, memory, draw)
+
+    for step in setting.run(watched):
         if step.nfe == 0:
             return f"step {step.index + 1} does not ask the model"
-        if not torch.equal(step.prediction.x0, Mixture()(step.x, step.sigma).x0):
+        if not any(torch.equal(step.prediction.x0, answer.x0) for answer in answers):
             return f"the prediction of step {step.index + 1} is not the one at (x, sigma)"
     return None
 
@@ -298,10 +314,7 @@ def one_truth_in_three_forms(solver: Solver, setting: Setting) -> str | None:
 
     Through the engine's Denoiser. To 1e-9: rounding, divided by the least sigma and summed.
     """
-    ends = [
-        setting.end(solver, denoiser(Mixture(), None, None, form, setting.shape[0]))
-        for form in PREDICTION_TYPES
-    ]
+    ends = [replace(setting, prediction_type=form).end(solver) for form in PREDICTION_TYPES]
     for form, end in zip(PREDICTION_TYPES[1:], ends[1:], strict=True):
         if broken := _far(f"{form} against {PREDICTION_TYPES[0]}", end, ends[0], 1e-9):
             return broken

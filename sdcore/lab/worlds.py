@@ -19,7 +19,7 @@ from torch import Tensor
 from sdcore.denoiser import PREDICTION_TYPES, Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG, Guidance
-from sdcore.sampling import Prediction
+from sdcore.sampling import Denoise, Prediction
 
 
 class World(Protocol):
@@ -146,7 +146,7 @@ class Network:
     sigma_of: t -> sigma. By default t is sigma itself, which needs no table.
     """
 
-    worlds: Sequence[World]
+    worlds: Sequence[Denoise]
     prediction_type: str = "epsilon"
     sigma_of: Callable[[float], float] = _itself
 
@@ -160,7 +160,7 @@ class Network:
                 out = torch.where(label == number, self._say(other, x_in, sigma), out)
         return out
 
-    def _say(self, world: World, x_in: Tensor, sigma: float) -> Tensor:
+    def _say(self, world: Denoise, x_in: Tensor, sigma: float) -> Tensor:
         scale = math.hypot(1, sigma)
         prediction = world(x_in * scale, sigma)
         if self.prediction_type == "epsilon":
@@ -174,8 +174,8 @@ class Network:
 
 
 def denoiser(
-    cond: World,
-    uncond: World | None = None,
+    cond: Denoise,
+    uncond: Denoise | None = None,
     guidance: Guidance | None = None,
     prediction_type: str = "epsilon",
     batch: int = 1,
