@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sdcore import __version__
+from sdcore.brownian import noise_named
 from sdcore.checkpoints import Checkpoint, Component, load_component, open_model, ready_bytes
 from sdcore.conditioning import Conditioner, complete
 from sdcore.defaults import Defaults, defaults_for
@@ -23,7 +24,6 @@ from sdcore.inpainting import CHANNELS, Canvas, Picture, open_canvas
 from sdcore.memory import MODES, apply, available, choose, leaner
 from sdcore.models import VAE, TextEncoder, UNet, VAEConfig
 from sdcore.models.layers import placement
-from sdcore.noise import SeededNoise
 from sdcore.prompts import Tokenizer, check_grammar, load_tokenizer
 from sdcore.run import Run
 from sdcore.sampling import Solver
@@ -176,6 +176,7 @@ class StableDiffusion:
         mask: Picture | None = None,
         refiner: StableDiffusion | None = None,
         handover: float | None = None,
+        noise: str | None = None,
         **told: Unpack[Told],
     ) -> Run:
         """Everything up to the first step: one picture for each prompt and each seed.
@@ -199,6 +200,8 @@ class StableDiffusion:
             image, mask: for an inpainting model: a picture, and where to repaint it (white).
             refiner: a model that takes over below the noise level `handover` (a sigma; None: that
                 of t = 200, SDXL's last fifth).
+            noise: of a stochastic scheduler: "independent" draws, or "brownian": the same path for
+                any number of steps. None: the scheduler's own.
             told: what SDXL is told of the picture, fields of Settings: original_size, crop,
                 target_size, and its refiner aesthetic_score, negative_aesthetic_score. None: a
                 picture that was never scaled or cut; 6 and 2.5.
@@ -242,6 +245,7 @@ class StableDiffusion:
             canvas=None if canvas is None else canvas.digest,
             refiner=None if refiner is None else refiner.name,
             handover=self._handover(refiner, handover, chosen.noise_schedule),
+            noise=chosen.entry.noise if noise is None else noise,
             **told,
         )
         experts = [self] if refiner is None else [self, refiner]
@@ -256,17 +260,17 @@ class StableDiffusion:
             stages = handed_over(stages, below, shared.handover, refiner)
         factor = self.vae.config.factor
         shape = (self.vae.config.latent_channels, shared.height // factor, shared.width // factor)
-        noise = SeededNoise(tuple(s.seed for s in settings), shape, self.device)
+        seeded = noise_named(shared.noise)(tuple(s.seed for s in settings), shape, self.device)
         if canvas is not None:
-            noise = replace(noise, spent=2, begin=0)
-            extra = canvas.channels(self.vae, noise.stream(1))
+            seeded = replace(seeded, spent=2, begin=0)
+            extra = canvas.channels(self.vae, seeded.stream(1))
             stages = tuple(stage.told_also(extra=extra) for stage in stages)
         lines = (
             *self.notes,
             *self._explained(usual, steps, cfg),
             *self.conditioner.warnings(settings, spoken),
         )
-        return Run(self, settings, chosen, plan, guidance, noise, stages, lines)
+        return Run(self, settings, chosen, plan, guidance, seeded, stages, lines)
 
     def leaner(self) -> StableDiffusion | None:
         """The same networks, changed in place to the next leaner mode of memory; None after low."""

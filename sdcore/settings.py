@@ -55,6 +55,7 @@ class Settings:
     refiner: str | None = None  # the model that draws below the hand-over
     handover: float | None = None  # sigma
     memory: str = "fast"  # the mode of the networks: `sdcore.memory`
+    noise: str = "independent"  # how the draws of a stochastic solver hang together, or "brownian"
 
     def to_json(self) -> str:
         """One ASCII line."""

@@ -61,6 +61,18 @@ def test_settings_are_what_was_used(sd: StableDiffusion) -> None:
     assert run.conditions.keys() == {"uncond"}
 
 
+def test_brownian_noise_starts_alike_and_goes_its_own_way(sd: StableDiffusion) -> None:
+    runs = [sd.prepare("red", scheduler="euler_a", steps=3, noise=n) for n in (None, "brownian")]
+    assert [run.settings[0].noise for run in runs] == ["independent", "brownian"]
+    assert torch.equal(runs[0].start, runs[1].start)
+    assert not torch.equal(last(runs[0]), last(runs[1]))
+    both = sd.prepare(["blue", "red"], scheduler="euler_a", steps=3, noise="brownian")
+    alone = both.split(1)[1]
+    assert torch.equal(last(alone), last(runs[1]))
+    with pytest.raises(InputError, match="unknown noise 'brown': did you mean brownian?"):
+        sd.prepare("red", noise="brown")
+
+
 @pytest.mark.parametrize(
     ("scheduler", "nfe"), [("ddim", 4), ("euler", 4), ("heun", 7), ("dpmpp_2m", 4)]
 )

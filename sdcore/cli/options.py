@@ -37,6 +37,9 @@ _OPTIONS = [
     click.option("--scheduler", metavar="NAME", help="E.g. ddim, euler_a, 'DPM++ 2M Karras'."),
     click.option("--spacing", metavar="NAME", help="leading, trailing, linspace or karras."),
     click.option("--eta", type=float, help="Share of fresh noise a step, 0 to 1."),
+    click.option(
+        "--noise", metavar="NAME", help="independent, or brownian: one path for any steps."
+    ),
     click.option("--steps", type=int, help="How many steps.  [default: 20, or the model's]"),
     click.option(
         "--cfg", type=float, help="Guidance scale; 1 is off.  [default: 7.5, or the model's]"
@@ -90,6 +93,7 @@ PLAIN = (
     "scheduler",
     "spacing",
     "eta",
+    "noise",
     "steps",
     "cfg",
     "width",

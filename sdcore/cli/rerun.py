@@ -27,7 +27,7 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     # Another model or scheduler comes with what is its own.
     foreign = FAMILY + ("prediction_type", "refiner") if options["model"] is not None else ()
     if options["scheduler"] is not None:
-        foreign += ("spacing", "eta")
+        foreign += ("spacing", "eta", "noise")
 
     def chosen(name: str) -> Any:
         given = options[name]

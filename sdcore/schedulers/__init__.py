@@ -103,7 +103,7 @@ def resolve(
         )
     return Scheduler(
         name=entry.name,
-        solver=_configured(entry, fields, eta),
+        solver=_configured(entry, {**fields, "noise_schedule": schedule}, eta),
         spacing=chosen if tail is None else replace(chosen, tail=_tail(tail, chosen)),
         noise_schedule=schedule,
         prediction_type=fields["prediction_type"],
@@ -160,10 +160,10 @@ def _class_of(config: Mapping[str, Any]) -> str:
 
 
 def _entry(name: str, class_name: str) -> Entry:
-    """The entry of this name, with the conventions of this class."""
+    """The entry of this name, with the conventions of this class, whose draws are independent."""
     for entry in TABLE:
         if entry.name == name:
-            return replace(entry, class_name=class_name)
+            return replace(entry, class_name=class_name, noise="independent")
     raise InputError(f"{class_name} asks for the method {name}, which is not here")
 
 

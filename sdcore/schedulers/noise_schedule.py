@@ -107,3 +107,6 @@ class NoiseSchedule:
             return len(logs) - 1.0
         low = bisect_right(self.sigmas, sigma) - 1
         return low + (math.log(sigma) - logs[low]) / (logs[low + 1] - logs[low])
+
+
+STABLE_DIFFUSION = NoiseSchedule.from_betas(scaled_linear(0.00085, 0.012, 1000))

@@ -129,6 +129,13 @@ def test_rerun_is_equal_to_the_bit(shell: Shell, scheduler: str) -> None:
     assert again.paths[0].read_bytes() == drawn.read_bytes()
 
 
+def test_rerun_keeps_the_noise(shell: Shell) -> None:
+    drawn = shell.sample("red", "--seed", 5, "--scheduler", "euler_a", "--noise", "brownian")
+    again = shell("rerun", drawn.paths[0], "--out", "again.png").paths[0]
+    assert read_settings(again).noise == "brownian"
+    assert again.read_bytes() == drawn.paths[0].read_bytes()
+
+
 def test_rerun_with_other_options(shell: Shell) -> None:
     drawn = shell.sample("red", "--seed", 0, "--scheduler", "euler_a", "--cfg", 3).paths[0]
     again = shell("rerun", drawn, "--scheduler", "dpmpp_2m", "--cfg", 0, "--seed", 9).paths[0]

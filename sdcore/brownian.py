@@ -1,0 +1,92 @@
+"""Noise from one Brownian path per image, so that runs of 10 and of 20 steps see the same noise.
+
+k-diffusion's SDE samplers take theirs from torchsde's tree. This one is hashed dyadic bisection:
+the path's value at each midpoint comes from a generator seeded by the image and the point.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sdcore.errors import InputError, unknown
+from sdcore.noise import SeededNoise
+
+DEPTH = 20  # bisections; points closer than 2^-20 of sigma lie on a straight piece of the path
+SMALLEST = 2.0**-12  # from 0 to here it is one interval; above, one for each doubling of sigma
+
+
+@dataclass(frozen=True)
+class BrownianNoise(SeededNoise):
+    """A Noise that is a pure function of (seeds, sigma, sigma_next); the draw number is not used.
+
+    It is W(sigma_next) - W(sigma) of a Brownian motion W in sigma, divided by its standard
+    deviation. So the noises of an interval's parts add up to that of the whole, whatever the steps
+    are and in whatever order they are asked for. The starting noise is SeededNoise's. Made in
+    float64, handed out in float32.
+    """
+
+    _path: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __call__(self, draw: int, sigma: float, sigma_next: float) -> Tensor:
+        """[B,C,H,W], unit variance, for sigma > sigma_next >= 0.
+
+        Raises InputError for a sigma_next that is not below sigma: who goes up to come down again
+        (churn) would add noise once more that x holds already.
+        """
+        if not 0 <= sigma_next < sigma:
+            raise InputError(
+                f"Brownian noise is for a falling sigma, not for {sigma:g} to {sigma_next:g}; "
+                "a scheduler that raises it (churn) needs independent noise"
+            )
+        increment = self.path(sigma_next) - self.path(sigma)
+        return (increment / math.sqrt(sigma - sigma_next)).float().to(self.device)
+
+    def path(self, sigma: float) -> Tensor:
+        """W(sigma) [B,C,H,W], float64 on the CPU; W(0) is 0."""
+        if sigma not in self._path:
+            value = self._bisect(sigma)
+            while len(self._path) >= 4:  # neighbouring intervals share their ends
+                del self._path[next(iter(self._path))]
+            self._path[sigma] = value
+        return self._path[sigma]
+
+    def _bisect(self, sigma: float) -> Tensor:
+        low, high = 0.0, SMALLEST
+        at_low = torch.zeros(len(self.seeds), *self.shape, dtype=torch.float64)
+        at_high = self._normal(high) * math.sqrt(high)
+        while sigma > high:
+            low, at_low, high = high, at_high, 2 * high
+            at_high = at_low + self._normal(high) * math.sqrt(high - low)
+        for _ in range(DEPTH):
+            middle = (low + high) / 2
+            at_middle = torch.lerp(at_low, at_high, 0.5)
+            at_middle = at_middle + self._normal(middle) * (math.sqrt(high - low) / 2)
+            if sigma < middle:
+                high, at_high = middle, at_middle
+            else:
+                low, at_low = middle, at_middle
+        return torch.lerp(at_low, at_high, (sigma - low) / (high - low))
+
+    def _normal(self, point: float) -> Tensor:
+        """Standard normal noise [B,C,H,W] that belongs to each image and this point."""
+        images = []
+        for seed in self.seeds:
+            words = f"{seed % 2**64} {point.hex()}".encode()
+            key = int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
+            generator = torch.Generator().manual_seed(key)
+            images.append(torch.randn(1, *self.shape, generator=generator, dtype=torch.float32))
+        return torch.cat(images).double()
+
+
+NOISES: Mapping[str, type[SeededNoise]] = {"independent": SeededNoise, "brownian": BrownianNoise}
+
+
+def noise_named(name: str) -> type[SeededNoise]:
+    """The Noise of this name. Raises InputError, with near names, for another."""
+    if name not in NOISES:
+        raise unknown("noise", name, NOISES)
+    return NOISES[name]
