@@ -28,7 +28,11 @@ PARTS = {
         ("log_sigmas", "timestep"),  # off the grid only
     ),
     "grid": ("schedulers/spacing/timesteps.py", ("at_timesteps", "linspace"), ()),
-    "plan": ("schedulers/spacing/plan.py", ("Grid", "Rule", "Tail", "Start", "Plan", "Spacing"), ()),
+    "plan": (
+        "schedulers/spacing/plan.py",
+        ("Grid", "Rule", "Tail", "Start", "Plan", "Spacing"),
+        (),
+    ),
     "denoiser": ("denoiser.py", ("PREDICTION_TYPES", "to_x0_eps", "Denoiser"), ()),
     "guidance": ("guidance.py", ("Guidance", "CFG"), ()),
     "solver": ("schedulers/euler.py", ("ancestral", "euler"), ()),

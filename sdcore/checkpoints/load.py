@@ -52,7 +52,8 @@ def load_component(
     """Build a component from its configuration and fill it from its files.
 
     Args:
-        dtype: of the floating parameters; None keeps each as it is stored.
+        dtype: of the floating parameters; None keeps each as it is stored, mapped where it can
+            be, for `sdcore.memory` to make ready.
 
     Returns:
         The module in eval mode, its parameters without gradients.
@@ -109,8 +110,9 @@ def load_strictly(
     if len(found) < sum(map(len, parts.values())):
         raise InputError(f"{label}: it holds the same weights under two names")
     # One tensor at a time: a float16 file becomes float32 without ever lying in memory twice.
+    settled = aligned if dtype is not None else lambda tensor: tensor
     state = {
-        name: aligned(cut(tensor))
+        name: settled(cut(tensor))
         for key, tensor in weights.read(set(origin.values()), dtype, device)
         for name, cut in parts[key].items()
     }

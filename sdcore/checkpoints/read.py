@@ -163,8 +163,9 @@ class Weights:
     ) -> Iterator[tuple[str, Tensor]]:
         """Those of the tensors whose key is in `keys`, in the order of the files.
 
-        dtype: of the floating ones; None leaves each as it is stored. What is stored so already
-        and goes nowhere else stays mapped; of the rest no page is kept once it is copied.
+        dtype: of the floating ones. What is stored in it, in place (see `aligned`), and goes
+            nowhere else stays mapped; of the rest no page is kept once it is copied. None leaves
+            each as it is stored and where it is: to keep, not to compute with.
         """
         for path in self.files:
             if is_pickled(path):
@@ -190,7 +191,9 @@ def _read_mapped(
             stored = torch.frombuffer(
                 mapped, dtype=stored.dtype, count=info.count, offset=info.begin
             ).view(info.shape)
-        tensor = aligned(as_dtype(stored.to(device), dtype))
+        tensor = stored.to(device)
+        if dtype is not None:
+            tensor = aligned(as_dtype(tensor, dtype))
         if tensor.data_ptr() != stored.data_ptr():
             _forget(mapped, info)
         yield key, tensor
