@@ -9,7 +9,7 @@ PROMPT ?= a big orange balloon in the desert
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format references parity benchmark benchmark-load laws docs adherence train clean
+.PHONY: help demo test test-full lint types format references parity benchmark benchmark-load laws docs adherence train clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 14
@@ -19,6 +19,9 @@ demo: $(VENV)/.runtime ## draw a picture with the bundled model and print its pa
 
 test: $(VENV)/.test ## run the tests (ARGS="-k name" to choose)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-full: $(VENV)/.test ## the slow tests: models of the published sizes (14 GB of memory)
+	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.test ## ruff: rules and layout
 	@$(BIN)/ruff check .

@@ -15,10 +15,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 import torch
@@ -26,6 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from scripts.vocabulary import write_tokenizer
+from sdcore.checkpoints import Component, load_component, open_model
+from sdcore.checkpoints.load import BUILD
 
 PROMPT, SEED, STEPS = "a red boat on a blue house", 3, 2
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text())
@@ -138,7 +141,7 @@ FAMILIES = {
 }
 
 
-def published(model: str, pipeline: str, side: int = 256, **pads: str) -> Family:
+def published(model: str, pipeline: str, side: int = 128, **pads: str) -> Family:
     """A family of the published size, for pictures small enough to wait for."""
     parts = {
         name: config
@@ -217,20 +220,30 @@ _VAE_BLOCKS = (("down", "DownEncoder"), ("up", "UpDecoder"))
 
 
 def _random(build: Callable[[], nn.Module], dtype: torch.dtype) -> Any:
-    """A module with seeded weights, norms and biases random too, that keeps signals finite."""
-    usual = torch.get_default_dtype()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        torch.set_default_dtype(dtype)
-        try:
-            module = build()
-        finally:
-            torch.set_default_dtype(usual)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                if parameter.ndim == 1:
-                    parameter.add_(0.1 * torch.randn(parameter.shape).to(dtype))
+    """A module of seeded weights, norms and biases too, whose signals stay about as they come.
+
+    Weights have the variance 1 / (3 inputs) of torch's own. They are cut from one row of random
+    numbers over and over, which is a hundred times faster than drawing them all.
+    """
+    with torch.device("meta"):
+        module = build()
+    nn.Module.to(module, dtype)  # past the libraries' own, which warn
+    module.to_empty(device="cpu")
+    row, begin = torch.randn(_ROW, generator=torch.Generator().manual_seed(0)), 0
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            count = parameter.numel()
+            numbers = row.repeat(1 + -(-count // _ROW))[begin : begin + count]
+            numbers = numbers.view(parameter.shape)
+            begin = (begin + count) % _ROW
+            if parameter.ndim > 1:
+                parameter.copy_(numbers.mul_((3 * parameter[0].numel()) ** -0.5))
+            else:
+                parameter.copy_(0.1 * numbers + name.endswith("weight"))
     return module.eval()
+
+
+_ROW = 1_000_003  # a prime, so that no two rows of a matrix are cut alike
 
 
 # --- what both are asked -------------------------------------------------------------------------
@@ -267,20 +280,33 @@ T = 500.5  # the timestep at which UNets are compared
 
 
 @torch.inference_mode()
-def theirs(folder: Path, family: Family) -> Tensors:
-    """Every component and a run of two steps, by diffusers and transformers in float32."""
+def theirs(folder: Path, family: Family, lean: bool = False) -> Tensors:
+    """Every component and a run of two steps, by diffusers and transformers in float32.
+
+    lean: one network in memory at a time.
+    """
     import diffusers
 
-    pipe = getattr(diffusers, family.pipeline).from_pretrained(folder, dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
+    kind = getattr(diffusers, family.pipeline)
+    readers = {name: None for name in family.parts if name.startswith("text_encoder")}
+    others = dict.fromkeys(("unet", "vae"))
+    pipe = kind.from_pretrained(folder, dtype=torch.float32, **(others if lean else {}))
     given, out = inputs(family), {}
     out |= _their_text(pipe)
-    out["UNet"] = _their_unet(pipe.unet, given, out, family.cfg)
-    code, scale = pipe.vae.encode(given["image"]).latent_dist, pipe.vae.config.scaling_factor
-    out["VAE encode, mean"], out["VAE encode, std"] = code.mean * scale, code.std * scale
-    out["VAE decode"] = pipe.vae.decode(given["latents"] / scale).sample
     ask: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": family.cfg}
     ask |= {"generator": [torch.Generator().manual_seed(SEED)], "output_type": "latent"}
+    ask["prompt"] = PROMPT
+    if lean:
+        del pipe
+        pipe = kind.from_pretrained(folder, dtype=torch.float32, **readers)
+        names = {"prompt_embeds": "text", "negative_prompt_embeds": "text, negative"}
+        if "pooled text" in out:
+            names |= {
+                f"{k.replace('prompt', 'pooled_prompt')}": f"pooled {v}" for k, v in names.items()
+            }
+        ask |= {name: out[key] for name, key in names.items()} | {"prompt": None}
+    pipe.set_progress_bar_config(disable=True)
+    out["UNet"] = _their_unet(pipe.unet, given, out, family.cfg)
     if "Img2Img" in family.pipeline:  # the second half of four steps
         ask |= {"image": given["latents"][:1], "strength": 0.5, "num_inference_steps": 2 * STEPS}
     else:
@@ -289,7 +315,10 @@ def theirs(folder: Path, family: Family) -> Tensors:
         given_pictures = pictures(family)
         ask |= {"image": given_pictures["image"], "mask_image": given_pictures["mask"]}
         ask["strength"] = 1.0
-    out["two steps"] = pipe(PROMPT, **ask).images
+    out["two steps"] = pipe(**ask).images
+    code, scale = pipe.vae.encode(given["image"]).latent_dist, pipe.vae.config.scaling_factor
+    out["VAE encode, mean"], out["VAE encode, std"] = code.mean * scale, code.std * scale
+    out["VAE decode"] = pipe.vae.decode(given["latents"] / scale).sample
     return out
 
 
@@ -327,22 +356,19 @@ def _numbers(count: int) -> list[float]:
 
 
 @torch.inference_mode()
-def ours(folder: Path, family: Family) -> Tensors:
+def ours(folder: Path, family: Family, lean: bool = False) -> Tensors:
     """The same by sdcore."""
     import sdcore
     from sdcore.sampling import State
 
-    sd = sdcore.load(folder, device="cpu", dtype="float32")
+    with patch("sdcore.pipeline.load_component", _hollow) if lean else nullcontext():
+        sd = sdcore.load(folder, device="cpu", dtype="float32", memory="fast")
     given, out = inputs(family), {}
     read = {"text": sd.conditioner.read(PROMPT), "text, negative": sd.conditioner.read(None)}
     for name, row in read.items():
         out[name] = row["context"]
         if "text_embeds" in row:
             out[f"pooled {name}"] = row["text_embeds"]
-    out["UNet"] = our_unet(sd.unet, given, out, family.cfg)
-    code = sd.vae.encode(given["image"])
-    out["VAE encode, mean"], out["VAE encode, std"] = code.mean, code.std
-    out["VAE decode"] = sd.vae.decode(given["latents"])
     half = "Img2Img" in family.pipeline
     run = sd.prepare(
         PROMPT,
@@ -353,6 +379,17 @@ def ours(folder: Path, family: Family) -> Tensors:
         height=family.side,
         **pictures(family),
     )
+    if lean:
+        parts = open_model(folder).components
+        gone = dict.fromkeys([name for name in vars(sd) if name.startswith("text_encoder")])
+        sd = replace(sd, **gone)  # before the UNet comes
+        run = replace(run, sd=sd)
+        sd = replace(sd, **{name: load_component(parts[name]) for name in ("unet", "vae")})
+        run = replace(run, sd=sd)
+    out["UNet"] = our_unet(sd.unet, given, out, family.cfg)
+    code = sd.vae.encode(given["image"])
+    out["VAE encode, mean"], out["VAE encode, std"] = code.mean, code.std
+    out["VAE decode"] = sd.vae.decode(given["latents"])
     start = None
     if half:
         x = given["latents"][:1] + run.sigmas[STEPS] * run.noise.start()
@@ -360,6 +397,14 @@ def ours(folder: Path, family: Family) -> Tensors:
     for step in run.steps(start):
         out["two steps"] = step.x_next * run.plan.end_scale
     return out
+
+
+def _hollow(component: Component, *how: Any) -> nn.Module:
+    """In place of `load_component`: no weights where they would take much memory too early."""
+    if component.name.startswith("text_encoder"):
+        return load_component(component, *how)
+    with torch.device("meta"):
+        return BUILD[component.name](component.config)
 
 
 def our_unet(unet: Any, given: Tensors, text: Tensors, cfg: float) -> Tensor:
@@ -384,8 +429,6 @@ def our_unet(unet: Any, given: Tensors, text: Tensors, cfg: float) -> Tensor:
 def errors(folder: Path, family: Family, dtype: torch.dtype) -> tuple[float, float]:
     """The UNet's error in `dtype`, by sdcore and by diffusers: RMS, against diffusers' float32."""
     import diffusers
-
-    from sdcore.checkpoints import load_component, open_model
 
     theirs = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32)
     unet = load_component(open_model(folder).components["unet"], "cpu", dtype)
@@ -445,7 +488,7 @@ def _do(job: str, folder: Path, name: str) -> None:
     if job == "write":
         write(folder, FULL[name], torch.float16)
         return
-    out = theirs(folder, FULL[name]) if job == "theirs" else ours(folder, FULL[name])
+    out = (theirs if job == "theirs" else ours)(folder, FULL[name], lean=True)
     save_file({key: value.contiguous() for key, value in out.items()}, folder / f"{job}.tensors")
 
 

@@ -1,8 +1,10 @@
 """What the tests share: a tiny random model in the diffusers layout, and a folder to break."""
 
+import functools
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,18 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (root / "model_index.json").write_text(json.dumps(index, indent=2))
     return root
+
+
+@pytest.fixture(scope="session")
+def family_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """name in `scripts.families.FAMILIES` -> the folder of its small model. Do not change."""
+    from scripts import families
+
+    @functools.cache
+    def written(name: str) -> Path:
+        return families.write(tmp_path_factory.mktemp("family"), families.FAMILIES[name])
+
+    return written
 
 
 @pytest.fixture

@@ -25,11 +25,8 @@ Folder = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """name of a family -> the folder of its model, written once. Do not change."""
-    return functools.cache(
-        lambda name: families.write(tmp_path_factory.mktemp("family"), FAMILIES[name])
-    )
+def folder(family_path: Folder) -> Folder:
+    return family_path
 
 
 @pytest.fixture(scope="module")

@@ -18,17 +18,17 @@ _SEEDS = re.compile(r"(-?\d+)(?:-(\d+))?")
 class _Pair(click.ParamType):
     """Two whole numbers with a sign between them, as a tuple."""
 
-    def __init__(self, sign: str) -> None:
-        self.name, self.sign = f"A{sign}B", sign
+    def __init__(self, sign: str, example: str) -> None:
+        self.name, self.sign, self.example = example, sign, example
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
         numbers = re.fullmatch(rf"(\d+){self.sign}(\d+)", value.strip().lower())
         if numbers is None:
-            example = self.sign.join(("1024", "768"))
-            raise InputError(f"{param.opts[0]} is written like {example}, not {value!r}")
+            raise InputError(f"{param.opts[0]} is written like {self.example}, not {value!r}")
         return int(numbers[1]), int(numbers[2])
 
 
+_SIZE, _CORNER = _Pair("x", "1024x768"), _Pair(",", "0,0")
 _OPTIONS = [
     click.option("--negative", metavar="TEXT", help="What the picture should not be."),
     click.option("--grammar", metavar="NAME", help="plain, or a1111: (words:1.2), [a:b:0.5]."),
@@ -58,11 +58,9 @@ _OPTIONS = [
     click.option("--mask", metavar="FILE", help="White where it is repainted."),
     click.option("--refiner", metavar="MODEL", help="SDXL's refiner, for the last noise levels."),
     click.option("--handover", type=float, help="The sigma at which it takes over.  [t = 200]"),
-    click.option(
-        "--original-size", type=_Pair("x"), metavar="WxH", help="What SDXL is told of the picture."
-    ),
-    click.option("--crop", type=_Pair(","), metavar="LEFT,TOP", help="The same.  [default: 0,0]"),
-    click.option("--target-size", type=_Pair("x"), metavar="WxH", help="The same."),
+    click.option("--original-size", type=_SIZE, metavar="WxH", help="What SDXL is told of it."),
+    click.option("--crop", type=_CORNER, metavar="LEFT,TOP", help="The same.  [default: 0,0]"),
+    click.option("--target-size", type=_SIZE, metavar="WxH", help="The same."),
     click.option("--aesthetic-score", type=float, help="What its refiner is told.  [default: 6]"),
     click.option("--negative-aesthetic-score", type=float, help="The same.  [default: 2.5]"),
     click.option("--batch", type=int, help="How many are drawn at once.  [default: 1]"),

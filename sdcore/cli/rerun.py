@@ -50,6 +50,6 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
         **{name: chosen(name) for name in (*PLAIN, *FAMILY)},
     )
     given = options["image"] is not None or options["mask"] is not None
-    if not given and old.canvas is not None and run.settings[0].canvas != old.canvas:
+    if not given and run.settings[0].canvas not in (None, old.canvas):
         click.echo("sdcore: the image or the mask has changed since", err=True)
     draw(run, options["batch"], output, options["sheet"], options["steps_sheet"])
