@@ -165,6 +165,7 @@ class StableDiffusion:
         scheduler: str | Solver | None = None,
         spacing: str | Spacing | None = None,
         eta: float | None = None,
+        tail: str | float | None = None,
         steps: int | None = None,
         cfg: float | None = None,
         width: int | None = None,
@@ -185,9 +186,9 @@ class StableDiffusion:
             prompts: one or several; the pictures come prompt by prompt, seed by seed.
             negative: what guidance leads away from; None means "", for SDXL zeros.
             seeds: the same for every prompt; -2^63 .. 2^64 - 1.
-            scheduler, spacing, eta: as `sdcore.schedulers.resolve` takes them; None leaves it to
-                the checkpoint.
-            steps: at least 1; None: 20, or what the family is published with.
+            scheduler, spacing, eta, tail: as `sdcore.schedulers.resolve` takes them; None leaves it
+                to the checkpoint.
+            steps: at least 1; None: 20, what the family is published with, or what a list has.
             cfg: guidance scale: 1 is off, 0 draws the negative prompt alone; None: 7.5, or the
                 family's. A UNet that is told the scale is asked once, with it.
             width, height: pixels, multiples of the VAE's factor (8); None is the model's own size,
@@ -212,11 +213,12 @@ class StableDiffusion:
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not texts or not len(seeds):
             raise InputError("at least one prompt and one seed are needed")
-        chosen = resolve(scheduler, spacing, eta, self.scheduler_config)
+        chosen = resolve(scheduler, spacing, eta, self.scheduler_config, tail)
         if prediction_type is not None:
             chosen = replace(chosen, prediction_type=known_prediction_type(prediction_type))
         own_file = isinstance(scheduler, str) and scheduler.endswith(".py")
         usual = defaults_for(self.unet.config, self.scheduler_config)
+        steps = chosen.spacing.steps if steps is None else steps
         canvas = self._canvas(image, mask)
         width = self._side("width", width, None if canvas is None else canvas.image.width)
         height = self._side("height", height, None if canvas is None else canvas.image.height)
@@ -228,7 +230,8 @@ class StableDiffusion:
             model=self.name,
             scheduler=str(scheduler) if own_file else chosen.name,
             spacing=chosen.spacing.name,
-            eta=getattr(chosen.solver, "keywords", {}).get("eta"),
+            eta=chosen.eta,
+            tail=None if tail is None else str(tail),
             steps=usual.steps if steps is None else steps,
             cfg=usual.cfg if cfg is None else float(cfg),
             width=width,

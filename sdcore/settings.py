@@ -42,6 +42,7 @@ class Settings:
     version: str  # of sdcore
     # From here on a picture may have been written before the field was: absent means the default.
     grammar: str = "plain"  # how the prompts are read: "plain", "a1111"
+    tail: str | None = None  # where the last step goes; None: where the spacing says
     clip_skip: int = 1  # the text encoder's layer, counted from the one it was trained with
     prediction_type: str | None = None  # of the UNet; None: as the model says
     original_size: Size | None = None  # what SDXL is told of the picture: (width, height), pixels

@@ -9,8 +9,10 @@ import click
 from sdcore import __version__
 from sdcore.cli.check import check
 from sdcore.cli.lab import lab
+from sdcore.cli.plan import plan
 from sdcore.cli.rerun import rerun
 from sdcore.cli.sample import sample
+from sdcore.cli.schedulers import schedulers
 from sdcore.errors import InputError
 
 
@@ -22,6 +24,8 @@ def cli() -> None:
 
 cli.add_command(sample)
 cli.add_command(rerun)
+cli.add_command(schedulers)
+cli.add_command(plan)
 cli.add_command(lab)
 cli.add_command(check)
 

@@ -35,7 +35,14 @@ _OPTIONS = [
     click.option("--clip-skip", type=int, help="2: the text encoder's last layer but one."),
     click.option("--model", metavar="MODEL", help="Bundled name, folder, file, or hub id."),
     click.option("--scheduler", metavar="NAME", help="E.g. ddim, euler_a, 'DPM++ 2M Karras'."),
-    click.option("--spacing", metavar="NAME", help="leading, trailing, linspace or karras."),
+    click.option(
+        "--spacing", metavar="NAME", help="E.g. karras, a1111:beta; see sdcore schedulers."
+    ),
+    click.option("--sigmas", metavar="LIST", help="The noise levels themselves, e.g. 14.6,5,1,0."),
+    click.option("--timesteps", metavar="LIST", help="Or the timesteps, e.g. 999,750,500,250."),
+    click.option(
+        "--tail", metavar="TAIL", help="zero, sigma_min, discard_penultimate, or a sigma."
+    ),
     click.option("--eta", type=float, help="Share of fresh noise a step, 0 to 1."),
     click.option(
         "--noise", metavar="NAME", help="independent, or brownian: one path for any steps."
@@ -92,6 +99,7 @@ PLAIN = (
     "spacing",
     "eta",
     "noise",
+    "tail",
     "steps",
     "cfg",
     "width",
@@ -100,6 +108,18 @@ PLAIN = (
 )
 TOLD = ("original_size", "crop", "target_size", "aesthetic_score", "negative_aesthetic_score")
 FAMILY = ("image", "mask", "handover", *TOLD)
+
+
+LISTS = ("sigmas:", "timesteps:")  # how a spacing begins that is a list
+
+
+def chosen_spacing(options: dict[str, Any]) -> str | None:
+    """`--spacing`, `--sigmas` or `--timesteps` as one spacing. Raises InputError for two."""
+    lists = {kind: options[kind] for kind in ("sigmas", "timesteps") if options[kind] is not None}
+    given = [f"--{name}" for name in ("spacing", *lists) if options[name] is not None]
+    if len(given) > 1:
+        raise InputError(f"{given[0]} and {given[1]} both say where the steps are: give one")
+    return next((f"{kind}:{values}" for kind, values in lists.items()), options["spacing"])
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from sdcore import __version__
-from sdcore.cli.options import FAMILY, PLAIN, choose_seeds, drawing_options
+from sdcore.cli.options import FAMILY, LISTS, PLAIN, choose_seeds, chosen_spacing, drawing_options
 from sdcore.cli.output import Output
 
 
@@ -23,11 +23,14 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     from sdcore.images import read_settings
 
     old = read_settings(picture)
+    options["spacing"] = chosen_spacing(options)
 
     # Another model or scheduler comes with what is its own.
     foreign = FAMILY + ("prediction_type", "refiner") if options["model"] is not None else ()
     if options["scheduler"] is not None:
-        foreign += ("spacing", "eta", "noise")
+        foreign += ("spacing", "eta", "noise", "tail")
+    if options["spacing"] is not None:  # a list says itself how many steps there are
+        foreign += ("tail", "steps") if options["spacing"].startswith(LISTS) else ("tail",)
 
     def chosen(name: str) -> Any:
         given = options[name]

@@ -4,7 +4,14 @@ from typing import Any
 
 import click
 
-from sdcore.cli.options import FAMILY, PLAIN, choose_seeds, drawing_options, read_prompts
+from sdcore.cli.options import (
+    FAMILY,
+    PLAIN,
+    choose_seeds,
+    chosen_spacing,
+    drawing_options,
+    read_prompts,
+)
 from sdcore.cli.output import Output
 
 
@@ -16,6 +23,7 @@ def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None
     """Draw pictures of PROMPT... and print their paths."""
     texts = read_prompts(prompt, prompts)
     seeds = choose_seeds(options["seed"], options["count"])
+    options["spacing"] = chosen_spacing(options)
     output = Output(options["out"], len(texts) * len(seeds))
     model, refiner = options["model"], options["refiner"]
 

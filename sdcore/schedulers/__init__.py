@@ -49,6 +49,7 @@ class Scheduler:
     noise_schedule: NoiseSchedule
     prediction_type: str  # of the network, for the Denoiser
     entry: Entry  # what the solver says of itself
+    eta: float | None = None  # share of fresh noise a step; None where there is no such thing
 
     def plan(self, steps: int) -> Plan:
         """The sigmas of so many steps. Raises InputError for steps < 1 or too many."""
@@ -95,19 +96,30 @@ def resolve(
         entry = entry if method is None else _entry(method, entry.class_name)
     chosen, tool = _spacing(name, named, tool, spacing)
     schedule = noise_schedule_of(entry.class_name, fields, tool)
-    if not isinstance(chosen, Spacing):
+    if isinstance(spacing, str) and isinstance(chosen, Spacing):  # a list, with the class's ends
+        own = spacing_of(entry.class_name, fields, schedule, None)
+        end = own.tail if chosen.tail == "zero" else chosen.tail
+        chosen = replace(chosen, start=own.start, end=own.end, tail=end)
+    elif not isinstance(chosen, Spacing):
         chosen = (
             spacing_of(entry.class_name, fields, schedule, chosen)
             if tool is None
             else tool.spacing(chosen, entry.name)
         )
+    options = _options(entry, {**fields, "noise_schedule": schedule}, eta)
+    solver = partial(entry.solver, **options) if options else entry.solver
+    if fields.get("thresholding"):
+        ratio, most = fields["dynamic_thresholding_ratio"], fields["sample_max_value"]
+        keep_eps = entry.class_name in KEEPS_EPS
+        solver = thresholded(solver, ratio, most, keep_eps)
     return Scheduler(
         name=entry.name,
-        solver=_configured(entry, {**fields, "noise_schedule": schedule}, eta),
+        solver=solver,
         spacing=chosen if tail is None else replace(chosen, tail=_tail(tail, chosen)),
         noise_schedule=schedule,
         prediction_type=fields["prediction_type"],
         entry=entry,
+        eta=options.get("eta"),
     )
 
 
@@ -160,15 +172,20 @@ def _class_of(config: Mapping[str, Any]) -> str:
 
 
 def _entry(name: str, class_name: str) -> Entry:
-    """The entry of this name, with the conventions of this class, whose draws are independent."""
+    """The entry of this name, with the conventions of this class, and its name if they differ.
+
+    diffusers draws independently where k-diffusion has Brownian paths.
+    """
     for entry in TABLE:
         if entry.name == name:
-            return replace(entry, class_name=class_name, noise="independent")
+            own = entry.class_name == class_name
+            name = name if own else class_name
+            return replace(entry, name=name, class_name=class_name, noise="independent")
     raise InputError(f"{class_name} asks for the method {name}, which is not here")
 
 
-def _configured(entry: Entry, fields: Mapping[str, Any], eta: float | None) -> Solver:
-    """The entry's solver with those of its options bound that eta and the config set."""
+def _options(entry: Entry, fields: Mapping[str, Any], eta: float | None) -> dict[str, Any]:
+    """Those of the solver's options that the entry, the config and eta set."""
     takes = inspect.signature(entry.solver).parameters
     options = {key: value for key, value in fields.items() if key in takes} | dict(entry.options)
     if eta is not None:
@@ -178,8 +195,4 @@ def _configured(entry: Entry, fields: Mapping[str, Any], eta: float | None) -> S
             raise InputError(f"scheduler {entry.name} adds no noise, so it has no eta")
     if "eta" in takes and (eta is not None or entry.eta is not None):
         options["eta"] = entry.eta if eta is None else eta
-    solver = partial(entry.solver, **options) if options else entry.solver
-    if not fields.get("thresholding"):
-        return solver
-    ratio, most = fields["dynamic_thresholding_ratio"], fields["sample_max_value"]
-    return thresholded(solver, ratio, most, keep_eps=entry.class_name in KEEPS_EPS)
+    return options

@@ -1,0 +1,57 @@
+"""`sdcore schedulers`: what there is to choose from."""
+
+import json
+
+import click
+
+
+@click.command()
+@click.option("--spacings", is_flag=True, help="The spacings in place of the schedulers.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def schedulers(spacings: bool, as_json: bool) -> None:
+    """List every scheduler: names, order of convergence, NFE a step, noise, paper.
+
+    Any of the names will do. A short name or a class of diffusers runs with the spacing, the ends
+    and the timesteps of that class; a name of k-diffusion (sample_euler) or in A1111's spelling
+    ("DPM++ 2M Karras") with that tool's; a prefix chooses: diffusers:, kdiffusion:, a1111:,
+    comfyui:.
+    """
+    from sdcore.schedulers import SPACINGS, TABLE, TOOLS
+
+    if spacings:
+        tools = {
+            f"{key}:{name}": f"as {tool.label} lays it" for key, tool in TOOLS.items()
+            for name in tool.spacings
+        }  # fmt: skip
+        listed = {**SPACINGS, **tools}
+        lists = {"sigmas:14.6,7,0": "these noise levels", "timesteps:999,500": "these timesteps"}
+        if as_json:
+            click.echo(json.dumps(listed, indent=1))
+        else:
+            for name, what in (*SPACINGS.items(), *lists.items()):
+                click.echo(f"{name:18} {what}")
+            for key, tool in TOOLS.items():
+                click.echo(f"{key + ':':18} {', '.join(tool.spacings)}")
+        return
+    rows = [
+        {
+            "name": entry.name,
+            "order": entry.order,
+            "nfe": entry.nfe,
+            "stochastic": entry.stochastic,
+            "paper": entry.paper,
+            "also": list(entry.labels),
+        }
+        for entry in TABLE
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    wide = max(len(entry.name) for entry in TABLE)
+    click.echo(f"{'name':{wide}}  order  NFE  noise  {'paper':16}  also")
+    for entry in TABLE:
+        noise = "yes" if entry.stochastic else "eta" if entry.eta is not None else "no"
+        click.echo(
+            f"{entry.name:{wide}}  {entry.order or '-':>5}  {entry.nfe or '-':>3}  {noise:5}  "
+            f"{entry.paper:16}  {', '.join(entry.labels)}"
+        )
