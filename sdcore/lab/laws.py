@@ -241,8 +241,8 @@ def ignores_its_batch(solver: Solver, setting: Setting) -> str | None:
     return None
 
 
-def passes_gradients(solver: Solver, setting: Setting) -> str | None:
-    """The derivative of the end by the start is the finite difference, to 1e-4 of its size."""
+def passes_gradients(solver: Solver, setting: Setting, limit: float = 1e-4) -> str | None:
+    """The derivative of the end by the start is the finite difference, to this share of it."""
     direction = torch.randn(
         setting.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64
     )
@@ -261,7 +261,7 @@ def passes_gradients(solver: Solver, setting: Setting) -> str | None:
         )
     slope, expected = (gradient * direction).sum(), (high - low).sum() / (2 * step)
     scale = (gradient * direction).abs().sum().item()
-    if not (slope - expected).abs().item() <= 1e-4 * scale + 1e-6:
+    if not (slope - expected).abs().item() <= limit * scale + 1e-6:
         return f"the gradient is {slope:.6g} where the finite difference is {expected:.6g}"
     return None
 

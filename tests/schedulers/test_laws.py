@@ -6,7 +6,8 @@ Hypothesis chooses spacing, N, start, shape and prediction type, always the same
 
 import inspect
 import math
-from functools import cache
+from functools import cache, partial
+from itertools import product
 
 import pytest
 import torch
@@ -15,12 +16,15 @@ from hypothesis import strategies as st
 
 from sdcore.denoiser import PREDICTION_TYPES
 from sdcore.errors import InputError
-from sdcore.lab import Mixture, laws
+from sdcore.lab import Gaussian, Mixture, laws, measure
 from sdcore.lab.laws import LAWS, Setting
 from sdcore.sampling import State, sample
 from sdcore.schedulers import SPACINGS, TABLE, resolve
 
 SHAPES = [(1, 1, 1, 1), (2, 4, 3, 5), (3, 1, 2, 2), (1, 9, 1, 7)]
+# Steps chosen by an error estimate count as numbers in a gradient: it is right to their tolerance.
+ADAPTIVE = {"dpm_adaptive": 2e-2}
+STARTS_HIGHER = ("dpmpp_3m_taylor",)  # two evaluations in the first step, also where it is the last
 every_scheduler = pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
 
 
@@ -51,6 +55,11 @@ def plan(name, spacing, steps):
 scheduler = cache(resolve)
 
 
+@cache
+def quiet(name):
+    return resolve(name, eta=0.0).solver
+
+
 @st.composite
 def runs(draw, name, most):
     """A setting of this scheduler: (spacing, Setting)."""
@@ -68,23 +77,24 @@ def note(tried, entry, run):
     tried.add((entry.name, run.name, len(run.sigmas) - 1, run.start, run.prediction_type))
 
 
-def has_eta(entry):
-    return "eta" in inspect.signature(entry.solver).parameters
+def without_noise(entry):
+    """The solver with its noise switched off, or None where it cannot be."""
+    has_eta = "eta" in inspect.signature(entry.solver).parameters
+    return quiet(entry.name) if has_eta or not entry.stochastic else None
 
 
 @every_scheduler
 def test_exact_where_the_answer_is_known(entry, tried, request):
     """For constant eps without noise; with noise in the world of one picture."""
 
-    @bounded(25 * times(request))
+    @bounded(12 * times(request))
     @given(runs(entry.name, 60))
     def law(run):
         note(tried, entry, run)
-        solver = resolve(entry.name, eta=0.0).solver
-        if not entry.stochastic or has_eta(entry):
-            assert laws.exact_for_constant_eps(solver, run) is None, run
+        if without_noise(entry) is not None:
+            assert laws.exact_for_constant_eps(without_noise(entry), run) is None, run
         if entry.stochastic:
-            solver = resolve(entry.name).solver
+            solver = scheduler(entry.name).solver
             brownian = entry.noise == "brownian"
             assert laws.exact_at_a_point(solver, run, brownian) is None, run
 
@@ -93,41 +103,39 @@ def test_exact_where_the_answer_is_known(entry, tried, request):
 
 @every_scheduler
 def test_one_truth_in_three_forms(entry, tried, request):
-    @bounded(3 * times(request))
+    @bounded(2 * times(request))
     @given(runs(entry.name, 60))
     def law(run):
         note(tried, entry, run)
-        assert laws.one_truth_in_three_forms(resolve(entry.name).solver, run) is None, run
+        assert laws.one_truth_in_three_forms(scheduler(entry.name).solver, run) is None, run
 
     law()
 
 
 @every_scheduler
-@pytest.mark.parametrize("law", [law for law in LAWS if not law.startswith("the same from eps")])
-def test_purity(entry, law, tried, request):
+def test_every_other_law(entry, tried, request):
     @bounded(2 * times(request))
-    @given(runs(entry.name, 6))
+    @given(runs(entry.name, 5))
     def holds(run):
         note(tried, entry, run)
-        assert LAWS[law](resolve(entry.name).solver, run) is None, run
+        solver = scheduler(entry.name).solver
+        for name, law in LAWS.items():
+            if law is laws.passes_gradients and entry.name in ADAPTIVE:
+                law = partial(law, limit=ADAPTIVE[entry.name])
+            assert law(solver, run) is None, name
 
     holds()
 
 
 @every_scheduler
-@pytest.mark.parametrize("spacing", SPACINGS)
-def test_every_number_of_steps(entry, spacing, tried):
-    """Few steps on every spacing, where start-ups and ends meet."""
-    solver = resolve(entry.name, spacing=spacing, eta=0.0).solver
-    for steps in (1, 2, 3, 4):
-        sigmas = plan(entry.name, spacing, steps)
-        if sigmas is None:
-            continue
-        run = Setting(sigmas, 0, SHAPES[0], name=spacing, prediction_type="epsilon")
+def test_few_steps_on_every_spacing(entry, tried):
+    """Where start-ups and ends meet."""
+    for spacing, steps in product(SPACINGS, (1, 2, 3, 4)):
+        run = Setting(plan(entry.name, spacing, steps), 0, SHAPES[0], name=spacing)
         note(tried, entry, run)
-        if not entry.stochastic or has_eta(entry):
-            assert laws.exact_for_constant_eps(solver, run) is None, run
-        assert laws.answers_well(resolve(entry.name).solver, run) is None, run
+        if without_noise(entry) is not None:
+            assert laws.exact_for_constant_eps(without_noise(entry), run) is None, run
+        assert laws.answers_well(scheduler(entry.name).solver, run) is None, run
 
 
 @every_scheduler
@@ -136,10 +144,10 @@ def test_noise_is_drawn_where_the_table_says_so(entry):
     x = torch.ones(1, 1, 2, 2)
     drawn = lambda *_: torch.zeros_like(x)  # noqa: E731
     default = list(sample(Mixture(), x, sigmas, resolve(entry.name).solver, drawn))
-    quiet = list(sample(Mixture(), x, sigmas, resolve(entry.name, eta=0.0).solver, drawn))
+    without = list(sample(Mixture(), x, sigmas, quiet(entry.name), drawn))
     assert (default[-1].draws > 0) == entry.stochastic
-    if not entry.stochastic or has_eta(entry):
-        assert quiet[-1].draws == 0
+    if without_noise(entry) is not None:
+        assert without[-1].draws == 0
 
 
 @pytest.mark.parametrize(
@@ -147,7 +155,7 @@ def test_noise_is_drawn_where_the_table_says_so(entry):
     [entry for entry in TABLE if entry.nfe == 1 and entry.order > 0],
     ids=lambda entry: entry.name,
 )
-@bounded(20)
+@bounded(6)
 @given(
     st.floats(0.05, 50),
     st.one_of(st.just(0.0), st.floats(0.01, 0.95)),
@@ -156,18 +164,20 @@ def test_noise_is_drawn_where_the_table_says_so(entry):
 def test_a_single_step_is_eulers(entry, sigma, share, shape):
     """Order 1 is Euler, which into sigma 0 is the model's x0."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * sigma
-    solver = resolve(entry.name, eta=0.0).solver
+    solver = quiet(entry.name)
     noise = lambda *_: torch.zeros_like(x)  # noqa: E731
     (step,) = sample(Mixture(), x, [sigma, sigma * share], solver, noise)
     p = Mixture()(x, sigma)
-    assert step.nfe == 1
+    if step.nfe > 1:  # its start-up is of higher order
+        assert entry.name in STARTS_HIGHER
+        return
     assert (step.x_next - (p.x0 + sigma * share * p.eps)).abs().max() <= 1e-13 * (1 + sigma)
 
 
 @every_scheduler
 def test_starting_in_the_middle_is_starting_there(entry):
     """The sigmas before the start do not matter, whatever they are."""
-    solver = resolve(entry.name, eta=0.0).solver
+    solver = quiet(entry.name)
     x = torch.linspace(-3, 3, 8, dtype=torch.float64).reshape(1, 2, 2, 2)
     rest = [3.0, 2.2, 1.3, 0.7, 0.2, 0.0]
     zero = lambda *_: torch.zeros_like(x)  # noqa: E731
@@ -180,16 +190,14 @@ def test_starting_in_the_middle_is_starting_there(entry):
 
 @every_scheduler
 def test_the_order_does_not_hang_on_the_world(entry):
-    """Also in a Gaussian world: no farther from its flow with twice the steps."""
-    from sdcore.lab import Gaussian, measure
-
+    """In a Gaussian world too: eight times the steps divide the error by 4^order at least."""
     found = measure(
         entry.name,
-        resolve(entry.name, eta=0.0).solver,
-        counts=(30, 60),
+        quiet(entry.name),
+        counts=(10, 80),
         world=Gaussian(0.3, 0.5),
         brownian=entry.noise == "brownian",
         rounding=False,
     )
     assert all(map(math.isfinite, found.errors))
-    assert found.errors[1] <= found.errors[0] or entry.order == 0
+    assert found.errors[1] <= max(found.errors[0] / 4**entry.order, 1e-12) or entry.order == 0
