@@ -3,12 +3,21 @@
 import pytest
 import torch
 
+from sdcore.denoiser import Denoiser
+from sdcore.guidance import CFG
+from sdcore.lab.quirks import BY_NAME
 from sdcore.noise import SeededNoise
+from sdcore.sampling import sample
 from sdcore.schedulers import resolve
 from tests.toys import CLASSES, SD, SEEDS, SHAPE, diffusers_latents, our_latents, wavy
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
+
+
+def number(name):
+    """What the registry says was measured at the reference."""
+    return BY_NAME[name].number
 
 
 def reference(name, **fields):
@@ -37,11 +46,11 @@ def wrong_by(name, spacing, steps):
     ("name", "spacing", "steps", "error"),
     [
         # prev_t = t - 1000 // N is not the next timestep of these grids
-        ("ddim", "linspace", 50, 2.894),
+        ("ddim", "linspace", 50, number("diffusers.ddim.stride_prev")),
         ("ddim", "linspace", 13, 11.568),
         ("ddim", "trailing", 13, 1.727),
         ("pndm", "linspace", 50, 2.894),
-        ("pndm", "linspace", 13, 11.785),
+        ("pndm", "linspace", 13, number("diffusers.pndm.stride_prev")),
     ],
 )
 def test_constant_eps_is_exact_here_and_not_there(name, spacing, steps, error):
@@ -60,7 +69,7 @@ def test_trailing_has_as_many_steps_as_asked(steps):
     """numpy's arange yields one more, t = -1, which diffusers looks up from the table's end."""
     theirs = reference("ddim", timestep_spacing="trailing")
     theirs.set_timesteps(steps)
-    assert len(theirs.timesteps) == steps + 1
+    assert len(theirs.timesteps) == steps + number("diffusers.trailing.arange")
     assert theirs.timesteps[-1] == -1
     ours = resolve("ddim", spacing="trailing").plan(steps).timesteps
     assert list(ours) == theirs.timesteps[:-1].tolist()
@@ -76,14 +85,16 @@ def test_pndm_image_to_image_starts_its_multistep_afresh():
     ours = our_latents(scheduler, 10, model=ones, start=5, x=x)
     theirs = diffusers_latents(reference("pndm"), 10, model=ones, start=5, x0=x0)
     assert (ours - exact).abs().max() <= 5e-6
-    assert (theirs - exact).abs().max() > 0.2
+    wrong = (theirs - exact).abs().max().item()
+    assert wrong == pytest.approx(number("diffusers.pndm.img2img"), abs=2e-3)
 
 
 def test_pndm_combines_eps_not_v():
     """diffusers combines the raw v of several noise levels, then converts with one (its #14816)."""
     ours = our_latents(resolve("pndm", config={**SD, "prediction_type": "v_prediction"}), 20)
     theirs = diffusers_latents(reference("pndm", prediction_type="v_prediction"), 20)
-    assert (ours - theirs).abs().max() > 0.01
+    apart = (ours - theirs).abs().max().item()
+    assert apart == pytest.approx(number("diffusers.pndm.v_mix"), abs=2e-3)
 
 
 def test_dpmpp_cosine_karras_truncates_the_timestep():
@@ -94,7 +105,7 @@ def test_dpmpp_cosine_karras_truncates_the_timestep():
     plan = resolve("dpmpp_2m", config={**SD, **fields}).plan(10)
     cut = [t - int(s) for t, s in zip(plan.timesteps, theirs.timesteps, strict=True)]
     assert all(-1e-3 <= part <= 1 for part in cut)
-    assert max(cut) > 0.5
+    assert max(cut) == pytest.approx(number("diffusers.dpm.cosine_trunc"), abs=0.05)
 
 
 @pytest.mark.parametrize("curve", ["exponential", "beta"])
@@ -112,7 +123,8 @@ def test_dpmpp_exponential_and_beta_truncate_the_timestep(name, curve):
     assert list(plan.timesteps) == [round(t) for t in exact]
     assert all(0 <= t - s < 1 + 1e-3 for t, s in zip(exact, theirs.timesteps.tolist(), strict=True))
     if curve == "exponential":
-        assert (plan.timesteps[0], theirs.timesteps[0].item()) == (999, 998)
+        told = number("diffusers.dpm.exp_trunc")
+        assert (plan.timesteps[0], theirs.timesteps[0].item()) == (999, told)
 
 
 @pytest.mark.parametrize("curve", ["exponential", "beta"])
@@ -142,7 +154,7 @@ def test_log_linear_is_told_the_timesteps_of_other_sigmas():
     theirs.set_timesteps(10)
     plan = resolve("euler", config=config).plan(10)
     assert plan.sigmas[5] == pytest.approx(theirs.sigmas[5].item(), rel=1e-6)
-    assert theirs.timesteps[5].item() == 444
+    assert theirs.timesteps[5].item() == number("diffusers.euler.log_linear")
     assert plan.timesteps[5] == pytest.approx(233.21, abs=0.01)
     assert plan.noise_schedule.timestep(plan.sigmas[5]) == plan.timesteps[5]
 
@@ -154,7 +166,7 @@ def test_clipped_trailing_has_as_many_steps_as_asked():
     theirs.set_timesteps(20)
     plan = resolve("dpmpp_2m", config={**SD, **fields}).plan(20)
     assert len(plan.timesteps) == 20
-    assert len(theirs.timesteps) == 13
+    assert len(theirs.timesteps) == number("diffusers.dpm.clipped_trailing")
     assert plan.timesteps[0] == theirs.timesteps[0]
 
 
@@ -175,3 +187,19 @@ def test_zero_terminal_snr_of_ddim_starts_at_sigma_2_to_the_24(prediction, eta):
         theirs = diffusers_latents(reference("ddim", **fields), steps, eta=eta)
         found = our_latents(scheduler, steps)
         assert (found - theirs).abs().max() <= 1e-5 * max(1, theirs.abs().max()), steps
+
+
+def test_x_is_not_rounded_to_the_networks_dtype():
+    """Both networks compute in float16; diffusers' x is float16 too."""
+    scheduler = resolve("euler")
+    plan = scheduler.plan(30)
+    exact = diffusers_latents(reference("euler"), 30, dtype=torch.float64)
+    told = {"cond": {"context": torch.zeros(2, 1, 1)}}
+    denoise = Denoiser(wavy, plan.timestep, told, CFG(1), dtype=torch.float16)
+    x = SeededNoise(SEEDS, SHAPE).start() * plan.start_scale
+    ours = list(sample(denoise, x, plan.sigmas, scheduler.solver))[-1].x_next
+    theirs = diffusers_latents(reference("euler"), 30, dtype=torch.float16)
+    assert (ours.dtype, theirs.dtype) == (torch.float32, torch.float16)
+    wrong = (theirs - exact).abs().max().item()
+    assert wrong == pytest.approx(number("diffusers.half_precision"), rel=0.2)
+    assert (ours - exact).abs().max() <= 0.5 * wrong

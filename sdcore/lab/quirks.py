@@ -1,0 +1,106 @@
+"""Where a reference is wrong, and by how much: the registry.
+
+Each case has a test that measures both, the reference's number and ours, and takes the number from
+here. docs/parity.md prints it.
+"""
+
+from dataclasses import dataclass
+
+DIFFUSERS = "diffusers 0.42.1"
+
+
+@dataclass(frozen=True)
+class Quirk:
+    """One case: what the reference does, and what is right here."""
+
+    name: str
+    reference: str  # package and version
+    number: float  # measured there; what it is, the sentence says
+    what: str
+    test: str  # file::function under tests/
+
+
+QUIRKS: tuple[Quirk, ...] = (
+    Quirk(
+        name="diffusers.ddim.stride_prev",
+        reference=DIFFUSERS,
+        number=2.894,
+        what="DDIM steps to t - 1000 // N, which is not the next timestep of linspace, nor of "
+        "trailing where N does not divide 1000; the number is the error for constant eps, "
+        "linspace, N = 50.",
+        test="schedulers/test_quirks.py::test_constant_eps_is_exact_here_and_not_there",
+    ),
+    Quirk(
+        name="diffusers.pndm.stride_prev",
+        reference=DIFFUSERS,
+        number=11.785,
+        what="PNDM does the same; the number is the error for constant eps, linspace, N = 13.",
+        test="schedulers/test_quirks.py::test_constant_eps_is_exact_here_and_not_there",
+    ),
+    Quirk(
+        name="diffusers.trailing.arange",
+        reference=DIFFUSERS,
+        number=1,
+        what="trailing of whole timesteps has so many steps too many at N = 61 and 103, the last "
+        "at t = -1, which is looked up from the table's other end.",
+        test="schedulers/test_quirks.py::test_trailing_has_as_many_steps_as_asked",
+    ),
+    Quirk(
+        name="diffusers.pndm.img2img",
+        reference=DIFFUSERS,
+        number=0.681,
+        what="PNDM in image-to-image takes its second step for the doubled first one; the number "
+        "is the error for constant eps, N = 10 from step 5.",
+        test="schedulers/test_quirks.py::test_pndm_image_to_image_starts_its_multistep_afresh",
+    ),
+    Quirk(
+        name="diffusers.pndm.v_mix",
+        reference=DIFFUSERS,
+        number=0.067,
+        what="PNDM combines the raw v of several noise levels and converts with one of them (its "
+        "#14816); the number is how far that carries 20 steps of the stand-in network.",
+        test="schedulers/test_quirks.py::test_pndm_combines_eps_not_v",
+    ),
+    Quirk(
+        name="diffusers.dpm.cosine_trunc",
+        reference=DIFFUSERS,
+        number=1.0,
+        what="DPM++ with Karras sigmas on the cosine table cuts t to a whole one and does not "
+        "round it; the number is the most that is cut, N = 10.",
+        test="schedulers/test_quirks.py::test_dpmpp_cosine_karras_truncates_the_timestep",
+    ),
+    Quirk(
+        name="diffusers.dpm.exp_trunc",
+        reference=DIFFUSERS,
+        number=998,
+        what="DPM++ and UniPC with exponential or beta sigmas cut t as well; the number is what "
+        "the network is told at the sigma of t = 999.",
+        test="schedulers/test_quirks.py::test_dpmpp_exponential_and_beta_truncate_the_timestep",
+    ),
+    Quirk(
+        name="diffusers.euler.log_linear",
+        reference=DIFFUSERS,
+        number=444,
+        what="Euler's interpolation_type log_linear tells the network the timesteps of linspace; "
+        "the number is t at the middle of N = 10, where sigma is that of t = 233.21.",
+        test="schedulers/test_quirks.py::test_log_linear_is_told_the_timesteps_of_other_sigmas",
+    ),
+    Quirk(
+        name="diffusers.dpm.clipped_trailing",
+        reference=DIFFUSERS,
+        number=13,
+        what="trailing with lambda_min_clipped keeps the whole table's stride; the number is how "
+        "many steps are left of 20.",
+        test="schedulers/test_quirks.py::test_clipped_trailing_has_as_many_steps_as_asked",
+    ),
+    Quirk(
+        name="diffusers.half_precision",
+        reference=DIFFUSERS,
+        number=0.0051,
+        what="Every step rounds x to the network's dtype; the number is the error that this makes "
+        "in 30 float16 Euler steps of the stand-in network, against 0.0018 with x in float32.",
+        test="schedulers/test_quirks.py::test_x_is_not_rounded_to_the_networks_dtype",
+    ),
+)
+
+BY_NAME = {quirk.name: quirk for quirk in QUIRKS}
