@@ -124,6 +124,7 @@ class UNetConfig:
     transformer_layers_per_block: int | tuple[int, ...] = 1
     cross_attention_dim: int = 1280
     use_linear_projection: bool = False
+    upcast_attention: bool = False  # SD 2.1: q k^T is beyond what float16 can hold
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     flip_sin_to_cos: bool = True
