@@ -233,11 +233,12 @@ def _random(build: Callable[[], nn.Module], dtype: torch.dtype) -> Any:
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             count = parameter.numel()
-            numbers = row.repeat(1 + -(-count // _ROW))[begin : begin + count]
+            times = -(-(begin + count) // _ROW)
+            numbers = (row if times == 1 else row.repeat(times))[begin : begin + count]
             numbers = numbers.view(parameter.shape)
             begin = (begin + count) % _ROW
             if parameter.ndim > 1:
-                parameter.copy_(numbers.mul_((3 * parameter[0].numel()) ** -0.5))
+                parameter.copy_(numbers * (3 * parameter[0].numel()) ** -0.5)
             else:
                 parameter.copy_(0.1 * numbers + name.endswith("weight"))
     return module.eval()

@@ -127,7 +127,7 @@ def test_the_refiner_takes_over(folder: Folder, model: Callable[[str], StableDif
     assert torch.equal(last(both.split(1)[1]), last(run))
 
 
-@pytest.mark.parametrize("name", ["SD 1.x inpainting", "SDXL inpainting", "SDXL", "LCM"])
+@pytest.mark.parametrize("name", ["SD 1.x inpainting", "SDXL"])
 def test_a_picture_does_not_depend_on_its_batch(
     model: Callable[[str], StableDiffusion], name: str
 ) -> None:
