@@ -166,6 +166,8 @@ def test_draws_are_counted_and_none_is_drawn_in_vain(name):
     if name in STOCHASTIC:
         assert drawn == list(range(6))  # none into sigma 0
         assert [step.draws for step in steps] == [1, 2, 3, 4, 5, 6, 6]
+    elif name == "restart":  # once, on the way up from the sigma nearest to 0.1
+        assert [step.draws for step in steps] == [0, 0, 0, 0, 0, 1, 1]
     else:
         assert drawn == []
         assert [step.draws for step in steps] == [0] * 7

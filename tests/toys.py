@@ -15,7 +15,8 @@ from sdcore.schedulers.table import TABLE
 SHAPE = (4, 8, 8)
 SEEDS = (7, 0)
 SD = {**SD15, "trained_betas": None}
-CLASSES = {entry.name: entry.class_name for entry in TABLE}
+# The schedulers that are a class of diffusers, and not only follow one's spacing.
+CLASSES = {entry.name: entry.class_name for entry in TABLE if entry.class_name in entry.labels}
 
 
 def wavy(x: Tensor, t, context=None, added=None) -> Tensor:

@@ -179,8 +179,7 @@ _SUPPORTED: Config = {
     "skip_prk_steps": (True,),
     "use_flow_sigmas": (False, None),
     "solver_order": (1, 2, 3),
-    "predict_x0": (True,),
-    "disable_corrector": ([], ()),
+    "predict_x0": (True, False),
     "solver_p": (None,),
     "tau_func": (None,),
     "timestep_scaling": (10.0,),
@@ -193,7 +192,7 @@ _SUPPORTED_BY: Mapping[str, Config] = {
     },
     "DPMSolverSinglestepScheduler": {
         "algorithm_type": ("dpmsolver++",),
-        "solver_type": ("midpoint",),
+        "solver_type": ("midpoint", "heun"),
     },
     "UniPCMultistepScheduler": {"solver_type": ("bh1", "bh2")},
     "DEISMultistepScheduler": {"algorithm_type": ("deis",), "solver_type": ("logrho",)},
@@ -316,7 +315,8 @@ def spacing_of(
     log_linear = fields.get("interpolation_type") == "log_linear"
     within = base if "use_karras_sigmas" in fields and not log_linear else ""
     dtype = torch.float64 if class_name == "DPMSolverSDEScheduler" else torch.float32
-    rules = variants(offset=offset, base=within, dtype=dtype, **limits)
+    rounded = name == "karras" and class_name.startswith("KDPM2")
+    rules = variants(offset=offset, base=within, whole_curves=rounded, dtype=dtype, **limits)
     ranged = name in ("karras", "exponential", "beta")
     unit = (base if ranged else name) in ("leading", "ddim_uniform")
     tail = "sigma_min" if name == "log_linear" else tail

@@ -1,7 +1,19 @@
 """The table of names: what a user can call a scheduler, and which step function that is."""
 
 from sdcore.errors import unknown
-from sdcore.schedulers import dpmpp, euler, heun, plms
+from sdcore.schedulers import (
+    adaptive,
+    deis,
+    dpmpp,
+    euler,
+    heun,
+    lms,
+    midpoint,
+    plms,
+    restart,
+    singlestep,
+    unipc,
+)
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.spacing import SPACINGS, TOOLS, Tool
 
@@ -9,7 +21,14 @@ TABLE: tuple[Entry, ...] = (
     *euler.ENTRIES,
     *heun.ENTRIES,
     *plms.ENTRIES,
+    *lms.ENTRIES,
+    *midpoint.ENTRIES,
     *dpmpp.ENTRIES,
+    *singlestep.ENTRIES,
+    *unipc.ENTRIES,
+    *deis.ENTRIES,
+    *adaptive.ENTRIES,
+    *restart.ENTRIES,
 )
 
 

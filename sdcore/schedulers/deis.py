@@ -1,0 +1,58 @@
+"""DEIS: an exponential integrator for eps, in lambda = -log sigma."""
+
+from torch import Tensor
+
+from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.schedulers.entry import Entry
+from sdcore.schedulers.integrals import exponential_step, newest
+
+
+def deis(
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    solver_order: int = 2,
+    lower_order_final: bool = True,
+) -> tuple[Tensor, Prediction, Memory]:
+    """DEIS (Zhang & Chen 2023, arXiv 2204.13902, eq. 15), its polynomials in log sigma ("log rho").
+
+    x_next = x + sum_j C_j eps_j, C_j the integral of the Lagrange polynomial over sigma. Lower
+    order in the first steps and, in schedules shorter than 15, in the last ones, if
+    lower_order_final. Into sigma 0, infinitely far in log sigma, the Euler step. Remembers eps.
+    """
+    sigma, sigma_next = interval.sigma, interval.sigma_next
+    prediction = denoise(x, sigma)
+    past = (prediction.eps, *memory)[:solver_order]
+    remember = past[: solver_order - 1]
+    if sigma_next == 0:
+        return prediction.x0, prediction, remember
+    left = interval.count - interval.index  # steps, this one included
+    order = min(len(past), left) if lower_order_final and interval.count < 15 else len(past)
+    at = newest(interval.sigmas, interval.index, order)
+    x_next = exponential_step(x, past[:order], at, sigma_next, form="eps")
+    return x_next, prediction, remember
+
+
+ENTRIES = (
+    Entry(
+        name="deis",
+        solver=deis,
+        class_name="DEISMultistepScheduler",
+        labels=("DEISMultistepScheduler", "DEIS"),
+        order=2,
+        nfe=1,
+        paper="arXiv 2204.13902",
+    ),
+    Entry(
+        name="deis_3",
+        solver=deis,
+        class_name="DEISMultistepScheduler",
+        order=2,
+        nfe=1,
+        paper="arXiv 2204.13902",
+        options={"solver_order": 3},
+    ),
+)

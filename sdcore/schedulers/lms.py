@@ -1,0 +1,112 @@
+"""Linear multistep on eps in sigma, with dx/dsigma = eps: LMS, iPNDM, gradient estimation."""
+
+import torch
+from torch import Tensor
+
+from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.schedulers.entry import Entry
+from sdcore.schedulers.integrals import adams_weights, combine, newest
+from sdcore.schedulers.plms import WEIGHTS
+
+
+def lms(
+    denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw, *, order: int = 4
+) -> tuple[Tensor, Prediction, Memory]:
+    """LMS (Karras et al. 2022's ODE, arXiv 2206.00364, eq. 1): Adams-Bashforth on the true sigmas.
+
+    The polynomial in sigma through the last eps, at most `order` of them, is integrated in closed
+    form. It begins with one, so that it converges with second order whatever `order` is. Remembers
+    eps.
+    """
+    sigma, sigma_next = interval.sigma, interval.sigma_next
+    prediction = denoise(x, sigma)
+    past = (prediction.eps, *memory)[:order]
+    nodes = [other - sigma for other in newest(interval.sigmas, interval.index, len(past))]
+    x_next = combine(x, adams_weights(nodes, sigma_next - sigma), past)
+    return x_next, prediction, past[: order - 1]
+
+
+def ipndm(
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    variable: bool = False,
+) -> tuple[Tensor, Prediction, Memory]:
+    """iPNDM (Zhang & Chen 2023, arXiv 2204.13902, section 3.4): PLMS that begins with one eps.
+
+    The weights are those of equal steps. variable: those of the true sigmas (iPNDM_v), which makes
+    it LMS. Into sigma 0 both take the Euler step.
+    """
+    sigma, sigma_next = interval.sigma, interval.sigma_next
+    if variable and sigma_next != 0:
+        return lms(denoise, x, interval, memory, draw)
+    prediction = denoise(x, sigma)
+    past = (prediction.eps, *memory)
+    if sigma_next == 0:
+        return prediction.x0, prediction, past[:3]
+    length = sigma_next - sigma
+    x_next = combine(x, [length * weight for weight in WEIGHTS[len(past) - 1]], past)
+    return x_next, prediction, past[:3]
+
+
+def gradient_estimation(
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    gamma: float = 2.0,
+) -> tuple[Tensor, Prediction, Memory]:
+    """Gradient estimation (Permenter & Yuan 2024, arXiv 2306.04848, algorithm 2).
+
+    Euler along gamma eps + (1 - gamma) eps of the last step: gamma 1 is Euler, 3/2 second order on
+    equal steps. Into sigma 0 the Euler step.
+    """
+    sigma, sigma_next = interval.sigma, interval.sigma_next
+    prediction = denoise(x, sigma)
+    eps = prediction.eps
+    if memory and sigma_next != 0:
+        eps = torch.lerp(memory[0], eps, gamma)
+    x_next = torch.add(x, eps, alpha=sigma_next - sigma) if sigma_next else prediction.x0
+    return x_next, prediction, (prediction.eps,)
+
+
+ENTRIES = (
+    Entry(
+        name="lms",
+        solver=lms,
+        class_name="LMSDiscreteScheduler",
+        labels=("LMSDiscreteScheduler",),
+        order=2,
+        nfe=1,
+        paper="arXiv 2206.00364",
+    ),
+    Entry(
+        name="ipndm",
+        solver=ipndm,
+        labels=("IPNDMScheduler",),
+        order=1,
+        nfe=1,
+        paper="arXiv 2204.13902",
+    ),
+    Entry(
+        name="ipndm_v",
+        solver=ipndm,
+        order=2,
+        nfe=1,
+        paper="arXiv 2204.13902",
+        options={"variable": True},
+    ),
+    Entry(
+        name="euler_ge",
+        solver=gradient_estimation,
+        labels=("gradient_estimation",),
+        order=1,
+        nfe=1,
+        paper="arXiv 2306.04848",
+    ),
+)

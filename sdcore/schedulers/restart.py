@@ -1,0 +1,66 @@
+"""Restart: Heun, and once on the way back up into the noise and down again."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.schedulers.entry import Entry
+from sdcore.schedulers.heun import heun
+
+
+def nearest(sigmas: Sequence[float], wanted: float) -> float:
+    """The nonzero one of these sigmas that is nearest to the wanted one."""
+    return min((sigma for sigma in sigmas if sigma), key=lambda sigma: abs(sigma - wanted))
+
+
+def between(high: float, low: float, steps: int, rho: float = 7.0) -> list[float]:
+    """steps + 1 sigmas evenly in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
+    a, b = high ** (1 / rho), low ** (1 / rho)
+    return [high, *((a + i / steps * (b - a)) ** rho for i in range(1, steps)), low]
+
+
+def restart(
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    low: float = 0.1,
+    high: float = 2.0,
+    restarts: int = 1,
+    restart_steps: int = 9,
+) -> tuple[Tensor, Prediction, Memory]:
+    """Restart (Xu et al. 2023, arXiv 2306.14878, algorithm 1) on Heun's steps.
+
+    Where the schedule comes nearest to sigma `low`, noise is added up to its sigma nearest to
+    `high`, and restart_steps Heun steps in Karras' spacing lead down again, `restarts` times. No
+    restart where the schedule has nothing above and below.
+    """
+    x, first, _ = heun(denoise, x, interval, memory, draw)
+    below = interval.sigma_next
+    above = nearest(interval.sigmas, high)
+    if below == 0 or below != nearest(interval.sigmas, low) or not below < above:
+        return x, first, ()
+    sigmas = between(above, below, restart_steps)
+    for _ in range(restarts):
+        x = x + draw(above, below) * math.sqrt(above**2 - below**2)
+        for i in range(restart_steps):
+            step = Interval(sigmas[i], sigmas[i + 1], i, restart_steps, sigmas)
+            x, _, _ = heun(denoise, x, step, (), draw)
+    return x, first, ()
+
+
+ENTRIES = (
+    Entry(
+        name="restart",
+        solver=restart,
+        labels=("Restart",),
+        order=0,
+        nfe=2,
+        paper="arXiv 2306.14878",
+        stochastic=True,
+    ),
+)

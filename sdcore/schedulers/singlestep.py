@@ -1,0 +1,74 @@
+"""DPM-Solver++ singlestep on the schedule's own points: blocks of one, two and three steps."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor
+
+from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.schedulers.dpmpp import published
+from sdcore.schedulers.entry import Entry
+from sdcore.schedulers.integrals import combine, exact, exponential_weights, newest
+
+
+def block_weights(at: Sequence[float], sigma_next: float, solver_type: str) -> list[float]:
+    """Weights of the block's x0 at these sigmas, newest first, in a step from its start at[-1].
+
+    "heun" integrates the polynomial through all. "midpoint" takes phi_1 / 2 for phi_2 with two
+    points, and leaves out the middle one of three.
+    """
+    weigh = partial(exponential_weights, sigma=at[-1], sigma_next=sigma_next)
+    if solver_type == "heun" or len(at) == 1:
+        return weigh(at, rule=exact)
+    if len(at) == 2:
+        return weigh(at, rule=published)
+    new, start = weigh((at[0], at[-1]), rule=exact)
+    return [new, 0.0, start]
+
+
+def singlestep(
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    solver_order: int = 2,
+    solver_type: str = "midpoint",
+    lower_order_final: bool = True,
+) -> tuple[Tensor, Prediction, Memory]:
+    """DPM-Solver++ singlestep (Lu et al. 2022, arXiv 2211.01095) with grid points as its nodes.
+
+    Steps come in blocks of solver_order; the k-th of a block is the k-th order step from the
+    block's start. Here it is a step from x: what the last step did from there is taken back, so
+    nothing but x0 is remembered. First order into sigma 0, and in a last step that would complete
+    its block, if lower_order_final.
+    """
+    sigma, sigma_next, index = interval.sigma, interval.sigma_next, interval.index
+    prediction = denoise(x, sigma)
+    order = min(index % solver_order + 1, len(memory) + 1)
+    if lower_order_final and index + 1 == interval.count and order == solver_order:
+        order = 1
+    past = (prediction.x0, *memory)[:order]
+    if sigma_next == 0:
+        return prediction.x0, prediction, past
+    at = newest(interval.sigmas, index, order)
+    found = block_weights(at, sigma_next, solver_type)
+    ratio = sigma_next / sigma
+    if order > 1:
+        before = block_weights(at[1:], sigma, solver_type)
+        found = [b - ratio * a for a, b in zip((0.0, *before), found, strict=True)]
+    return combine(x * ratio, found, past), prediction, past
+
+
+ENTRIES = (
+    Entry(
+        name="dpmpp_singlestep",
+        solver=singlestep,
+        class_name="DPMSolverSinglestepScheduler",
+        labels=("DPMSolverSinglestepScheduler",),
+        order=2,
+        nfe=1,
+        paper="arXiv 2211.01095",
+    ),
+)

@@ -1,0 +1,106 @@
+"""UniPC: predict, and correct with the prediction that the next step needs anyway."""
+
+from collections.abc import Collection
+from functools import partial
+
+from torch import Tensor
+
+from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.schedulers.entry import Entry
+from sdcore.schedulers.integrals import (
+    Form,
+    combine,
+    exact,
+    exponential_step,
+    exponential_weights,
+    newest,
+    phi,
+)
+
+
+def half(solver_type: str, count: int, z: float) -> list[float]:
+    """UniPC's factors: a single unknown is set to 1/2 instead of being solved for.
+
+    The difference of two predictions then has the weight B(h) / 2, where B(h) = h (bh1) or
+    h phi_1(z) = e^h - 1 (bh2); with more unknowns B(h) cancels.
+    """
+    if count != 2:
+        return exact(count, z)
+    (phi_1,) = phi(1, z)
+    return [phi_1, 0.5 if solver_type == "bh1" else phi_1 / 2]
+
+
+def unipc(
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    solver_order: int = 2,
+    solver_type: str = "bh2",
+    predict_x0: bool = True,
+    lower_order_final: bool = True,
+    disable_corrector: Collection[int] = (),
+) -> tuple[Tensor, Prediction, Memory]:
+    """UniPC (Zhao et al. 2023, arXiv 2302.04867, algorithms 5 to 8).
+
+    The corrector repeats the last step with the new prediction as one node more; as x it adds the
+    difference of the two to what it got. Then the predictor: order 1 in the first step and, if
+    lower_order_final, falling to 1 in the last ones. predict_x0: integrate x0, else eps.
+    disable_corrector: the steps whose result is not corrected. Remembers what it integrates.
+    """
+    sigma, sigma_next, index = interval.sigma, interval.sigma_next, interval.index
+    form: Form = "x0" if predict_x0 else "eps"
+    rule = partial(half, solver_type)
+    prediction = denoise(x, sigma)
+    past = (prediction.x0 if predict_x0 else prediction.eps, *memory)
+
+    def order(at: int, known: int) -> int:
+        return min(known, solver_order, interval.count - at if lower_order_final else known)
+
+    if memory and index - 1 not in disable_corrector:
+        last = order(index - 1, len(memory))
+        at = newest(interval.sigmas, index, last + 1)
+        predicted = exponential_weights(at[1:], at[1], sigma, rule, form)
+        corrected = exponential_weights(at, at[1], sigma, rule, form)
+        change = [b - a for a, b in zip((0.0, *predicted), corrected, strict=True)]
+        x = combine(x, change, past[: last + 1])
+    remember = past[:solver_order]
+    if sigma_next == 0:
+        data = past[0] if predict_x0 else x - sigma * past[0]
+        return data, prediction, remember
+    count = order(index, len(past))
+    at = newest(interval.sigmas, index, count)
+    return exponential_step(x, past[:count], at, sigma_next, rule, form), prediction, remember
+
+
+ENTRIES = (
+    Entry(
+        name="unipc",
+        solver=unipc,
+        class_name="UniPCMultistepScheduler",
+        labels=("UniPCMultistepScheduler", "UniPC", "uni_pc_bh2"),
+        order=2,
+        nfe=1,
+        paper="arXiv 2302.04867",
+    ),
+    Entry(
+        name="unipc_bh1",
+        solver=unipc,
+        class_name="UniPCMultistepScheduler",
+        order=2,
+        nfe=1,
+        paper="arXiv 2302.04867",
+        options={"solver_type": "bh1"},
+    ),
+    Entry(
+        name="unipc_3",
+        solver=unipc,
+        class_name="UniPCMultistepScheduler",
+        order=2,
+        nfe=1,
+        paper="arXiv 2302.04867",
+        options={"solver_order": 3},
+    ),
+)
