@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sdcore import __version__
+from sdcore.adapters import LoRA, adapted, open_lora, twin, unmatched_warning
 from sdcore.brownian import noise_named
 from sdcore.checkpoints import Checkpoint, Component, load_component, open_model, ready_bytes
 from sdcore.conditioning import Conditioner, complete
@@ -136,6 +137,8 @@ class StableDiffusion:
     tokenizer_2: Tokenizer | None = None
     zero_empty: bool = False  # no negative prompt is zeros, not the encoded "" (SDXL)
     memory: str = "fast"  # the mode of its networks: `sdcore.memory`
+    loras: tuple[LoRA, ...] = ()  # what acts on it
+    untouched: Mapping[str, torch.nn.Module] = field(default_factory=dict)  # networks without them
 
     @property
     def conditioner(self) -> Conditioner:
@@ -250,6 +253,7 @@ class StableDiffusion:
             handover=self._handover(refiner, handover, chosen.noise_schedule),
             noise=chosen.entry.noise if noise is None else noise,
             **told,
+            loras=tuple(lora.spec for lora in self.loras),
         )
         experts = [self] if refiner is None else [self, refiner]
         shared = complete(shared, [expert.conditioner for expert in experts])
@@ -271,9 +275,60 @@ class StableDiffusion:
         lines = (
             *self.notes,
             *self._explained(usual, steps, cfg),
+            *filter(None, map(unmatched_warning, self.loras)),
             *self.conditioner.warnings(settings, spoken),
         )
         return Run(self, settings, chosen, plan, guidance, seeded, stages, lines)
+
+    def with_lora(
+        self,
+        path: str | Path,
+        strength: float = 1.0,
+        *,
+        unet: float | None = None,
+        text: float | None = None,
+        merged: bool = True,
+    ) -> StableDiffusion:
+        """This model with an adapter (LoRA and its kin) acting on it, beside those it has.
+
+        Nothing is changed in place: this object stays what it is, the new one shares every weight
+        that the adapter does not touch, and `without_loras` gives the first one back.
+
+        Args:
+            path: a file, or a folder that diffusers or PEFT wrote.
+            strength: of its effect; 1 as trained, 0 none, negative the opposite.
+            unet, text: the same for the UNet and the text encoders; None: `strength`.
+            merged: add it to the weights; else it runs beside the layers, which takes less memory
+                and more time, and gives the same picture but for rounding.
+
+        Raises:
+            InputError: no adapter, one of an unknown kind, one for another family.
+        """
+        unet, text = (strength if own is None else own for own in (unet, text))
+        return self._with((*self.loras, open_lora(path, self._bare, unet, text, merged)))
+
+    def without_loras(self) -> StableDiffusion:
+        """The model as it was before any adapter, bit for bit."""
+        return self._with(())
+
+    @property
+    def _bare(self) -> dict[str, torch.nn.Module]:
+        """The networks that adapters may act on, without those that do."""
+        names = ("unet", "text_encoder", "text_encoder_2")
+        found = {name: self.untouched.get(name, getattr(self, name)) for name in names}
+        return {name: module for name, module in found.items() if module is not None}
+
+    def _with(self, loras: tuple[LoRA, ...]) -> StableDiffusion:
+        own = self._bare
+        new: dict[str, Any] = {name: adapted(name, module, loras) for name, module in own.items()}
+        if MODES[self.memory].ready != "all":
+            # Networks that are made ready in turns know each other; these are to know themselves.
+            own["vae"] = self.untouched.get("vae", self.vae)
+            if loras:
+                new = {n: twin(m) if new.get(n, m) is m else new[n] for n, m in own.items()}
+                dtypes = {name: placement(module)[1] for name, module in new.items()}
+                apply(new, self.memory, self.device, dtypes)
+        return replace(self, **{**own, **new}, loras=loras, untouched=own if loras else {})
 
     def leaner(self) -> StableDiffusion | None:
         """The same networks, changed in place to the next leaner mode of memory; None after low."""

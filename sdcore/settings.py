@@ -7,6 +7,7 @@ from typing import Any, Self, TypedDict, get_args
 from sdcore.errors import InputError
 
 Size = tuple[int, int]
+Names = tuple[str, ...]
 
 
 class Told(TypedDict, total=False):
@@ -42,6 +43,7 @@ class Settings:
     version: str  # of sdcore
     # From here on a picture may have been written before the field was: absent means the default.
     grammar: str = "plain"  # how the prompts are read: "plain", "a1111"
+    loras: Names = ()  # path:strength, as `--lora` takes it
     tail: str | None = None  # where the last step goes; None: where the spacing says
     clip_skip: int = 1  # the text encoder's layer, counted from the one it was trained with
     prediction_type: str | None = None  # of the UNet; None: as the model says
@@ -111,9 +113,11 @@ def _checked(raw: dict[str, Any], name: str, kind: Any) -> Any:
     value, kinds = raw[name], _kinds(kind)
     if type(value) is int and float in kinds:
         value = float(value)
+    if type(value) is list and kind == Names and all(type(v) is str for v in value):
+        return tuple(value)
     if type(value) is list and Size in kinds and list(map(type, value)) == [int, int]:
         return tuple(value)
-    if type(value) not in kinds:
+    if type(value) not in kinds or kind == Names:
         raise InputError(f"its settings are garbled: {name} is {value!r}")
     return value
 

@@ -34,6 +34,9 @@ _OPTIONS = [
     click.option("--grammar", metavar="NAME", help="plain, or a1111: (words:1.2), [a:b:0.5]."),
     click.option("--clip-skip", type=int, help="2: the text encoder's last layer but one."),
     click.option("--model", metavar="MODEL", help="Bundled name, folder, file, or hub id."),
+    click.option(
+        "--lora", metavar="FILE", multiple=True, help="FILE, FILE:0.8, FILE:unet=1,text=0.5; often."
+    ),
     click.option("--scheduler", metavar="NAME", help="E.g. ddim, euler_a, 'DPM++ 2M Karras'."),
     click.option(
         "--spacing", metavar="NAME", help="E.g. karras, a1111:beta; see sdcore schedulers."

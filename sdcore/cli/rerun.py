@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from sdcore import __version__
+from sdcore.cli.adapters import with_adapters
 from sdcore.cli.options import FAMILY, LISTS, PLAIN, choose_seeds, chosen_spacing, drawing_options
 from sdcore.cli.output import Output
 
@@ -45,7 +46,8 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     from sdcore.pipeline import load
 
     refiner, how = chosen("refiner"), (chosen("device"), chosen("dtype"), chosen("memory"))
-    run = load(chosen("model"), *how).prepare(
+    sd = with_adapters(load(chosen("model"), *how), options["lora"] or old.loras)
+    run = sd.prepare(
         old.prompt if prompt is None else prompt,
         chosen("negative"),
         seeds,

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from sdcore.cli.adapters import with_adapters
 from sdcore.cli.options import (
     FAMILY,
     PLAIN,
@@ -31,7 +32,8 @@ def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None
     from sdcore.pipeline import load
 
     how = (options["device"], options["dtype"], options["memory"])
-    run = load("picturebook" if model is None else model, *how).prepare(
+    sd = with_adapters(load("picturebook" if model is None else model, *how), options["lora"])
+    run = sd.prepare(
         texts,
         options["negative"],
         seeds,

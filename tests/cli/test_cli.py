@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import save_file
 
 from sdcore.cli import cli, main
 from sdcore.cli.options import choose_seeds, parse_seeds
@@ -290,3 +292,22 @@ def test_a_picture_from_before_a_setting_was_there() -> None:
     old = json.loads(text.to_json())
     del old["grammar"], old["clip_skip"]
     assert Settings.from_json(json.dumps(old)) == text
+
+
+def test_a_lora_is_in_the_picture_and_its_rerun(shell: Shell) -> None:
+    down, up = torch.arange(16.0)[None], torch.arange(16.0)[:, None]
+    key = "lora_te_text_model_encoder_layers_1_self_attn_q_proj"
+    save_file({f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}, "a.safetensors")
+    plain = shell.sample("red boat", "--seed", 1, "--out", "plain.png")
+    first = shell.sample("red boat", "--seed", 1, "--lora", "a.safetensors:0.5", "--out", "a.png")
+    assert read_settings(first.paths[0]).loras == ("a.safetensors:0.5",)
+    assert pixels(first.paths[0]) != pixels(plain.paths[0])
+    again = shell("rerun", "a.png", "--out", "b.png")
+    assert pixels(again.paths[0]) == pixels(first.paths[0])
+    without = shell("rerun", "a.png", "--lora", "a.safetensors:0", "--out", "c.png")
+    assert pixels(without.paths[0]) == pixels(plain.paths[0])
+    missing = shell.sample("red", "--lora", "nowhere.safetensors:1")
+    assert (missing.status, missing.err) == (
+        2,
+        "sdcore: no adapter at nowhere.safetensors: there is no such file\n",
+    )

@@ -1,0 +1,136 @@
+"""What an adapter adds to a weight W [out, in] or [out, in, k, k], by the formula of its kind.
+
+    LoRA   (Hu et al. 2021, arXiv 2106.09685)         dW = (alpha/r) up @ down
+    LoCon  the same for convolutions, with `mid` a Tucker core between
+    LoHa   (Hyeon-Woo et al. 2022, arXiv 2108.06098)  dW = (alpha/r) (a1 @ b1) * (a2 @ b2)
+    LoKr   (Yeh et al. 2023, arXiv 2309.14859)        dW = (alpha/r) kron(w1, w2), each may be a @ b
+    DoRA   (Liu et al. 2024, arXiv 2402.09353, eq. 5) dW = m V / |V| - W with V = W + any of these
+    diff   the difference itself
+
+alpha/r is 1 where no alpha is stored or it is 0, and for a LoKr of two whole matrices. All in
+float32; the strength of an adapter multiplies dW, and nothing inside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sdcore.errors import InputError
+
+Parts = Mapping[str, Tensor]  # the tensors of one adapter for one layer, by their part's name
+
+LOW_RANK = {"down", "up"}
+MAGNITUDES = {"magnitude", "dora_scale"}  # as PEFT writes DoRA's m, and as everyone else does
+_LOHA = {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}
+_LOKR = ("lokr_w1", "lokr_w2")
+
+
+def change(parts: Parts, weight: Tensor) -> Tensor:
+    """dW for this weight, float32, in its shape.
+
+    Raises InputError (without the layer's name) for parts that do not make a whole, or fit
+    another shape.
+    """
+    parts = {name: part.to(weight.device, torch.float32) for name, part in parts.items()}
+    try:
+        delta = _delta(parts)
+        fits = delta.shape[:1] == weight.shape[:1] and delta.numel() == weight.numel()
+    except (RuntimeError, IndexError):
+        fits = False
+    if not fits:
+        shapes = ", ".join(f"{name} {list(part.shape)}" for name, part in sorted(parts.items()))
+        raise InputError(f"made for another shape than {list(weight.shape)}: {shapes}")
+    delta = delta.reshape(weight.shape)
+    for name in MAGNITUDES & parts.keys():
+        magnitude = parts[name]
+        # LyCORIS may measure along the inputs: [1, in, ...]. PEFT's [1, out, 1, 1] are outputs.
+        inputs = name == "dora_scale" and magnitude.ndim > 1 and magnitude.shape[0] == 1
+        return _dora(weight.float(), delta, magnitude, 1 if inputs else 0)
+    return delta
+
+
+def factor(parts: Parts) -> float:
+    """alpha/r."""
+    alpha = float(parts["alpha"]) if "alpha" in parts else 0.0
+    rank = _rank(parts)
+    return 1.0 if alpha == 0 or rank is None else alpha / rank
+
+
+def scaled(parts: Parts, scale: float) -> Parts:
+    """The same parts with alpha/r = scale: as an alpha, or where there is no r as a factor."""
+    rank = _rank(parts)
+    if rank is not None:
+        return {**parts, "alpha": torch.tensor(scale * rank)}
+    return {n: part * scale if n in ("lokr_w1", "diff") else part for n, part in parts.items()}
+
+
+def _rank(parts: Parts) -> int | None:
+    """r; None where nothing is factorised."""
+    for name, axis in (("down", 0), ("hada_w1_b", 0), ("lokr_w1_b", 0), ("lokr_w2_b", 0)):
+        if name in parts:
+            return parts[name].shape[axis]
+    return None
+
+
+def _delta(parts: Parts) -> Tensor:
+    if LOW_RANK.issubset(parts):
+        return factor(parts) * _low_rank(parts)
+    if _LOHA.issubset(parts):
+        return (
+            factor(parts)
+            * _factored(parts, "hada_w1", "hada_t1")
+            * _factored(parts, "hada_w2", "hada_t2")
+        )
+    if all(name in parts or f"{name}_b" in parts for name in _LOKR):
+        return factor(parts) * _kron(
+            _factored(parts, "lokr_w1", "lokr_t1"), _factored(parts, "lokr_w2", "lokr_t2")
+        )
+    for name in ("diff", "w_norm"):
+        if name in parts:
+            return parts[name]
+    raise InputError(f"incomplete: it has {', '.join(sorted(parts))}")
+
+
+def _low_rank(parts: Parts) -> Tensor:
+    up, down = parts["up"].flatten(1), parts["down"].flatten(1)  # [out, r], [r, in * k * k]
+    if "mid" in parts:  # [r, r, k, k]
+        return torch.einsum("oa,abkl,bi->oikl", up, parts["mid"], down)
+    return up @ down
+
+
+def _factored(parts: Parts, name: str, core: str) -> Tensor:
+    """A matrix, or its factors a @ b, or these around a Tucker core [r, r, k, k]."""
+    if name in parts:
+        return parts[name]
+    a, b = parts[f"{name}_a"], parts[f"{name}_b"]
+    if core in parts:  # here a is [r, out], b [r, in]
+        return torch.einsum("abkl,ao,bi->oikl", parts[core], a, b)
+    return a @ b.flatten(1)
+
+
+def _kron(w1: Tensor, w2: Tensor) -> Tensor:
+    if w2.ndim == 4 and w1.ndim == 2:
+        w1 = w1[:, :, None, None]
+    return torch.kron(w1, w2.contiguous())  # of strided ones it makes views, and fails
+
+
+def _dora(weight: Tensor, delta: Tensor, magnitude: Tensor, axis: int) -> Tensor:
+    """m V / |V| - W. m lies along `axis`; the norm is over all others."""
+    v = weight + delta
+    if magnitude.numel() != v.shape[axis]:
+        raise InputError(f"{magnitude.numel()} magnitudes for a weight of {list(v.shape)}")
+    across = [d for d in range(v.ndim) if d != axis]
+    norm = v.pow(2).sum(across, keepdim=True).sqrt() + torch.finfo(torch.float32).eps
+    along = [v.shape[axis] if d == axis else 1 for d in range(v.ndim)]
+    return v * (magnitude.view(along) / norm) - weight
+
+
+def check_finite(parts: Parts) -> None:
+    """Raises InputError where a part holds what is no number."""
+    for name, part in parts.items():
+        if not math.isfinite(float(part.float().abs().sum())):
+            raise InputError(f"its {name} is not finite")

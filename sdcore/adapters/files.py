@@ -1,0 +1,49 @@
+"""Reading adapters: tensors and the notes beside them, nothing executed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sdcore.checkpoints.read import Weights, read_json, read_metadata
+from sdcore.errors import InputError
+
+_NAMES = (
+    "pytorch_lora_weights.safetensors",
+    "adapter_model.safetensors",
+    "pytorch_lora_weights.bin",
+    "adapter_model.bin",
+)
+
+
+def find_adapter(path: str | Path) -> Path:
+    """The file itself, or that of a folder that diffusers or PEFT wrote. Raises InputError."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        found = [path / name for name in _NAMES if (path / name).is_file()]
+        if not found:
+            raise InputError(f"{path} holds none of {', '.join(_NAMES)}")
+        return found[0]
+    if not path.is_file():
+        raise InputError(f"no adapter at {path}: there is no such file")
+    return path
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor in a .safetensors, .bin or .pt file by its key. Raises InputError."""
+    return dict(Weights((path,)))
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """PEFT's configuration of the adapter: in the file's metadata, or beside it; {} for none."""
+    beside = path.parent / "adapter_config.json"
+    if path.name.startswith("adapter_model") and beside.is_file():
+        return read_json(beside)
+    try:
+        notes = json.loads(read_metadata(path).get("lora_adapter_metadata", "{}"))
+    except ValueError as error:
+        raise InputError(f"{path} is garbled: {error}") from None
+    return notes if isinstance(notes, dict) else {}

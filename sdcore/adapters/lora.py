@@ -1,0 +1,132 @@
+"""An adapter file, laid against the networks that it is for."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sdcore.adapters.deltas import Parts, check_finite, scaled
+from sdcore.adapters.files import find_adapter, read_notes, read_tensors
+from sdcore.adapters.names import Place, places, split_key
+from sdcore.errors import InputError, listed
+
+# --lora FILE, FILE:0.8, FILE:unet=0.8,text=0.5
+_STRENGTH = re.compile(
+    r"(.+?):((?:unet=|text=)?[+-]?[\d.]+(?:,(?:unet|text)=[+-]?[\d.]+)*)", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """One adapter and how strongly it acts."""
+
+    name: str  # the path, as the user gave it
+    layers: Mapping[Place, Parts]
+    unet: float = 1.0
+    text: float = 1.0  # of every text encoder
+    merged: bool = True  # into the weights; else it runs beside the layers
+    unmatched: tuple[str, ...] = ()  # keys of the file that no layer answers to
+
+    def strength(self, component: str) -> float:
+        return self.unet if component == "unet" else self.text
+
+    @property
+    def spec(self) -> str:
+        """As `parse_lora` reads it."""
+        if self.unet == self.text:
+            return f"{self.name}:{self.unet:g}"
+        return f"{self.name}:unet={self.unet:g},text={self.text:g}"
+
+
+def parse_lora(spec: str) -> tuple[str, float, float]:
+    """Path, strength in the UNet and in the text encoders, of "FILE:0.8" or "FILE:unet=1,text=0".
+
+    >>> parse_lora("style.safetensors:unet=0.8")
+    ('style.safetensors', 0.8, 1.0)
+    """
+    found = _STRENGTH.fullmatch(spec)
+    if found is None:
+        return spec, 1.0, 1.0
+    given = {"unet": 1.0, "text": 1.0}
+    for item in found[2].split(","):
+        name, _, number = item.rpartition("=")
+        try:
+            given |= dict.fromkeys([name] if name else given, float(number))
+        except ValueError:
+            raise InputError(f"{number!r} in --lora {spec} is no number") from None
+    return found[1], given["unet"], given["text"]
+
+
+def open_lora(
+    path: str | Path,
+    components: Mapping[str, nn.Module],
+    unet: float = 1.0,
+    text: float = 1.0,
+    merged: bool = True,
+) -> LoRA:
+    """Read an adapter and find the layer that each of its tensors is for.
+
+    Args:
+        components: "unet", "text_encoder", "text_encoder_2" and their modules.
+        unet, text: strengths; any finite number.
+        merged: whether it will be added to the weights, or run beside the layers.
+
+    Raises:
+        InputError: no such file, one that needs code to be run, one of no known kind, one for
+            other networks; what fits in part is taken, and the rest listed in `unmatched`.
+    """
+    if not math.isfinite(unet) or not math.isfinite(text):
+        raise InputError(f"the strength of {path} must be a finite number")
+    file = find_adapter(path)
+    table = places(components)
+    layers: dict[Place, dict[str, Tensor]] = {}
+    unmatched = []
+    for key, tensor in read_tensors(file).items():
+        where = split_key(key)
+        place = None if where is None else table.get(where[0])
+        if where is None or place is None:
+            unmatched.append(key)
+        else:
+            layers.setdefault(place, {})[where[1]] = tensor
+    if not layers:
+        raise InputError(f"{file} fits no layer of this model: {listed('keys', unmatched, most=2)}")
+    notes = read_notes(file)
+    for place, parts in layers.items():
+        if (scale := _noted_scale(notes, place)) is not None and "alpha" not in parts:
+            parts.update(scaled(parts, scale))
+        try:
+            check_finite(parts)
+        except InputError as error:
+            raise InputError(f"{file}, {'.'.join(place)}: {error}") from None
+    return LoRA(str(path), layers, unet, text, merged, tuple(unmatched))
+
+
+def unmatched_warning(lora: LoRA) -> str | None:
+    """The line that lists what of an adapter was left out; None when nothing was."""
+    left = listed("keys fit no layer of this model and were left out", lora.unmatched)
+    return f"{lora.name}: {left}" if left else None
+
+
+def _noted_scale(notes: Mapping[str, Any], place: Place) -> float | None:
+    """alpha/r as PEFT's configuration has it for a layer, alpha/sqrt(r) with rsLoRA; else None."""
+    component, name = place
+    head = f"{component}."
+    own = {k.removeprefix(head): v for k, v in notes.items() if k.startswith(head)} or notes
+    numbers = []
+    for which, usual in (
+        ("alpha", own.get("lora_alpha", own.get("alpha"))),
+        ("rank", own.get("r")),
+    ):
+        patterns = dict(own.get(f"{which}_pattern") or {}).items()
+        fitting = [v for pattern, v in patterns if re.fullmatch(rf"(.*\.)?{pattern}", name)]
+        numbers.append((*fitting, usual)[0])
+    alpha, rank = numbers
+    if not isinstance(alpha, int | float) or not isinstance(rank, int) or rank < 1:
+        return None
+    return alpha / math.sqrt(rank) if own.get("use_rslora") else alpha / rank
