@@ -101,6 +101,22 @@ QUIRKS: tuple[Quirk, ...] = (
         "in 30 float16 Euler steps of the stand-in network, against 0.0018 with x in float32.",
         test="schedulers/test_quirks.py::test_x_is_not_rounded_to_the_networks_dtype",
     ),
+    Quirk(
+        name="diffusers.lms.img2img",
+        reference=DIFFUSERS,
+        number=0.122,
+        what="LMS in image-to-image takes weights for as many eps as there are steps before, and "
+        "has fewer; the number is the error for constant eps, N = 20 from step 10.",
+        test="schedulers/test_quirks.py::test_lms_image_to_image_starts_its_multistep_afresh",
+    ),
+    Quirk(
+        name="diffusers.dpmpp_3m.half_curvature",
+        reference=DIFFUSERS,
+        number=2,
+        what="Third-order DPM-Solver++ multistep takes half the second derivative, as all "
+        "implementations do: the number is its order. dpmpp_3m_taylor is third order.",
+        test="schedulers/test_quirks.py::test_three_quarters_of_third_order",
+    ),
 )
 
 BY_NAME = {quirk.name: quirk for quirk in QUIRKS}

@@ -89,7 +89,7 @@ ENTRIES = (
         name="ipndm",
         solver=ipndm,
         labels=("IPNDMScheduler",),
-        order=1,
+        order=2,
         nfe=1,
         paper="arXiv 2204.13902",
     ),

@@ -1,6 +1,6 @@
 """UniPC: predict, and correct with the prediction that the next step needs anyway."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from torch import Tensor
@@ -9,6 +9,7 @@ from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.integrals import (
     Form,
+    Rule,
     combine,
     exact,
     exponential_step,
@@ -28,6 +29,19 @@ def half(solver_type: str, count: int, z: float) -> list[float]:
         return exact(count, z)
     (phi_1,) = phi(1, z)
     return [phi_1, 0.5 if solver_type == "bh1" else phi_1 / 2]
+
+
+def correct(
+    x: Tensor, past: Sequence[Tensor], at: Sequence[float], rule: Rule, form: Form
+) -> Tensor:
+    """x at at[0], corrected: the step from at[1] again, with the prediction at at[0] as a node.
+
+    Both steps begin with the same x, so it is enough to add the difference of their weights.
+    """
+    predicted = exponential_weights(at[1:], at[1], at[0], rule, form)
+    corrected = exponential_weights(at, at[1], at[0], rule, form)
+    change = [b - a for a, b in zip((0.0, *predicted), corrected, strict=True)]
+    return combine(x, change, past)
 
 
 def unipc(
@@ -60,12 +74,8 @@ def unipc(
         return min(known, solver_order, interval.count - at if lower_order_final else known)
 
     if memory and index - 1 not in disable_corrector:
-        last = order(index - 1, len(memory))
-        at = newest(interval.sigmas, index, last + 1)
-        predicted = exponential_weights(at[1:], at[1], sigma, rule, form)
-        corrected = exponential_weights(at, at[1], sigma, rule, form)
-        change = [b - a for a, b in zip((0.0, *predicted), corrected, strict=True)]
-        x = combine(x, change, past[: last + 1])
+        at = newest(interval.sigmas, index, order(index - 1, len(memory)) + 1)
+        x = correct(x, past[: len(at)], at, rule, form)
     remember = past[:solver_order]
     if sigma_next == 0:
         data = past[0] if predict_x0 else x - sigma * past[0]
