@@ -14,7 +14,7 @@ from torch import Tensor
 from sdcore import __version__
 from sdcore.adapters import LoRA, adapted, open_lora, twin, unmatched_warning
 from sdcore.brownian import noise_named
-from sdcore.checkpoints import Checkpoint, Component, load_component, open_model, ready_bytes
+from sdcore.checkpoints import Checkpoint, Component, load_component, open_source, ready_bytes
 from sdcore.conditioning import Conditioner, complete
 from sdcore.defaults import Defaults, defaults_for
 from sdcore.denoiser import known_prediction_type
@@ -30,7 +30,7 @@ from sdcore.run import Run
 from sdcore.sampling import Solver
 from sdcore.schedulers import NoiseSchedule, Spacing, resolve
 from sdcore.schedulers.config import SD15
-from sdcore.settings import Settings, Told
+from sdcore.settings import Settings, Source, Told
 from sdcore.stages import handed_over
 
 if TYPE_CHECKING:
@@ -44,23 +44,27 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     memory: str | None = None,
+    **source: Unpack[Source],
 ) -> StableDiffusion:
     """A model, ready to draw.
 
     Args:
-        model: a bundled name, a folder in the diffusers layout, a .safetensors file in the LDM
-            layout, or a hub id.
+        model: a bundled name, a folder in the diffusers layout, a file in the LDM layout
+            (.safetensors, or .ckpt, of which nothing is run), or a hub id.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
         dtype: of the networks: "float32", "bfloat16", "float16"; None suits the device.
         memory: "fast", "balanced", "low" (`sdcore.memory`); None takes the fastest that fits into
             what is free on the device.
+        source: vae, unet, text_encoder, text_encoder_2: components from elsewhere (a file of its
+            own or of a whole model, a folder, a hub id); variant: a folder's "fp16" or "non_ema"
+            weights; revision: of a hub id; ema: of a single file the averaged weights.
 
     Raises:
         InputError: no such model or device, broken or contradictory files.
     """
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
-    checkpoint = open_model(model)
+    checkpoint = open_source(model, source)
     readers = {
         name: load_tokenizer(*checkpoint.vocabulary(name))
         for name in ("text_encoder", "text_encoder_2")
@@ -94,6 +98,7 @@ def load(
         tokenizer_2=None if second is None else readers[second],
         zero_empty=checkpoint.index.get("force_zeros_for_empty_prompt", second is not None),
         memory=mode,
+        source=source,
     )
     _ = sd.conditioner  # raises where encoders and UNet do not fit
     channels = sd.unet.config.in_channels
@@ -139,6 +144,7 @@ class StableDiffusion:
     memory: str = "fast"  # the mode of its networks: `sdcore.memory`
     loras: tuple[LoRA, ...] = ()  # what acts on it
     untouched: Mapping[str, torch.nn.Module] = field(default_factory=dict)  # networks without them
+    source: Source = field(default_factory=Source)  # as `load` was given it
 
     @property
     def conditioner(self) -> Conditioner:
@@ -231,6 +237,7 @@ class StableDiffusion:
             negative="" if negative is None and not self.zero_empty else negative,
             seed=0,
             model=self.name,
+            **self.source,
             scheduler=str(scheduler) if own_file else chosen.name,
             spacing=chosen.spacing.name,
             eta=chosen.eta,

@@ -10,6 +10,18 @@ Size = tuple[int, int]
 Names = tuple[str, ...]
 
 
+class Source(TypedDict, total=False):
+    """Where the networks come from beside the model's name, as `load` takes it."""
+
+    vae: str | None
+    unet: str | None
+    text_encoder: str | None
+    text_encoder_2: str | None
+    variant: str | None
+    revision: str | None
+    ema: bool
+
+
 class Told(TypedDict, total=False):
     """What SDXL and its refiner are told of the picture, as `prepare` takes it."""
 
@@ -59,6 +71,13 @@ class Settings:
     handover: float | None = None  # sigma
     memory: str = "fast"  # the mode of the networks: `sdcore.memory`
     noise: str = "independent"  # how the draws of a stochastic solver hang together, or "brownian"
+    vae: str | None = None  # components from elsewhere: files, folders, hub ids
+    unet: str | None = None
+    text_encoder: str | None = None
+    text_encoder_2: str | None = None
+    variant: str | None = None  # of a folder's weights: fp16, non_ema
+    revision: str | None = None  # of a hub id
+    ema: bool = False  # of a single file, the averaged weights
 
     def to_json(self) -> str:
         """One ASCII line."""

@@ -4,7 +4,7 @@ from sdcore.checkpoints.checkpoint import Checkpoint, Component
 from sdcore.checkpoints.find import bundled_models, find_model
 from sdcore.checkpoints.folder import open_folder
 from sdcore.checkpoints.load import load_component, load_strictly, ready_bytes
-from sdcore.checkpoints.open import open_model
+from sdcore.checkpoints.open import open_model, open_source
 from sdcore.checkpoints.single_file import open_file
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "open_folder",
     "open_model",
     "ready_bytes",
+    "open_source",
 ]

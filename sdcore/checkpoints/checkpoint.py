@@ -42,7 +42,7 @@ class Checkpoint:
             raise InputError(
                 f"{self.path} holds no vocabulary (no single file does): put a tokenizer/ folder "
                 "beside it, or fetch CLIP's once (1.5 MB): "
-                "hf download openai/clip-vit-large-patch14 vocab.json merges.txt"
+                "sdcore download --vocabulary"
             )
         return folder, self.pad_tokens.get(encoder)
 

@@ -11,6 +11,7 @@ from sdcore.checkpoints.shapes import heads_of_64
 from sdcore.errors import InputError, listed
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
+SIGMAS = "denoiser.sigmas"
 ADDED = f"{UNET}label_emb.0.0.weight"  # where a UNet is told more than the time and the text
 
 
@@ -35,12 +36,14 @@ CLIP_G = Encoder(open_clip_name, "gelu", "!", projected=True)
 class Family:
     """What is known of a model once its family is.
 
-    A family is told by the places of its text encoders and by whether its UNet has label_emb.
+    A family is told by the places of its text encoders, by whether its UNet has label_emb, and
+    SDXL-Turbo by what of the published files it alone holds: the table of sigmas.
     """
 
     name: str
     encoders: Mapping[str, tuple[str, Encoder]]  # component -> prefix of its keys, what it is
     added: bool = False
+    turbo: bool = False
     heads: Callable[[int], int] = heads_of_64  # of a block of so many channels
     sample_size: int = 64  # of the latents in training
     v_sample_size: int | None = None  # that of its v-prediction models, where it is another
@@ -51,6 +54,7 @@ class Family:
 
 EULER = {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}
 TRAILING = EULER | {"timestep_spacing": "trailing"}
+LCM = {"_class_name": "LCMScheduler", "original_inference_steps": 50, "timestep_scaling": 10.0}
 SGM = "conditioner.embedders"
 
 FAMILIES = (
@@ -68,6 +72,17 @@ FAMILIES = (
     # SD-Turbo: distilled from 2.1, to be drawn with in a step or two.
     Family(
         "SD 2.x in sgm's form", {"text_encoder": (f"{SGM}.0.model.", CLIP_H)}, scheduler=TRAILING
+    ),
+    Family(
+        "SDXL-Turbo",
+        {
+            "text_encoder": (f"{SGM}.0.transformer.", CLIP_L),
+            "text_encoder_2": (f"{SGM}.1.model.", CLIP_G),
+        },
+        added=True,
+        turbo=True,
+        scaling_factor=0.13025,
+        scheduler=TRAILING | {"_class_name": "EulerAncestralDiscreteScheduler"},
     ),
     Family(
         "SDXL",
@@ -121,6 +136,8 @@ def recognise(path: Path, keys: Collection[str]) -> Family:
         raise InputError(f"{path} is no whole model: it has no {' and no '.join(lacking)}")
     for family in FAMILIES:
         own = {prefix for prefix, _ in family.encoders.values()}
+        if family.turbo and (SIGMAS not in keys or "v_pred" in keys):
+            continue
         if own == found and family.added == (ADDED in keys):
             return family
     raise InputError(

@@ -3,36 +3,46 @@
 from pathlib import Path
 
 from sdcore.checkpoints.checkpoint import Checkpoint, Component, check_agreement
-from sdcore.checkpoints.find import INDEX
+from sdcore.checkpoints.choose import CONFIG, INDEX, has_variant, shards, weights_name
 from sdcore.checkpoints.names import spelt, text_encoder_key, unet_key, vae_key
 from sdcore.checkpoints.read import read_json
 from sdcore.errors import InputError
 
-# Component -> the stem of its weights file, and how its keys are spelt. SDXL has two text encoders,
-# and its refiner only the one that is called the second.
+# Component -> how its keys are spelt. SDXL has two text encoders, and its refiner only the one that
+# is called the second.
 PARTS = {
-    "text_encoder": ("model", spelt(text_encoder_key)),
-    "text_encoder_2": ("model", spelt(text_encoder_key)),
-    "unet": ("diffusion_pytorch_model", spelt(unet_key)),
-    "vae": ("diffusion_pytorch_model", spelt(vae_key)),
+    "text_encoder": spelt(text_encoder_key),
+    "text_encoder_2": spelt(text_encoder_key),
+    "unet": spelt(unet_key),
+    "vae": spelt(vae_key),
 }
 REQUIRED = ("unet", "vae")
 
 
-def open_folder(path: Path) -> Checkpoint:
+def open_folder(path: Path, variant: str | None = None) -> Checkpoint:
     """Describe the checkpoint in the folder `path`; the weights are not read yet.
 
-    Raises InputError for a folder in another layout, a missing or unreadable file.
+    Args:
+        variant: "fp16", "non_ema" ...: which of several forms of the weights, for every component
+            that comes in it.
+
+    Raises:
+        InputError: a folder in another layout, a missing or unreadable file, a variant that no
+            component comes in.
     """
     if not (path / INDEX).is_file():
         raise InputError(f"{path} is no model folder: {INDEX} is missing")
     index = read_json(path / INDEX)
     required = REQUIRED if (path / "text_encoder_2").is_dir() else ("text_encoder", *REQUIRED)
     components = {
-        name: _component(path / name)
+        name: open_component(path / name, name, variant)
         for name in PARTS
         if name in required or (path / name).is_dir()
     }
+    if variant is not None and not any(
+        has_variant(name, _names(path / name), variant) for name in components
+    ):
+        raise InputError(f"{path} has no variant {variant!r} of any component")
     check_agreement(components)
     tokenizers = {f.name: f for f in sorted(path.glob("tokenizer*")) if f.is_dir()}
     if not tokenizers:
@@ -44,25 +54,17 @@ def open_folder(path: Path) -> Checkpoint:
     return Checkpoint(path, index, components, tokenizers, config)
 
 
-def _component(folder: Path) -> Component:
+def open_component(folder: Path, name: str, variant: str | None = None) -> Component:
+    """Describe the component `name` in a folder of its own. Raises InputError as `open_folder`."""
     if not folder.is_dir():
         raise InputError(f"{folder} is missing")
-    stem, spelling = PARTS[folder.name]
-    path = folder / "config.json"
-    return Component(folder.name, read_json(path), path, _weight_files(folder, stem), spelling)
+    path = folder / CONFIG
+    config, weights = read_json(path), weights_name(name, _names(folder), variant)
+    if weights is None:
+        raise InputError(f"{folder} holds no weights: a .safetensors or .bin file is missing")
+    files = shards(folder / weights) if weights.endswith(".json") else (weights,)
+    return Component(name, config, path, tuple(folder / file for file in files), PARTS[name])
 
 
-def _weight_files(folder: Path, stem: str) -> tuple[Path, ...]:
-    """The plain file before the float16 variant before shards: the most exact one there is."""
-    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
-        if (folder / name).is_file():
-            return (folder / name,)
-    shards = folder / f"{stem}.safetensors.index.json"
-    if shards.is_file():
-        weight_map = read_json(shards).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise InputError(f"{shards} has no weight_map")
-        return tuple(folder / name for name in sorted(set(map(str, weight_map.values()))))
-    if any(folder.glob("*.bin")):
-        raise InputError(f"{folder} holds pickled weights (.bin) only; safetensors are read")
-    raise InputError(f"{folder / f'{stem}.safetensors'} is missing")
+def _names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}

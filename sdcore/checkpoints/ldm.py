@@ -74,6 +74,8 @@ def unet_name(key: str, layers: int) -> str | None:
             return _block(f"up_blocks.{i // per_level}", place, i % per_level, rest)
         case ["time_embed", 0 | 2 as i, str(last)]:
             return f"time_embedding.linear_{i // 2 + 1}.{last}"
+        case ["time_embed", "cond_proj", str(last)]:
+            return f"time_embedding.cond_proj.{last}"
         case ["label_emb", 0, 0 | 2 as i, str(last)]:
             return f"add_embedding.linear_{i // 2 + 1}.{last}"
         case ["out", 0, str(last)]:

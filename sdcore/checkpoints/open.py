@@ -1,17 +1,64 @@
 """A model by its name, described: whichever layout it lies in."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from sdcore.checkpoints.checkpoint import Checkpoint
+from sdcore.checkpoints.checkpoint import Checkpoint, check_agreement
 from sdcore.checkpoints.find import find_model
-from sdcore.checkpoints.folder import open_folder
+from sdcore.checkpoints.folder import PARTS, open_folder
+from sdcore.checkpoints.part import open_part
 from sdcore.checkpoints.single_file import open_file
+from sdcore.errors import InputError
+
+OPTIONS = ("variant", "revision", "ema")
 
 
-def open_model(model: str | Path) -> Checkpoint:
+def open_model(
+    model: str | Path,
+    parts: Mapping[str, str | Path | None] | None = None,
+    *,
+    variant: str | None = None,
+    revision: str | None = None,
+    ema: bool = False,
+) -> Checkpoint:
     """The checkpoint of a bundled name, a folder, a file or a hub id; no weights are read yet.
 
-    Raises InputError for what is not there or cannot be made out.
+    Args:
+        parts: components to take from elsewhere: "vae", "unet", "text_encoder", "text_encoder_2",
+            each from whatever `open_part` takes; None: the model's own.
+        variant: which form of a folder's weights ("fp16").
+        revision: of a hub id.
+        ema: of a single file, the UNet's averaged weights.
+
+    Raises:
+        InputError: what is not there or cannot be made out.
     """
-    path = find_model(model)
-    return open_file(path) if path.is_file() else open_folder(path)
+    path = find_model(model, variant, revision)
+    if path.is_file():
+        if variant is not None:
+            raise InputError(f"{path} is one file: it has no variants")
+        checkpoint = open_file(path, ema)
+    elif ema:
+        raise InputError(f"{path} is a folder: its averaged weights are its plain ones")
+    else:
+        checkpoint = open_folder(path, variant)
+    components = dict(checkpoint.components)
+    for name, place in ({} if parts is None else parts).items():
+        if place is None:
+            continue
+        if name not in components:
+            raise InputError(f"{path} has no {name} to replace; it has {', '.join(components)}")
+        components[name] = open_part(place, components[name])
+    check_agreement(components)
+    return replace(checkpoint, components=components)
+
+
+def open_source(model: str | Path, source: Mapping[str, Any]) -> Checkpoint:
+    """`open_model` with all that `sdcore.load` takes of a model's source in one mapping."""
+    unknown = sorted(source.keys() - {*PARTS, *OPTIONS})
+    if unknown:
+        raise TypeError(f"load() knows no {unknown[0]!r}")
+    parts = {name: place for name, place in source.items() if name in PARTS}
+    return open_model(model, parts, **{k: v for k, v in source.items() if k in OPTIONS})

@@ -37,6 +37,8 @@ def unet_config(shapes: Shapes, heads: Callable[[int], int]) -> dict[str, Any]:
         "use_linear_projection": len(shapes.get(f"{middle}.proj_in.weight", ())) == 2,
         "norm_num_groups": 32,
     }
+    if "time_embedding.cond_proj.weight" in shapes:
+        config["time_cond_proj_dim"] = _size(shapes, "time_embedding.cond_proj.weight", 1)
     if "add_embedding.linear_1.weight" in shapes:
         config |= {
             "addition_embed_type": "text_time",

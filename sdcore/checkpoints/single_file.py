@@ -1,4 +1,4 @@
-"""A single .safetensors file in the LDM layout, described as a folder is."""
+"""A single file in the LDM layout, .safetensors or pickled, described as a folder is."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from sdcore.checkpoints.checkpoint import Checkpoint, Component, check_agreement
-from sdcore.checkpoints.families import UNET, Family, recognise
-from sdcore.checkpoints.names import Cut, shape_after
-from sdcore.checkpoints.read import Weights, read_header
+from sdcore.checkpoints.families import LCM, UNET, Family, recognise
+from sdcore.checkpoints.names import shape_after
+from sdcore.checkpoints.read import Weights, read_header, read_metadata
 from sdcore.checkpoints.shapes import indices, text_encoder_config, unet_config, vae_config
-from sdcore.checkpoints.spell import Header, Table, spell
+from sdcore.checkpoints.spell import Header, Table, look_up, spell
 from sdcore.checkpoints.vocabulary import find_vocabulary
 from sdcore.errors import InputError
 from sdcore.schedulers.config import SD15
@@ -25,15 +25,13 @@ def open_file(path: Path, ema: bool = False) -> Checkpoint:
     Raises:
         InputError: a broken file, one that holds something else, keys that nothing explains.
     """
-    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
-        raise InputError(f"{path} is a pickled file; .safetensors files are read")
-    info = read_header(path)
+    info, metadata = read_header(path), read_metadata(path)
     family = recognise(path, info)
-    prediction, notes = _prediction_type(path, info, family)
+    prediction, reason = _prediction_type(path, info, metadata, family)
     components = {}
     for name, table in spell(path, info, family, ema).items():
         config = _config(path, info, name, table, family, prediction)
-        components[name] = Component(name, config, path, (path,), partial(_look_up, table))
+        components[name] = Component(name, config, path, (path,), partial(look_up, table))
     check_agreement(components)
     encoder = next(iter(family.encoders))
     folder = find_vocabulary(path, components[encoder].config["vocab_size"])
@@ -42,14 +40,10 @@ def open_file(path: Path, ema: bool = False) -> Checkpoint:
         index={},
         components=components,
         tokenizers={} if folder is None else {"tokenizer": folder},
-        scheduler=_scheduler(info, family, prediction),
+        scheduler=_scheduler(info, components["unet"].config, family, prediction),
         pad_tokens={name: kind.pad_token for name, (_, kind) in family.encoders.items()},
-        notes=notes,
+        notes=(f"{path} is {family.name}; its UNet predicts {prediction} {reason}",),
     )
-
-
-def _look_up(table: Table, key: str) -> Mapping[str, Cut]:
-    return table.get(key, {})
 
 
 def _config(
@@ -70,30 +64,40 @@ def _config(
         raise InputError(f"{path}, {name}: {error}") from None
 
 
-def _scheduler(info: Header, family: Family, prediction: str) -> dict[str, Any]:
+def _scheduler(
+    info: Header, unet: Mapping[str, Any], family: Family, prediction: str
+) -> dict[str, Any]:
     """As diffusers takes it for a file without one, with the family's own fields."""
     config = {**SD15, "prediction_type": prediction, "timestep_spacing": "leading"}
     if prediction == "v_prediction":
         config["_class_name"] = "DDIMScheduler"  # SD 2.1's
     if "ztsnr" in info:
         config["rescale_betas_zero_snr"] = True
+    if unet.get("time_cond_proj_dim") is not None:
+        return {**config, **LCM}
     return {**config, **family.scheduler}
 
 
-def _prediction_type(path: Path, info: Header, family: Family) -> tuple[str, tuple[str, ...]]:
-    """What the UNet predicts, and a line to tell where that is a guess.
+def _prediction_type(
+    path: Path, info: Header, metadata: Mapping[str, str], family: Family
+) -> tuple[str, str]:
+    """What the UNet predicts, and how that is known.
 
     No key of SD 2.x says it. The v models have larger biases in the last attention of the way up
     (std above 0.09: the rule that ComfyUI and Forge go by); inpainting models predict noise.
     """
     if "v_pred" in info:
-        return "v_prediction", ()
+        return "v_prediction", "(its key v_pred says so)"
+    told = metadata.get("modelspec.prediction_type", "")
+    if told.startswith(("v", "eps")):
+        return "v_prediction" if told.startswith("v") else "epsilon", "(its metadata say so)"
+    if family.prediction_type is not None:
+        return family.prediction_type, "(its family does)"
     place, tail = f"{UNET}output_blocks.", ".1.transformer_blocks.0.norm1.bias"
     last = max(indices(info, place, tail), default=0)
     conv_in = info.get(f"{UNET}input_blocks.0.0.weight")
-    plain = conv_in is not None and conv_in.shape[1:2] == (4,)
-    if family.prediction_type is not None or not last or not plain:
-        return family.prediction_type or "epsilon", ()
+    if not last or conv_in is None or conv_in.shape[1:2] != (4,):
+        return "epsilon", "(as those that repaint do)"
     ((_, bias),) = Weights((path,)).read({f"{place}{last}{tail}"})
     guess = "v_prediction" if bias.float().std(correction=0) > 0.09 else "epsilon"
-    return guess, (f"{path} does not say what its UNet predicts; by its weights: {guess}",)
+    return guess, "(a guess by its weights)"

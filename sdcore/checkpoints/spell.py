@@ -1,7 +1,7 @@
 """Which parameter of which network every key of an LDM file is; what is left over is told."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -44,8 +44,8 @@ def spell(path: Path, info: Header, family: Family, ema: bool) -> dict[str, Tabl
         raise InputError(f"{path} holds no averaged (EMA) weights")
     passed_over = set(averaged.values()) if ema else set(averaged)
     rules: dict[str, tuple[str, Rename]] = {
-        UNET: ("unet", partial(unet_name, layers=_layers(info))),
-        VAE: ("vae", partial(vae_name, levels=_levels(info))),
+        UNET: ("unet", partial(unet_name, layers=ldm_layers(info, UNET))),
+        VAE: ("vae", partial(vae_name, levels=ldm_levels(info, VAE))),
     }
     for component, (prefix, encoder) in family.encoders.items():
         rules[prefix] = (component, encoder.rename)
@@ -90,11 +90,16 @@ def _used(name: str, encoder: Encoder) -> bool:
     return layer is None or encoder.layers is None or int(layer[1]) < encoder.layers
 
 
-def _layers(info: Header) -> int:
+def ldm_layers(keys: Iterable[str], prefix: str = "") -> int:
     """Residual blocks a level: as many as come between conv_in and the first halving."""
-    return max(1, min(indices(info, f"{UNET}input_blocks.", ".0.op."), default=3) - 1)
+    return max(1, min(indices(keys, f"{prefix}input_blocks.", ".0.op."), default=3) - 1)
 
 
-def _levels(info: Header) -> int:
+def ldm_levels(keys: Iterable[str], prefix: str = "") -> int:
     """The VAE's resolutions."""
-    return 1 + max(indices(info, f"{VAE}decoder.up."), default=0)
+    return 1 + max(indices(keys, f"{prefix}decoder.up."), default=0)
+
+
+def look_up(table: Table, key: str) -> Mapping[str, Cut]:
+    """The spelling that a table is."""
+    return table.get(key, {})

@@ -37,6 +37,13 @@ _OPTIONS = [
     click.option(
         "--lora", metavar="FILE", multiple=True, help="FILE, FILE:0.8, FILE:unet=1,text=0.5; often."
     ),
+    click.option("--vae", metavar="PLACE", help="This part from a file, a folder or a hub id."),
+    click.option("--unet", metavar="PLACE", help="The same."),
+    click.option("--text-encoder", metavar="PLACE", help="The same."),
+    click.option("--text-encoder-2", metavar="PLACE", help="The same, SDXL's second."),
+    click.option("--variant", metavar="NAME", help="Of a folder's weights: fp16, non_ema ..."),
+    click.option("--revision", metavar="REV", help="Of a hub id: a branch, a tag, a commit."),
+    click.option("--ema", is_flag=True, default=None, help="A single file's averaged weights."),
     click.option("--scheduler", metavar="NAME", help="E.g. ddim, euler_a, 'DPM++ 2M Karras'."),
     click.option(
         "--spacing", metavar="NAME", help="E.g. karras, a1111:beta; see sdcore schedulers."
@@ -109,6 +116,7 @@ PLAIN = (
     "height",
     "prediction_type",
 )
+SOURCE = ("vae", "unet", "text_encoder", "text_encoder_2", "variant", "revision", "ema")
 TOLD = ("original_size", "crop", "target_size", "aesthetic_score", "negative_aesthetic_score")
 FAMILY = ("image", "mask", "handover", *TOLD)
 

@@ -7,7 +7,15 @@ import click
 
 from sdcore import __version__
 from sdcore.cli.adapters import with_adapters
-from sdcore.cli.options import FAMILY, LISTS, PLAIN, choose_seeds, chosen_spacing, drawing_options
+from sdcore.cli.options import (
+    FAMILY,
+    LISTS,
+    PLAIN,
+    SOURCE,
+    choose_seeds,
+    chosen_spacing,
+    drawing_options,
+)
 from sdcore.cli.output import Output
 
 
@@ -27,7 +35,9 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     options["spacing"] = chosen_spacing(options)
 
     # Another model or scheduler comes with what is its own.
-    foreign = FAMILY + ("prediction_type", "refiner") if options["model"] is not None else ()
+    foreign = (
+        (*FAMILY, *SOURCE, "prediction_type", "refiner") if options["model"] is not None else ()
+    )
     if options["scheduler"] is not None:
         foreign += ("spacing", "eta", "noise", "tail")
     if options["spacing"] is not None:  # a list says itself how many steps there are
@@ -46,7 +56,8 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     from sdcore.pipeline import load
 
     refiner, how = chosen("refiner"), (chosen("device"), chosen("dtype"), chosen("memory"))
-    sd = with_adapters(load(chosen("model"), *how), options["lora"] or old.loras)
+    source: Any = {k: v for k in SOURCE if (v := chosen(k)) is not None}
+    sd = with_adapters(load(chosen("model"), *how, **source), options["lora"] or old.loras)
     run = sd.prepare(
         old.prompt if prompt is None else prompt,
         chosen("negative"),

@@ -8,6 +8,7 @@ from sdcore.cli.adapters import with_adapters
 from sdcore.cli.options import (
     FAMILY,
     PLAIN,
+    SOURCE,
     choose_seeds,
     chosen_spacing,
     drawing_options,
@@ -32,7 +33,9 @@ def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None
     from sdcore.pipeline import load
 
     how = (options["device"], options["dtype"], options["memory"])
-    sd = with_adapters(load("picturebook" if model is None else model, *how), options["lora"])
+    source: Any = {k: v for k, v in options.items() if k in SOURCE and v is not None}
+    name = "picturebook" if model is None else model
+    sd = with_adapters(load(name, *how, **source), options["lora"])
     run = sd.prepare(
         texts,
         options["negative"],

@@ -43,6 +43,8 @@ def ldm_unet(state: Mapping[str, Tensor], levels: int, layers: int) -> State:
 
     m.move("time_embed.0", "time_embedding.linear_1")
     m.move("time_embed.2", "time_embedding.linear_2")
+    if m.has("time_embedding.cond_proj"):
+        m.move("time_embed.cond_proj", "time_embedding.cond_proj")
     if m.has("add_embedding"):
         m.move("label_emb.0.0", "add_embedding.linear_1")
         m.move("label_emb.0.2", "add_embedding.linear_2")

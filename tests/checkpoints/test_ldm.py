@@ -41,10 +41,11 @@ def test_v_prediction_is_seen_in_the_weights(sd2: Twins, tmp_path: Path) -> None
     assert picture(v.file) == picture(v.folder)
     for twins, guess in ((v, "v_prediction"), (sd2, "epsilon")):
         (line,) = sdcore.load(twins.file, device="cpu").prepare("red", **DRAW).warnings
-        assert line.endswith(f"by its weights: {guess}")
+        assert line.endswith(f"its UNet predicts {guess} (a guess by its weights)")
     told = sd2.write("told", {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)})
     checkpoint = open_file(told)
-    assert (checkpoint.scheduler["prediction_type"], checkpoint.notes) == ("v_prediction", ())
+    assert checkpoint.scheduler["prediction_type"] == "v_prediction"
+    assert checkpoint.notes[0].endswith("predicts v_prediction (its key v_pred says so)")
     assert checkpoint.scheduler["rescale_betas_zero_snr"]
 
 

@@ -93,9 +93,3 @@ def test_less_than_a_whole_model(sd1: Twins) -> None:
         assert one_line(less).endswith(f"is no whole model: it has no {what}")
     both = sd1.write("both", {"conditioner.embedders.0.model.ln_final.bias": torch.ones(1)})
     assert "of no known family" in one_line(both)
-
-
-def test_pickled_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "model.ckpt"
-    torch.save({}, path)
-    assert "pickled" in one_line(path)

@@ -76,6 +76,18 @@ WHOLE = {  # UNet, {component: (its prefix, its configuration)}, keys in the fil
         1145,
         {"unet": 686, "vae": 248, "text_encoder": 196},
     ),
+    "LCM": (
+        SD_UNET | {"time_cond_proj_dim": 256},
+        {"text_encoder": ("cond_stage_model.transformer.", CLIP_L)},
+        1146,
+        {"unet": 687, "vae": 248, "text_encoder": 196},
+    ),
+    "SD 2 inpainting": (
+        SD2_UNET | {"in_channels": 9},
+        {"text_encoder": ("cond_stage_model.model.", CLIP_H)},
+        1242,
+        {"unet": 686, "vae": 248, "text_encoder": 372},
+    ),
     "SD 2.1": (
         SD2_UNET,
         {"text_encoder": ("cond_stage_model.model.", CLIP_H)},
@@ -90,6 +102,15 @@ WHOLE = {  # UNet, {component: (its prefix, its configuration)}, keys in the fil
     ),
     "SDXL": (
         SDXL_UNET,
+        {
+            "text_encoder": (f"{SGM}.0.transformer.", CLIP_L),
+            "text_encoder_2": (f"{SGM}.1.model.", CLIP_G),
+        },
+        2515,
+        {"unet": 1680, "vae": 248, "text_encoder": 196, "text_encoder_2": 517},
+    ),
+    "SDXL inpainting": (
+        SDXL_UNET | {"in_channels": 9},
         {
             "text_encoder": (f"{SGM}.0.transformer.", CLIP_L),
             "text_encoder_2": (f"{SGM}.1.model.", CLIP_G),

@@ -170,10 +170,43 @@ def test_a_missing_file_is_named(broken_path: Path, gone: str) -> None:
         load_all(broken_path)
 
 
-def test_pickled_weights_alone_are_refused(broken_path: Path) -> None:
-    (broken_path / UNET).rename(broken_path / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(InputError, match="pickled"):
-        load_all(broken_path)
+def test_pickled_weights_are_read(tiny_path: Path, broken_path: Path) -> None:
+    for old, new in ((UNET, "diffusion_pytorch_model.bin"), (TEXT, "pytorch_model.bin")):
+        torch.save(load_file(broken_path / old), (broken_path / old).with_name(new))
+        (broken_path / old).unlink()
+    wanted = load_all(tiny_path)
+    for name, module in load_all(broken_path).items():
+        state = module.state_dict()
+        assert all(torch.equal(state[k], t) for k, t in wanted[name].state_dict().items())
+
+
+def test_a_variant_is_taken_where_there_is_one(broken_path: Path) -> None:
+    other = broken_path / "unet" / "diffusion_pytorch_model.non_ema.safetensors"
+    other.write_bytes((broken_path / UNET).read_bytes())
+    edit_weights(other, lambda t: t.update({k: v + 1 for k, v in t.items()}))
+    parts = open_folder(broken_path, "non_ema").components
+    assert parts["unet"].files == (other,)
+    assert parts["vae"].files == (broken_path / VAE,)
+    assert open_folder(broken_path).components["unet"].files == (broken_path / UNET,)
+    with pytest.raises(InputError, match="has no variant 'fp16' of any component"):
+        open_folder(broken_path, "fp16")
+
+
+def test_shards_of_a_variant(tiny_path: Path, broken_path: Path) -> None:
+    stem = "diffusion_pytorch_model.fp16"
+    tensors = load_file(broken_path / UNET)
+    (broken_path / UNET).unlink()
+    weight_map = {k: f"{stem}-0000{1 + i % 2}-of-00002.safetensors" for i, k in enumerate(tensors)}
+    for name in set(weight_map.values()):
+        part = {k: t for k, t in tensors.items() if weight_map[k] == name}
+        save_file(part, broken_path / "unet" / name)
+    index = broken_path / "unet" / "diffusion_pytorch_model.safetensors.index.fp16.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    new, old = load_all(broken_path)["unet"].state_dict(), load_all(tiny_path)["unet"].state_dict()
+    assert all(torch.equal(new[k], old[k]) for k in old)
+    index.write_text(json.dumps({"weight_map": {"a": "../../elsewhere.safetensors"}}))
+    with pytest.raises(InputError, match=r"elsewhere\.safetensors, which is not beside"):
+        open_folder(broken_path)
 
 
 def test_the_float16_variant_stands_in(broken_path: Path) -> None:

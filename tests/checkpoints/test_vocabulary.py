@@ -55,5 +55,5 @@ def test_without_a_vocabulary_one_line_says_how_to_get_it(
     err = capfd.readouterr().err
     assert caught.value.code == 2
     assert err.count("\n") == 1
-    assert "hf download openai/clip-vit-large-patch14 vocab.json merges.txt" in err
+    assert "sdcore download --vocabulary" in err
     assert "tokenizer/ folder" in err
