@@ -14,7 +14,6 @@ from sdcore.schedulers import TABLE, resolve
 from tests.toys import SEEDS, SHAPE, gaussian, our_latents, our_steps, wavy
 
 NAMES = [entry.name for entry in TABLE]
-STOCHASTIC = ["euler_a"]
 
 
 def loop(name, steps=8, start=None, seeds=SEEDS):
@@ -37,6 +36,8 @@ def test_every_step_is_told(name):
         assert isinstance(step, Step)
         assert (step.index, step.count) == (i, 8)
         assert (step.sigma, step.sigma_next) == (sigmas[i], sigmas[i + 1])
+        if name.endswith("_churn") and step.draws:
+            continue  # the model was asked at more noise than x has
         rebuilt = step.prediction.x0 + step.sigma * step.prediction.eps
         assert (rebuilt - step.x).abs().max() <= 2e-5
         assert step.x_next.dtype == torch.float32
@@ -163,14 +164,12 @@ def test_draws_are_counted_and_none_is_drawn_in_vain(name):
     scheduler = resolve(name)
     plan = scheduler.plan(7)
     steps = list(sample(gaussian, torch.ones(2, *SHAPE), plan.sigmas, scheduler.solver, noise))
-    if name in STOCHASTIC:
-        assert drawn == list(range(6))  # none into sigma 0
-        assert [step.draws for step in steps] == [1, 2, 3, 4, 5, 6, 6]
-    elif name == "restart":  # once, on the way up from the sigma nearest to 0.1
-        assert [step.draws for step in steps] == [0, 0, 0, 0, 0, 1, 1]
-    else:
-        assert drawn == []
-        assert [step.draws for step in steps] == [0] * 7
+    entry = next(entry for entry in TABLE if entry.name == name)
+    assert drawn == list(range(steps[-1].draws))
+    assert bool(drawn) == (entry.stochastic or name == "restart")
+    assert steps[-1].draws == steps[-2].draws  # none into sigma 0
+    if entry.stochastic and entry.nfe == 1 and name != "euler_churn":
+        assert [step.draws for step in steps][:4] == [1, 2, 3, 4]
 
 
 def test_noise_that_is_needed_and_not_given_is_refused():

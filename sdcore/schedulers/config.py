@@ -296,7 +296,11 @@ def spacing_of(
     if class_name in _UNIT_VARIANCE:
         origin = fields.get("original_inference_steps", 50)
         rules = variants(offset=offset, whole=True, origin=origin)
-        tail = "zero" if fields.get("set_alpha_to_one", True) else "sigma_min"
+        # LCM always ends with x0 and TCD at t = 0, whatever the field says.
+        to_one = {"LCMScheduler": True, "TCDScheduler": False}.get(
+            class_name, fields.get("set_alpha_to_one", True)
+        )
+        tail = "zero" if to_one else "sigma_min"
         return Spacing(name, rules[name], tail, "unit_variance", "unit_variance")
     limits: dict[str, Any] = {
         "sigma_min": fields.get("sigma_min"),

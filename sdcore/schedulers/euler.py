@@ -18,9 +18,9 @@ def ancestral(sigma: float, sigma_next: float, eta: float) -> tuple[float, float
     """
     if eta == 0 or not 0 < sigma_next < sigma:
         return sigma_next, 0.0
-    up = eta * sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2)
-    up = min(up, sigma_next)  # eta > 1 may ask for more noise than there is
-    return math.sqrt(sigma_next**2 - up**2), up
+    ratio = sigma_next / sigma
+    kept = max(1 - eta**2 + (eta * ratio) ** 2, 0.0)  # eta > 1 may ask for more noise than there is
+    return sigma_next * math.sqrt(kept), sigma_next * min(eta * math.sqrt(1 - ratio**2), 1.0)
 
 
 def euler(

@@ -1,7 +1,7 @@
-"""Second order with a stage in the middle of the step: DPM2 and DPM++ 2S.
+"""Second order with a stage in the middle of the step: DPM2, DPM++ 2S and DPM++ SDE.
 
-Both ask the model at the middle of log sigma. DPM2 holds the eps that it says there over the step,
-DPM++ 2S its x0.
+All three ask the model at the middle of log sigma. DPM2 holds the eps that it says there over the
+step, the two others its x0. The ancestral ones aim at sigma_down and make up for it with noise.
 """
 
 import math
@@ -54,6 +54,38 @@ def dpmpp_2s(
     return x_next, here, ()
 
 
+def dpmpp_sde(
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    eta: float = 0.0,
+    r: float = 0.5,
+) -> tuple[Tensor, Prediction, Memory]:
+    """DPM-Solver++ SDE, singlestep, as published with k-diffusion: noise in the middle as well.
+
+    r: where the middle is, as a share of the step in log sigma. eta 0: DPM++ 2S. Two draws a step;
+    both begin at sigma, so with Brownian noise the second one contains the first.
+    """
+    sigma, sigma_next = interval.sigma, interval.sigma_next
+    here = denoise(x, sigma)
+    if sigma_next == 0:
+        return here.x0, here, ()
+    middle = sigma ** (1 - r) * sigma_next**r
+    down, up = ancestral(sigma, middle, eta)
+    x_middle = torch.add(here.x0, here.eps, alpha=down)
+    if up > 0:
+        x_middle = torch.add(x_middle, draw(sigma, middle), alpha=up)
+    data = torch.lerp(here.x0, denoise(x_middle, middle).x0, 1 / (2 * r))
+    down, up = ancestral(sigma, sigma_next, eta)
+    x_next = torch.lerp(data, x, down / sigma)
+    if up > 0:
+        x_next = torch.add(x_next, draw(sigma, sigma_next), alpha=up)
+    return x_next, here, ()
+
+
 ENTRIES = (
     Entry(
         name="dpm2",
@@ -73,5 +105,38 @@ ENTRIES = (
         nfe=2,
         paper="arXiv 2211.01095",
         eta=0.0,
+    ),
+    Entry(
+        name="dpm2_a",
+        solver=dpm2,
+        class_name="KDPM2AncestralDiscreteScheduler",
+        labels=("KDPM2AncestralDiscreteScheduler", "dpm_2_ancestral", "DPM2 a"),
+        order=2,
+        nfe=2,
+        paper="arXiv 2206.00927",
+        eta=1.0,
+        stochastic=True,
+    ),
+    Entry(
+        name="dpmpp_2s_a",
+        solver=dpmpp_2s,
+        labels=("dpmpp_2s_ancestral", "DPM++ 2S a"),
+        order=2,
+        nfe=2,
+        paper="arXiv 2211.01095",
+        eta=1.0,
+        stochastic=True,
+    ),
+    Entry(
+        name="dpmpp_sde",
+        solver=dpmpp_sde,
+        class_name="DPMSolverSDEScheduler",
+        labels=("DPMSolverSDEScheduler", "DPM++ SDE", "dpmpp_sde_gpu"),
+        order=2,
+        nfe=2,
+        paper="arXiv 2211.01095",
+        eta=1.0,
+        stochastic=True,
+        noise="brownian",
     ),
 )

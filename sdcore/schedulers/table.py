@@ -3,14 +3,20 @@
 from sdcore.errors import unknown
 from sdcore.schedulers import (
     adaptive,
+    churn,
+    consistency,
+    ddpm,
     deis,
     dpmpp,
+    dpmpp_sde,
+    er_sde,
     euler,
     heun,
     lms,
     midpoint,
     plms,
     restart,
+    sa_solver,
     singlestep,
     unipc,
 )
@@ -29,6 +35,12 @@ TABLE: tuple[Entry, ...] = (
     *deis.ENTRIES,
     *adaptive.ENTRIES,
     *restart.ENTRIES,
+    *ddpm.ENTRIES,
+    *dpmpp_sde.ENTRIES,
+    *er_sde.ENTRIES,
+    *sa_solver.ENTRIES,
+    *consistency.ENTRIES,
+    *churn.ENTRIES,
 )
 
 

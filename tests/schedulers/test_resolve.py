@@ -101,7 +101,7 @@ def test_a_checkpoints_config_gives_what_diffusers_gives(name, config):
         assert plan.start_scale == pytest.approx(float(theirs.init_noise_sigma), rel=1e-7)
     else:
         assert plan.start_scale == pytest.approx((1 + plan.sigmas[0] ** 2) ** 0.5)
-    if hasattr(theirs, "final_alpha_cumprod"):
+    if hasattr(theirs, "final_alpha_cumprod") and name != "lcm":  # whose step has no use for it
         last = float(theirs.final_alpha_cumprod)
         assert plan.end_scale == pytest.approx(last**0.5, rel=1e-7)
 

@@ -34,8 +34,9 @@ def linspace(
     timesteps (DDIM, DPM++); else they are fractional and float32 (Euler; its DPM++ SDE: float64).
     last: how many of the table's timesteps are used.
     """
-    stride = ((len(schedule) if last is None else last) - 1) / max(steps + drop - 1, 1)
-    times = [i * stride for i in reversed(range(drop, steps + drop))]
+    high = (len(schedule) if last is None else last) - 1
+    stride = high / max(steps + drop - 1, 1)
+    times = [min(i * stride, high) for i in reversed(range(drop, steps + drop))]
     return at_timesteps(
         schedule, list(map(round, times)) if whole else torch.tensor(times, dtype=dtype).tolist()
     )

@@ -1,0 +1,53 @@
+"""DDPM: ancestral sampling of the training process itself."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.schedulers.entry import Entry
+from sdcore.schedulers.euler import ancestral
+
+
+def ddpm(
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    eta: float = 0.0,
+    variance_type: str = "fixed_small",
+) -> tuple[Tensor, Prediction, Memory]:
+    """DDPM (Ho et al. 2020, arXiv 2006.11239, algorithm 2); its mean is eq. 7's.
+
+    variance_type: "fixed_small" is the posterior's variance, and then the step is Euler ancestral
+    (DDIM with eta 1); "fixed_large" is beta of the step, the mean unchanged. No noise into sigma 0.
+    """
+    sigma, sigma_next = interval.sigma, interval.sigma_next
+    down, up = ancestral(sigma, sigma_next, eta)
+    if up > 0 and variance_type == "fixed_large":
+        # beta = 1 - acp / acp_next, in the form x0 + sigma * eps
+        beta = (sigma**2 - sigma_next**2) / (1 + sigma**2)
+        up = eta * math.sqrt(beta * (1 + sigma_next**2))
+    prediction = denoise(x, sigma)
+    x_next = torch.add(prediction.x0, prediction.eps, alpha=down)
+    if up > 0:
+        x_next = torch.add(x_next, draw(sigma, sigma_next), alpha=up)
+    return x_next, prediction, ()
+
+
+ENTRIES = (
+    Entry(
+        name="ddpm",
+        solver=ddpm,
+        class_name="DDPMScheduler",
+        labels=("DDPMScheduler", "DDPM"),
+        order=1,
+        nfe=1,
+        paper="arXiv 2006.11239",
+        eta=1.0,
+        stochastic=True,
+    ),
+)
