@@ -1,5 +1,6 @@
 """A single file in the LDM layout, .safetensors or pickled, described as a folder is."""
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from sdcore.checkpoints.vocabulary import find_vocabulary
 from sdcore.errors import InputError
 from sdcore.schedulers.config import SD15
 
+CONFIGS = "sdcore.configs"  # of the metadata: what shapes do not show, from the model's folder
+
 
 def open_file(path: Path, ema: bool = False) -> Checkpoint:
     """Describe the model in the single file `path` from its header; the weights are not read yet.
@@ -28,9 +31,10 @@ def open_file(path: Path, ema: bool = False) -> Checkpoint:
     info, metadata = read_header(path), read_metadata(path)
     family = recognise(path, info)
     prediction, reason = _prediction_type(path, info, metadata, family)
+    written = _written(path, metadata)
     components = {}
     for name, table in spell(path, info, family, ema).items():
-        config = _config(path, info, name, table, family, prediction)
+        config = written.get(name) or _config(path, info, name, table, family, prediction)
         components[name] = Component(name, config, path, (path,), partial(look_up, table))
     check_agreement(components)
     encoder = next(iter(family.encoders))
@@ -40,10 +44,20 @@ def open_file(path: Path, ema: bool = False) -> Checkpoint:
         index={},
         components=components,
         tokenizers={} if folder is None else {"tokenizer": folder},
-        scheduler=_scheduler(info, components["unet"].config, family, prediction),
+        scheduler=written.get("scheduler")
+        or _scheduler(info, components["unet"].config, family, prediction),
         pad_tokens={name: kind.pad_token for name, (_, kind) in family.encoders.items()},
         notes=(f"{path} is {family.name}; its UNet predicts {prediction} {reason}",),
     )
+
+
+def _written(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The configurations in a file that `convert` wrote: by component, and "scheduler"."""
+    try:
+        found = json.loads(metadata.get(CONFIGS, "{}"))
+        return {name: dict(config) for name, config in found.items()}
+    except (ValueError, TypeError, AttributeError):
+        raise InputError(f"{path} is garbled: its {CONFIGS} makes no sense") from None
 
 
 def _config(

@@ -8,6 +8,7 @@ import click
 
 from sdcore import __version__
 from sdcore.cli.check import check
+from sdcore.cli.convert import convert
 from sdcore.cli.download import download
 from sdcore.cli.lab import lab
 from sdcore.cli.plan import plan
@@ -30,6 +31,7 @@ cli.add_command(plan)
 cli.add_command(lab)
 cli.add_command(check)
 cli.add_command(download)
+cli.add_command(convert)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,0 +1,166 @@
+"""A checkpoint from either layout to either: weights bit for bit, configurations carried along."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdcore.checkpoints.checkpoint import Checkpoint, Component
+from sdcore.checkpoints.choose import CONFIG, INDEX, TOKENIZER_FILES
+from sdcore.checkpoints.families import FAMILIES, UNET, VAE, Family
+from sdcore.checkpoints.ldm import open_clip_name
+from sdcore.checkpoints.ldm_write import text_encoder_to_open_clip, unet_to_ldm, vae_to_ldm
+from sdcore.checkpoints.read import Weights, as_dtype, read_json
+from sdcore.checkpoints.single_file import CONFIGS
+from sdcore.errors import InputError
+
+State = dict[str, Tensor]
+CLASSES = {
+    "unet": ("diffusers", "UNet2DConditionModel", "diffusion_pytorch_model"),
+    "vae": ("diffusers", "AutoencoderKL", "diffusion_pytorch_model"),
+}
+
+
+def convert(checkpoint: Checkpoint, target: Path, dtype: torch.dtype | None = None) -> None:
+    """Write `checkpoint` as one file, where `target` ends in .safetensors, else as a folder.
+
+    Args:
+        dtype: of the floating weights; None leaves each as it is stored.
+
+    Raises:
+        InputError: a target that is there already or cannot be written; a single file whose
+            vocabulary is not at hand, which a folder needs.
+
+    Everything is written beside the target, which then gets its name: it is whole or not there.
+    """
+    if target.exists():
+        raise InputError(f"{target} is there already")
+    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {target.parent}: it is no folder that can be written")
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
+        written = Path(beside) / target.name
+        if target.suffix == ".safetensors":
+            _write_file(checkpoint, written, dtype)
+        else:
+            _write_folder(checkpoint, written, dtype)
+        os.rename(written, target)
+
+
+def component_state(component: Component, dtype: torch.dtype | None) -> State:
+    """A component's parameters by the modules' own names, mapped where they can be."""
+    weights = Weights(component.files)
+    cuts = {key: component.spelling(key) for key in weights.names()}
+    wanted = {key for key, parts in cuts.items() if parts}
+    return {
+        name: as_dtype(cut(tensor), dtype).contiguous()
+        for key, tensor in weights.read(wanted)
+        for name, cut in cuts[key].items()
+    }
+
+
+def _write_file(checkpoint: Checkpoint, path: Path, dtype: torch.dtype | None) -> None:
+    family = family_of(checkpoint)
+    tensors: State = {}
+    for name, component in checkpoint.components.items():
+        state = component_state(component, dtype)
+        if name in CLASSES:
+            prefix, found = (
+                (UNET, unet_to_ldm(state)) if name == "unet" else (VAE, vae_to_ldm(state))
+            )
+        else:
+            place = name if name in family.encoders else next(iter(family.encoders))
+            prefix, encoder = family.encoders[place]
+            found = text_encoder_to_open_clip(state) if encoder.rename is open_clip_name else state
+        tensors |= {f"{prefix}{key}": tensor for key, tensor in found.items()}
+    configs: dict[str, Any] = {n: c.config for n, c in checkpoint.components.items()}
+    prediction = checkpoint.scheduler.get("prediction_type", "epsilon")
+    metadata = {
+        "format": "pt",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.prediction_type": "v" if prediction == "v_prediction" else prediction,
+        CONFIGS: json.dumps(configs | {"scheduler": checkpoint.scheduler}),
+    }
+    _save(tensors, path, metadata)
+
+
+def _write_folder(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None) -> None:
+    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", **checkpoint.index}
+    encoders = [name for name in checkpoint.components if name.startswith("text_encoder")]
+    sources = {name: checkpoint.vocabulary(name) for name in encoders}  # before anything is written
+    if len(encoders) > 1 or "text_encoder_2" in encoders:
+        index["_class_name"] = "StableDiffusionXLPipeline"
+    for name, component in checkpoint.components.items():
+        config = dict(component.config)
+        if name in CLASSES:
+            library, kind, stem = CLASSES[name]
+            config["_class_name"] = kind
+            if name == "vae":
+                levels = len(config["block_out_channels"])
+                config.setdefault("down_block_types", ["DownEncoderBlock2D"] * levels)
+                config.setdefault("up_block_types", ["UpDecoderBlock2D"] * levels)
+        else:
+            library, stem = "transformers", "model"
+            kind = (config.get("architectures") or ["CLIPTextModel"])[0]
+            config["model_type"] = "clip_text_model"
+        index[name] = [library, kind]
+        (folder / name).mkdir(parents=True)
+        _dump(config, folder / name / CONFIG)
+        _save(
+            component_state(component, dtype),
+            folder / name / f"{stem}.safetensors",
+            {"format": "pt"},
+        )
+    for name, (source, pad) in sources.items():
+        tokenizer = name.replace("text_encoder", "tokenizer")
+        index[tokenizer] = ["transformers", "CLIPTokenizer"]
+        _copy_vocabulary(source, folder / tokenizer, pad)
+    if checkpoint.scheduler:
+        kind = checkpoint.scheduler.get("_class_name", "PNDMScheduler")
+        index["scheduler"] = ["diffusers", kind]
+        (folder / "scheduler").mkdir()
+        _dump(checkpoint.scheduler, folder / "scheduler" / "scheduler_config.json")
+    _dump(index, folder / INDEX)
+
+
+def _copy_vocabulary(source: Path, folder: Path, pad: str | None) -> None:
+    folder.mkdir()
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    settings, special = (folder / name for name in TOKENIZER_FILES[-2:])
+    if not settings.is_file():
+        _dump({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}, settings)
+    if pad is not None:
+        for path in (settings, special):
+            _dump((read_json(path) if path.is_file() else {}) | {"pad_token": pad}, path)
+
+
+def family_of(checkpoint: Checkpoint) -> Family:
+    """The family whose single files a checkpoint's components make. Raises InputError."""
+    unet = checkpoint.components["unet"].config
+    encoders = [name for name in checkpoint.components if name.startswith("text_encoder")]
+    if unet.get("addition_embed_type") is None:
+        name = "SD 2.x" if unet.get("use_linear_projection") else "SD 1.x"
+    else:
+        name = "SDXL" if len(encoders) == 2 else "SDXL refiner"
+    return next(family for family in FAMILIES if family.name == name)
+
+
+def _dump(value: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _save(tensors: State, path: Path, metadata: dict[str, str]) -> None:
+    from safetensors.torch import save_file
+
+    try:
+        save_file({k: t.contiguous() for k, t in tensors.items()}, path, metadata)
+    except OSError as error:
+        raise InputError(f"cannot write {path.name}: {error.strerror}") from None

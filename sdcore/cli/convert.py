@@ -1,0 +1,31 @@
+"""`sdcore convert`: a checkpoint from either layout to either."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("source")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--dtype", metavar="NAME", help="float32, bfloat16, float16.  [default: as stored]")
+@click.option("--variant", metavar="NAME", help="Of a folder's weights: fp16, non_ema ...")
+@click.option("--ema", is_flag=True, help="A single file's averaged weights.")
+def convert(source: str, target: Path, dtype: str | None, variant: str | None, ema: bool) -> None:
+    """Write the model SOURCE as TARGET, and print it.
+
+    A TARGET that ends in .safetensors is one file in the LDM layout, any other a folder in the
+    diffusers layout. Weights stay what they are to the bit, unless --dtype says otherwise.
+    """
+    import torch
+
+    from sdcore.checkpoints import open_model
+    from sdcore.checkpoints.convert import convert as write
+    from sdcore.devices import choose_dtype
+
+    wanted = None if dtype is None else choose_dtype(dtype, torch.device("cpu"))
+    checkpoint = open_model(source, variant=variant, ema=ema)
+    for note in checkpoint.notes:
+        click.echo(f"sdcore: {note}", err=True)
+    write(checkpoint, target, wanted)
+    click.echo(target)

@@ -1,0 +1,102 @@
+"""From either layout to either: every weight bit for bit, and the same picture."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sdcore.checkpoints import open_model
+from sdcore.checkpoints.convert import convert
+from sdcore.checkpoints.ldm_write import text_encoder_to_open_clip, unet_to_ldm, vae_to_ldm
+from sdcore.cli import main
+from sdcore.errors import InputError
+from tests.checkpoints.ldm_writer import ldm_open_clip, ldm_unet, ldm_vae
+from tests.checkpoints.test_ldm import assert_same_weights
+from tests.checkpoints.test_ldm_whole import WHOLE
+from tests.checkpoints.twins import Twins, modules, picture
+from tests.conftest import write_tokenizer
+
+
+def test_round_trips_are_equal_to_the_bit(twins: Twins, tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "tokenizer")
+    file, folder, back = tmp_path / "a.safetensors", tmp_path / "b", tmp_path / "c.safetensors"
+    convert(open_model(twins.folder), file)
+    convert(open_model(file), folder)
+    convert(open_model(folder), back)
+    wanted = modules(open_model(twins.folder))
+    for place in (file, folder, back):
+        assert_same_weights(modules(open_model(place)), wanted)
+    first, last = load_file(file), load_file(back)
+    assert first.keys() == last.keys()
+    assert all(torch.equal(first[k], last[k]) for k in first)
+    # What an independent hand wrote of the same model.
+    assert first.keys() <= twins.tensors.keys()
+    assert all(torch.equal(first[k], twins.tensors[k]) for k in first)
+    assert picture(file) == picture(folder) == picture(twins.folder)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_foreign_file_becomes_a_folder_that_diffusers_opens(twins: Twins, tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    convert(open_model(twins.file), tmp_path / "b")
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "b")
+    wanted = modules(open_model(twins.folder))
+    for name in ("unet", "vae"):
+        state = getattr(pipe, name).state_dict()
+        assert all(torch.equal(state[k], t) for k, t in wanted[name].state_dict().items())
+    assert pipe.tokenizer.pad_token == ("!" if "sd2" in str(twins.root) else "<|endoftext|>")
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_published_unet_gets_its_published_keys(name: str) -> None:
+    from diffusers import UNet2DConditionModel
+
+    from sdcore.checkpoints.load import NoInit
+
+    with torch.device("meta"), NoInit():
+        state = UNet2DConditionModel(**WHOLE[name][0]).state_dict()
+    wanted = ldm_unet(state, len(WHOLE[name][0]["block_out_channels"]), 2)
+    prefix = "model.diffusion_model."
+    found = {f"{prefix}{k}": tuple(t.shape) for k, t in unet_to_ldm(state).items()}
+    assert found == {k: tuple(t.shape) for k, t in wanted.items()}
+
+
+def test_vae_and_open_clip(sd2: Twins) -> None:
+    parts = {name: module.state_dict() for name, module in modules(open_model(sd2.folder)).items()}
+    for found, wanted, prefix in (
+        (vae_to_ldm(parts["vae"]), ldm_vae(parts["vae"], 4, 2), "first_stage_model."),
+        (
+            text_encoder_to_open_clip(parts["text_encoder"]),
+            ldm_open_clip(parts["text_encoder"], "x.", layers=23),
+            "x.",
+        ),
+    ):
+        wanted = {
+            k: t for k, t in wanted.items() if k[2:] not in ("logit_scale", "text_projection")
+        }
+        assert {f"{prefix}{key}" for key in found} == wanted.keys()
+        assert all(torch.equal(t, wanted[f"{prefix}{key}"]) for key, t in found.items())
+
+
+def test_the_command_line(sd1: Twins, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "half.safetensors"
+    for status in (0, 2):
+        with pytest.raises(SystemExit) as caught:
+            main(["convert", str(sd1.folder), str(target), "--dtype", "float16"])
+        assert caught.value.code == status
+    out, err = capfd.readouterr()
+    assert out.strip() == str(target)
+    assert f"sdcore: {target} is there already\n" in err
+    assert {t.dtype for t in load_file(target).values()} == {torch.float16}
+
+
+def test_what_cannot_be_written_leaves_nothing(sd1: Twins, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot write to"):
+        convert(open_model(sd1.folder), tmp_path / "gone" / "a.safetensors")
+    alone = tmp_path / "alone.safetensors"
+    alone.symlink_to(sd1.file)
+    with pytest.raises(InputError, match="sdcore download --vocabulary"):
+        convert(open_model(alone), tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["alone.safetensors"]
