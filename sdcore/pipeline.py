@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from sdcore import __version__
-from sdcore.adapters import LoRA, adapted, open_lora, twin, unmatched_warning
+from sdcore.adapters import (
+    Embedding,
+    LoRA,
+    adapted,
+    extended,
+    open_embedding,
+    open_lora,
+    twin,
+    unmatched_warning,
+)
 from sdcore.brownian import noise_named
 from sdcore.checkpoints import Checkpoint, Component, load_component, open_source, ready_bytes
 from sdcore.conditioning import Conditioner, complete
@@ -143,6 +152,7 @@ class StableDiffusion:
     zero_empty: bool = False  # no negative prompt is zeros, not the encoded "" (SDXL)
     memory: str = "fast"  # the mode of its networks: `sdcore.memory`
     loras: tuple[LoRA, ...] = ()  # what acts on it
+    embeddings: tuple[Embedding, ...] = ()  # learned words
     untouched: Mapping[str, torch.nn.Module] = field(default_factory=dict)  # networks without them
     source: Source = field(default_factory=Source)  # as `load` was given it
 
@@ -261,6 +271,7 @@ class StableDiffusion:
             noise=chosen.entry.noise if noise is None else noise,
             **told,
             loras=tuple(lora.spec for lora in self.loras),
+            embeddings=tuple(word.spec for word in self.embeddings),
         )
         experts = [self] if refiner is None else [self, refiner]
         shared = complete(shared, [expert.conditioner for expert in experts])
@@ -325,13 +336,40 @@ class StableDiffusion:
         found = {name: self.untouched.get(name, getattr(self, name)) for name in names}
         return {name: module for name, module in found.items() if module is not None}
 
-    def _with(self, loras: tuple[LoRA, ...]) -> StableDiffusion:
-        own = self._bare
+    def with_embedding(self, path: str | Path, token: str | None = None) -> StableDiffusion:
+        """This model knowing one word more (textual inversion); this one stays as it is.
+
+        Args:
+            path: a file of diffusers', A1111's or SDXL's form.
+            token: how the word is written in prompts, in any case; None: as the file says, or its
+                name. It stands for all its vectors, and weights and chunks take them together.
+
+        Raises:
+            InputError: no such file, none of that kind, one for another family, a word taken.
+        """
+        word, own = open_embedding(path, token), self._bare
+        tokenizers = {"text_encoder": self.tokenizer, "text_encoder_2": self.tokenizer_2}
+        readers: dict[str, Any] = {n: (t, own[n]) for n, t in tokenizers.items() if t is not None}
+        new = extended(word, readers)
+        tokenizers = {name: tokenizer for name, (tokenizer, _) in new.items()}
+        own |= {name: encoder for name, (_, encoder) in new.items()}
+        sd = replace(
+            self,
+            tokenizer=tokenizers["text_encoder"],
+            tokenizer_2=tokenizers.get("text_encoder_2"),
+            embeddings=(*self.embeddings, word),
+        )
+        return sd._with(self.loras, own)
+
+    def _with(
+        self, loras: tuple[LoRA, ...], networks: dict[str, torch.nn.Module] | None = None
+    ) -> StableDiffusion:
+        own = self._bare if networks is None else networks
         new: dict[str, Any] = {name: adapted(name, module, loras) for name, module in own.items()}
         if MODES[self.memory].ready != "all":
             # Networks that are made ready in turns know each other; these are to know themselves.
             own["vae"] = self.untouched.get("vae", self.vae)
-            if loras:
+            if loras or networks is not None:
                 new = {n: twin(m) if new.get(n, m) is m else new[n] for n, m in own.items()}
                 dtypes = {name: placement(module)[1] for name, module in new.items()}
                 apply(new, self.memory, self.device, dtypes)

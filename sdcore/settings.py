@@ -56,6 +56,7 @@ class Settings:
     # From here on a picture may have been written before the field was: absent means the default.
     grammar: str = "plain"  # how the prompts are read: "plain", "a1111"
     loras: Names = ()  # path:strength, as `--lora` takes it
+    embeddings: Names = ()  # path:word, as `--embedding` takes it
     tail: str | None = None  # where the last step goes; None: where the spacing says
     clip_skip: int = 1  # the text encoder's layer, counted from the one it was trained with
     prediction_type: str | None = None  # of the UNet; None: as the model says

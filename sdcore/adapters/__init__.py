@@ -1,6 +1,19 @@
-"""What is added to a model: LoRA and its kin."""
+"""What is added to a model: LoRA and its kin, and learned words."""
 
 from sdcore.adapters.apply import Adapted, adapted, twin
+from sdcore.adapters.embeddings import Embedding, extended, open_embedding, parse_embedding
 from sdcore.adapters.lora import LoRA, open_lora, parse_lora, unmatched_warning
 
-__all__ = ["Adapted", "LoRA", "adapted", "open_lora", "parse_lora", "twin", "unmatched_warning"]
+__all__ = [
+    "Adapted",
+    "Embedding",
+    "LoRA",
+    "adapted",
+    "extended",
+    "open_embedding",
+    "open_lora",
+    "parse_embedding",
+    "parse_lora",
+    "twin",
+    "unmatched_warning",
+]

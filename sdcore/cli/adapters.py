@@ -1,4 +1,4 @@
-"""`--lora`: what is laid over a model."""
+"""`--lora` and `--embedding`: what is laid over a model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ if TYPE_CHECKING:
     from sdcore.pipeline import StableDiffusion
 
 
-def with_adapters(sd: StableDiffusion, loras: Sequence[str]) -> StableDiffusion:
-    """The model with the adapters of `--lora FILE[:STRENGTH]`. Raises InputError."""
-    from sdcore.adapters import parse_lora
+def with_adapters(
+    sd: StableDiffusion, loras: Sequence[str], embeddings: Sequence[str]
+) -> StableDiffusion:
+    """The model with the adapters of `--lora FILE[:STRENGTH]` and the words of
+    `--embedding FILE[:WORD]`. Raises InputError."""
+    from sdcore.adapters import parse_embedding, parse_lora
 
+    for spec in embeddings:
+        sd = sd.with_embedding(*parse_embedding(spec))
     for spec in loras:
         path, unet, text = parse_lora(spec)
         sd = sd.with_lora(path, unet=unet, text=text)

@@ -37,6 +37,12 @@ _OPTIONS = [
     click.option(
         "--lora", metavar="FILE", multiple=True, help="FILE, FILE:0.8, FILE:unet=1,text=0.5; often."
     ),
+    click.option(
+        "--embedding",
+        metavar="FILE",
+        multiple=True,
+        help="A learned word: FILE or FILE:WORD; often.",
+    ),
     click.option("--vae", metavar="PLACE", help="This part from a file, a folder or a hub id."),
     click.option("--unet", metavar="PLACE", help="The same."),
     click.option("--text-encoder", metavar="PLACE", help="The same."),

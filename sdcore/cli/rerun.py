@@ -57,7 +57,8 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
 
     refiner, how = chosen("refiner"), (chosen("device"), chosen("dtype"), chosen("memory"))
     source: Any = {k: v for k in SOURCE if (v := chosen(k)) is not None}
-    sd = with_adapters(load(chosen("model"), *how, **source), options["lora"] or old.loras)
+    loras, words = options["lora"] or old.loras, options["embedding"] or old.embeddings
+    sd = with_adapters(load(chosen("model"), *how, **source), loras, words)
     run = sd.prepare(
         old.prompt if prompt is None else prompt,
         chosen("negative"),

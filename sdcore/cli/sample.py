@@ -35,7 +35,8 @@ def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None
     how = (options["device"], options["dtype"], options["memory"])
     source: Any = {k: v for k, v in options.items() if k in SOURCE and v is not None}
     name = "picturebook" if model is None else model
-    sd = with_adapters(load(name, *how, **source), options["lora"])
+    sd = load(name, *how, **source)
+    sd = with_adapters(sd, options["lora"], options["embedding"])
     run = sd.prepare(
         texts,
         options["negative"],

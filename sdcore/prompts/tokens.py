@@ -42,7 +42,8 @@ class Unit:
 class Tokenizer:
     """A CLIP byte-pair tokenizer with the special tokens of its checkpoint.
 
-    added: learned words (textual inversion) and the ids of their vectors, beyond the vocabulary.
+    added: learned words (textual inversion) in lower case, and the ids of their vectors, beyond
+        the vocabulary.
     """
 
     backend: Backend
@@ -69,7 +70,7 @@ class Tokenizer:
         units, begin = [], 0
         for found in self._added.finditer(text) if self.added else ():
             units += self._plain(text[begin : found.start()], begin)
-            units.append(Unit(self.added[found[0]], found.start()))
+            units.append(Unit(self.added[found[0].lower()], found.start()))
             begin = found.end()
         return units + self._plain(text[begin:], begin)
 
@@ -87,7 +88,7 @@ class Tokenizer:
     def _added(self) -> re.Pattern[str]:
         """The learned words as they stand in a text: whole, the longest first."""
         words = sorted(self.added, key=len, reverse=True)
-        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)")
+        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
 
 
 def load_tokenizer(folder: Path, pad_token: str | None = None) -> Tokenizer:

@@ -294,7 +294,7 @@ def test_a_picture_from_before_a_setting_was_there() -> None:
     assert Settings.from_json(json.dumps(old)) == text
 
 
-def test_a_lora_is_in_the_picture_and_its_rerun(shell: Shell) -> None:
+def test_a_lora_and_a_word_are_in_the_picture_and_its_rerun(shell: Shell) -> None:
     down, up = torch.arange(16.0)[None], torch.arange(16.0)[:, None]
     key = "lora_te_text_model_encoder_layers_1_self_attn_q_proj"
     save_file({f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}, "a.safetensors")
@@ -306,6 +306,10 @@ def test_a_lora_is_in_the_picture_and_its_rerun(shell: Shell) -> None:
     assert pixels(again.paths[0]) == pixels(first.paths[0])
     without = shell("rerun", "a.png", "--lora", "a.safetensors:0", "--out", "c.png")
     assert pixels(without.paths[0]) == pixels(plain.paths[0])
+    save_file({"<cat>": torch.arange(16.0)}, "cat.safetensors")
+    word = shell.sample("a <cat>", "--seed", 1, "--embedding", "cat.safetensors", "--out", "d.png")
+    assert read_settings(word.paths[0]).embeddings == ("cat.safetensors:<cat>",)
+    assert pixels(shell("rerun", "d.png", "--out", "e.png").paths[0]) == pixels(word.paths[0])
     missing = shell.sample("red", "--lora", "nowhere.safetensors:1")
     assert (missing.status, missing.err) == (
         2,
