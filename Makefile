@@ -20,7 +20,7 @@ demo: $(VENV)/.runtime ## draw a picture with the bundled model and print its pa
 test: $(VENV)/.test ## run the tests (ARGS="-k name" to choose)
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-full: $(VENV)/.test ## the slow tests: models of the published sizes (14 GB of memory)
+test-full: $(VENV)/.test ## the slow tests: models of the published sizes (16 GB of memory)
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.test ## ruff: rules and layout
