@@ -160,5 +160,5 @@ def test_a_plot(capsys, tmp_path):
 
 @pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
 def test_every_scheduler_converges_as_fast_as_it_claims(entry):
-    found = measure_scheduler(entry.name, counts=(160, 320), rounding=False)
+    found = measure_scheduler(entry.name, counts=(120, 240), rounding=False)
     assert found.holds, f"{entry.name}: measured {found.order:.2f}, claimed {entry.order}"
