@@ -123,7 +123,7 @@ def third_order(published: Convergence, corrected: Convergence) -> str:
     at = COUNTS.index(STEPS)
     return (
         "The published third-order multistep formula of DPM-Solver++ takes the second divided "
-        "difference for half the second derivative's place in Taylor's series, and is of second "
+        "difference where Taylor's series has the second derivative, twice that, and is of second "
         f"order: `dpmpp_3m`, measured {published.order:.2f}. With the factor 2 it is of third: "
         f"`dpmpp_3m_taylor`, measured {corrected.order:.2f}. At N = {STEPS} their errors are "
         f"{published.errors[at]:.1e} and {corrected.errors[at]:.1e}, at N = {COUNTS[-1]} "

@@ -4,6 +4,7 @@ Each case has a test that measures both, the reference's number and ours, and ta
 here. docs/parity.md prints it.
 """
 
+import math
 from dataclasses import dataclass
 
 DIFFUSERS = "diffusers 0.42.1"
@@ -105,17 +106,57 @@ QUIRKS: tuple[Quirk, ...] = (
         name="diffusers.lms.img2img",
         reference=DIFFUSERS,
         number=0.122,
-        what="LMS in image-to-image takes weights for as many eps as there are steps before, and "
-        "has fewer; the number is the error for constant eps, N = 20 from step 10.",
+        what="LMS in image-to-image takes weights for more eps than it has; the number is the "
+        "error for constant eps, N = 20 from step 10.",
         test="schedulers/test_quirks.py::test_lms_image_to_image_starts_its_multistep_afresh",
     ),
     Quirk(
-        name="diffusers.dpmpp_3m.half_curvature",
+        name="diffusers.unipc.bh1_into_zero",
         reference=DIFFUSERS,
+        number=math.nan,
+        what="UniPC with solver_type bh1 multiplies 0 by infinity in its last step, into sigma 0, "
+        "which is the default; the latents are no numbers.",
+        test="schedulers/test_quirks.py::test_unipc_bh1_goes_to_zero",
+    ),
+    Quirk(
+        name="diffusers.deis.karras_one_step",
+        reference=DIFFUSERS,
+        number=0.0,
+        what="DEIS with Karras sigmas and N = 1 does not leave the noise that it starts from; the "
+        "number is how far it goes.",
+        test="schedulers/test_quirks.py::test_deis_karras_with_one_step_steps",
+    ),
+    Quirk(
+        name="diffusers.deis.float32_weights",
+        reference=DIFFUSERS,
+        number=9.0e-5,
+        what="The weights of DEIS of order 3 are differences of large numbers in float32; the "
+        "number is what that makes of 10 steps of the stand-in network.",
+        test="schedulers/test_quirks.py::test_deis_weights_in_float32_cancel",
+    ),
+    Quirk(
+        name="diffusers.singlestep.spacing",
+        reference=DIFFUSERS,
+        number=999,
+        what="The singlestep class lays linspace whatever timestep_spacing says; the number is its "
+        "first timestep under leading, N = 10, where 901 is meant.",
+        test="schedulers/test_quirks.py::test_dpmpp_singlestep_follows_its_spacing",
+    ),
+    Quirk(
+        name="all.dpm3m.half_curvature",
+        reference=f"{DIFFUSERS}, k-diffusion 0.0.16 and every copy",
         number=2,
-        what="Third-order DPM-Solver++ multistep takes half the second derivative, as all "
-        "implementations do: the number is its order. dpmpp_3m_taylor is third order.",
+        what="DPM++ 3M takes the second divided difference where Taylor's series has twice that; "
+        "the number is the order that is left of 3 (docs/orders.md).",
         test="schedulers/test_quirks.py::test_three_quarters_of_third_order",
+    ),
+    Quirk(
+        name="all.ipndm_v.weights",
+        reference="ComfyUI, diff-sampler (read in 2026)",
+        number=0.375,
+        what="The third weights of iPNDM-v are right for equal steps only; the number is what the "
+        "newest one is off where each step is half the last.",
+        test="schedulers/test_quirks.py::test_ipndm_v_has_the_weights_of_its_steps",
     ),
 )
 

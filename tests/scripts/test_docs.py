@@ -1,0 +1,50 @@
+"""docs/orders.md and docs/parity.md name everything that there is now."""
+
+from pathlib import Path
+
+import pytest
+
+from sdcore.lab.quirks import QUIRKS
+from sdcore.schedulers import SPACINGS, TABLE
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def rows(name, title=None):
+    """The table rows of a page as lists of cells, or only those under one title."""
+    text = (DOCS / name).read_text()
+    if title is not None:
+        text = text.split(f"\n## {title}")[1].split("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_every_scheduler_has_its_order():
+    found = {
+        row[0]: row for row in rows("orders.md")[2:] if row[-1] in ("the flow", "the variance")
+    }
+    assert set(found) == {entry.name for entry in TABLE}, "run `make docs`"
+    for entry in TABLE:
+        claims, measured, nfe = found[entry.name][1:4]
+        assert (claims, nfe) == (str(entry.order or "none"), str(entry.nfe)), "run `make docs`"
+        assert float(measured) >= entry.order - 0.15 or entry.order == 0
+
+
+def test_every_stochastic_scheduler_has_its_variance():
+    found = {row[0] for row in rows("orders.md", "With noise")[2:]}
+    assert found == {entry.name for entry in TABLE if entry.stochastic}, "run `make docs`"
+
+
+def test_every_spacing_has_its_last_interval():
+    found = {row[0] for row in rows("orders.md", "The last interval")[2:]}
+    assert found == set(SPACINGS), "run `make docs`"
+
+
+def test_parity_names_every_class_and_quirk():
+    write_docs = pytest.importorskip("scripts.write_docs")
+    compared = {e.name for e in TABLE if write_docs.diffusers_fields(e) is not None}
+    assert {row[0] for row in rows("parity.md", "diffusers")[2:]} == compared, "run `make docs`"
+    quirks = {row[0].strip("`"): row for row in rows("parity.md", "Where")[2:]}
+    assert set(quirks) == {quirk.name for quirk in QUIRKS}, "run `make docs`"
+    for quirk in QUIRKS:
+        assert quirks[quirk.name][2] == f"{quirk.number:g}", "run `make docs`"
