@@ -9,7 +9,7 @@ PROMPT ?= a big orange balloon in the desert
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint types format references parity benchmark benchmark-load laws docs adherence train clean
+.PHONY: help demo test test-full lint types format references parity benchmark benchmark-load laws docs host-time adherence train clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 14
@@ -51,6 +51,9 @@ laws: $(VENV)/.test ## the laws of every solver on twenty times as many runs
 
 docs: $(VENV)/.test ## write docs/orders.md and docs/parity.md
 	@$(BIN)/python -m scripts.write_docs $(ARGS)
+
+host-time: $(VENV)/.test ## time scheduler and guidance a step, beside diffusers
+	@$(BIN)/python -m scripts.host_time $(ARGS)
 
 adherence: $(VENV)/.runtime ## measure how well the bundled model follows prompts
 	@$(BIN)/python -m scripts.adherence $(ARGS)

@@ -30,7 +30,7 @@ PARTS = {
     "grid": ("schedulers/spacing/timesteps.py", ("at_timesteps", "linspace"), ()),
     "plan": (
         "schedulers/spacing/plan.py",
-        ("Grid", "Rule", "Tail", "Start", "Plan", "Spacing"),
+        ("Grid", "Rule", "Start", "Plan", "Spacing"),
         (),
     ),
     "denoiser": ("denoiser.py", ("PREDICTION_TYPES", "to_x0_eps", "Denoiser"), ()),

@@ -23,19 +23,18 @@ from sdcore.schedulers.noise_schedule import NoiseSchedule
 from sdcore.schedulers.own import load_solver
 from sdcore.schedulers.spacing import (
     SPACINGS,
-    TAILS,
     TOOLS,
     Grid,
     Plan,
     Spacing,
-    Tail,
     Tool,
     listed,
+    without_penultimate,
 )
 from sdcore.schedulers.table import TABLE, find, find_spacing
 from sdcore.schedulers.thresholding import thresholded
 
-__all__ = ["SPACINGS", "TABLE", "TAILS", "TOOLS", "Entry", "Grid", "NoiseSchedule", "Plan",
+__all__ = ["SPACINGS", "TABLE", "TOOLS", "Entry", "Grid", "NoiseSchedule", "Plan",
            "Scheduler", "Spacing", "Tool", "load_solver", "resolve"]  # fmt: skip
 
 
@@ -115,7 +114,7 @@ def resolve(
     return Scheduler(
         name=entry.name,
         solver=solver,
-        spacing=chosen if tail is None else replace(chosen, tail=_tail(tail, chosen)),
+        spacing=chosen if tail is None else _ending(chosen, tail),
         noise_schedule=schedule,
         prediction_type=fields["prediction_type"],
         entry=entry,
@@ -146,18 +145,22 @@ def _spacing(
     return wanted, tool
 
 
-def _tail(tail: str | float, spacing: Spacing) -> Tail:
+def _ending(spacing: Spacing, tail: str | float) -> Spacing:
+    """The spacing with another tail. Raises InputError for what is none, or for a list's."""
     if spacing.name.startswith("sigmas:"):
         raise InputError("a list of sigmas ends where its last one says; leave the tail out")
-    if tail in TAILS:
-        return tail  # type: ignore[return-value]
+    if tail == "zero" or tail == "sigma_min":
+        return replace(spacing, tail=tail)
+    if tail == "discard_penultimate":
+        return without_penultimate(replace(spacing, tail="zero"))
     try:
         sigma = float(tail)
     except ValueError:
-        raise unknown("tail", str(tail), (*TAILS, "a sigma")) from None
+        tails = ("zero", "sigma_min", "discard_penultimate", "a sigma")
+        raise unknown("tail", str(tail), tails) from None
     if not 0 <= sigma < math.inf:
         raise InputError(f"the tail is a finite sigma of at least 0, not {tail}")
-    return sigma
+    return replace(spacing, tail=sigma)
 
 
 def _class_of(config: Mapping[str, Any]) -> str:

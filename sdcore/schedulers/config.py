@@ -8,6 +8,7 @@ False.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -274,7 +275,7 @@ def noise_schedule_of(class_name: str, fields: Config, tool: Tool | None = None)
     )
     sigma_dtype = torch.float32 if tool is None else tool.dtype
     if not fields.get("rescale_betas_zero_snr"):
-        return NoiseSchedule.from_betas(betas, dtype=sigma_dtype)
+        return replace(NoiseSchedule.from_betas(betas), dtype=sigma_dtype)
     if tool is not None:
         floor = tool.floor
     elif class_name not in _UNIT_VARIANCE:
@@ -283,7 +284,7 @@ def noise_schedule_of(class_name: str, fields: Config, tool: Tool | None = None)
         # Theirs is 0, sigma infinite. What is well defined there (v, x0) is so at 2^24 too, to
         # 6e-8; what is not (eps) has to be refused.
         floor = 0.0 if fields["prediction_type"] == "epsilon" else 2.0**-48
-    return NoiseSchedule.from_betas(zero_terminal_snr(betas), floor, sigma_dtype)
+    return replace(NoiseSchedule.from_betas(zero_terminal_snr(betas), floor), dtype=sigma_dtype)
 
 
 def spacing_of(

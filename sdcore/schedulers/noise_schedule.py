@@ -11,19 +11,17 @@ from torch import Tensor
 from sdcore.errors import InputError
 
 
-def scaled_linear(
-    start: float, end: float, count: int, dtype: torch.dtype = torch.float32
-) -> Tensor:
+def scaled_linear(start: float, end: float, count: int, dtype: torch.dtype) -> Tensor:
     """Linear in sqrt(beta): latent diffusion's (Rombach et al. 2022, arXiv 2112.10752)."""
     return torch.linspace(start**0.5, end**0.5, count, dtype=dtype) ** 2
 
 
-def linear(start: float, end: float, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def linear(start: float, end: float, count: int, dtype: torch.dtype) -> Tensor:
     """Ho et al. 2020 (arXiv 2006.11239, section 4)."""
     return torch.linspace(start, end, count, dtype=dtype)
 
 
-def squaredcos(start: float, end: float, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def squaredcos(start: float, end: float, count: int, dtype: torch.dtype) -> Tensor:
     """Nichol & Dhariwal 2021 (arXiv 2102.09672, eq. 17); start and end are not used."""
     bar = [math.cos((i / count + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(count + 1)]
     return torch.tensor([min(1 - bar[i + 1] / bar[i], 0.999) for i in range(count)], dtype=dtype)
@@ -65,13 +63,11 @@ class NoiseSchedule:
     dtype: torch.dtype = torch.float32  # of sigma's computation
 
     @staticmethod
-    def from_betas(
-        betas: Tensor, floor: float = 0.0, dtype: torch.dtype = torch.float32
-    ) -> "NoiseSchedule":
+    def from_betas(betas: Tensor, floor: float = 0.0) -> "NoiseSchedule":
         """betas [T]. floor: the least last alphas_cumprod, where a table ends in 0."""
         bar = (1 - betas).cumprod(0).tolist()
         bar[-1] = max(bar[-1], floor)
-        return NoiseSchedule(tuple(bar), dtype)
+        return NoiseSchedule(tuple(bar))
 
     def __len__(self) -> int:
         return len(self.alphas_cumprod)
@@ -109,4 +105,4 @@ class NoiseSchedule:
         return low + (math.log(sigma) - logs[low]) / (logs[low + 1] - logs[low])
 
 
-STABLE_DIFFUSION = NoiseSchedule.from_betas(scaled_linear(0.00085, 0.012, 1000))
+STABLE_DIFFUSION = NoiseSchedule.from_betas(make_betas("scaled_linear", 0.00085, 0.012, 1000))

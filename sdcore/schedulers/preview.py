@@ -84,7 +84,10 @@ def compare(
     pairs = list(zip(ours.sigmas[:-1], theirs.sigmas[:-1], strict=True))
     worst = max(range(steps), key=lambda i: abs(pairs[i][0] / pairs[i][1] - 1))
     farthest = max(range(steps), key=lambda i: abs(ours.timesteps[i] - theirs.timesteps[i]))
+    here = scheduler.entry.name
+    known = tool == "diffusers" or here in TOOLS[tool].has
     found = [
+        Difference("scheduler", here, here if known else "none of that kind"),
         Difference("spacing", scheduler.spacing.name, other.spacing.name),
         Difference("first sigma", ours.sigmas[0], theirs.sigmas[0]),
         Difference(f"sigma of step {worst}, the farthest apart", *pairs[worst]),

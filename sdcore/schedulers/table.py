@@ -44,9 +44,7 @@ TABLE: tuple[Entry, ...] = (
 )
 
 
-# A1111's timestep samplers: what they run is diffusers' `leading`, with its ends.
-_BY_TIMESTEP = ("ddim", "pndm", "unipc")
-# Its and ComfyUI's names of spacings, where they are not ours.
+# A1111's and ComfyUI's names of spacings, where they are not ours.
 _ALIASES = {"uniform": "normal", "alignyoursteps": "ays", "automatic": None, "ddim": "ddim_uniform"}
 
 
@@ -54,14 +52,17 @@ def find(name: str) -> tuple[Entry, str | None, Tool | None]:
     """The entry of a name, the spacing if the name ends in one, and the tool whose name it is.
 
     Case, spaces and underscores do not matter. The tool comes from a prefix ("comfyui:euler"), from
-    k-diffusion's "sample_", or from A1111's spelling ("DPM++ 2M Karras", "Euler a", "Euler"); None
-    means diffusers' class. Raises InputError with the nearest names.
+    k-diffusion's "sample_", or from A1111's spelling ("DPM++ 2M Karras", "Euler a", "Euler") of a
+    sampler that it runs by sigma; None means diffusers' class. Raises InputError with the nearest
+    names.
     """
     key, _, rest = name.strip().rpartition(":")
     if key.casefold() not in ("", "diffusers", *TOOLS):
         raise unknown("tool", key, ("diffusers", *TOOLS))
     entries = {_plain(known): entry for entry in TABLE for known in entry.names}
+    tool = TOOLS.get(key.casefold())
     plain = _plain(rest)
+    plain = plain if tool is None else tool.renamed.get(plain, plain)
     suffixes: dict[str, str | None] = {_plain(known): known for known in SPACINGS} | _ALIASES
     found: tuple[Entry, str | None] | None = None
     if plain in entries:
@@ -76,10 +77,10 @@ def find(name: str) -> tuple[Entry, str | None, Tool | None]:
         labels = [label for entry in TABLE for label in entry.labels]
         raise unknown("scheduler", name, own + labels, short=own)
     if not key:
-        key = _spelt_by(rest)
-        if key == "a1111" and found[1] is None and found[0].name in _BY_TIMESTEP:
-            key = ""
-    return found[0], found[1], TOOLS.get(key.casefold())
+        tool = TOOLS.get(_spelt_by(rest))
+        # A1111 runs DDIM, PLMS and UniPC by timestep: what comes out is diffusers' `leading`.
+        tool = tool if tool is not None and found[0].name in tool.has else None
+    return found[0], found[1], tool
 
 
 def find_spacing(name: str) -> tuple[str, Tool | None, bool]:
@@ -99,12 +100,11 @@ def find_spacing(name: str) -> tuple[str, Tool | None, bool]:
 
 def _spelt_by(name: str) -> str:
     """Whose spelling this is: "kdiffusion", "a1111", or "" for ours and diffusers'."""
+    name = name.strip()
     if name.casefold().startswith("sample_"):
         return "kdiffusion"
-    if "++" in name or " " in name:
-        return "a1111"
-    labels = {label for entry in TABLE for label in entry.labels if not label.endswith("Scheduler")}
-    return "a1111" if name in labels and not name.islower() else ""
+    capital = name != name.lower() and not name.endswith("Scheduler")
+    return "a1111" if capital or "++" in name or " " in name else ""
 
 
 def _plain(name: str) -> str:

@@ -42,7 +42,7 @@ SD21 = {**SD, "_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}
         ("DPM++ 2M Align Your Steps", "dpmpp_2m", "a1111:ays"),
         ("Euler Uniform", "euler", "a1111:normal"),
         ("Heun Karras", "heun", "a1111:karras"),
-        ("DDIM Karras", "ddim", "a1111:karras"),
+        ("DDIM Karras", "ddim", "karras"),
         ("sample_euler_ancestral", "euler_a", "kdiffusion:normal"),
         ("sample_dpmpp_2m", "dpmpp_2m", "kdiffusion:normal"),
         ("comfyui:euler_ancestral", "euler_a", "comfyui:simple"),

@@ -5,7 +5,7 @@ The reference implementations disagree about the ends, so they are data here.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -22,9 +22,7 @@ class Grid(NamedTuple):
 
 
 Rule = Callable[[NoiseSchedule, int], Grid]
-TAILS = ("zero", "sigma_min", "discard_penultimate")
-Tail = Literal["zero", "sigma_min", "discard_penultimate"] | float
-Start = Literal["sigma", "unit_variance", "unit_variance_at_most"]
+Start = Literal["sigma", "unit_variance"]
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,10 @@ class Spacing:
     """A rule, and what the references disagree about at its ends.
 
     tail: where the last step goes: to sigma 0, to the training table's least sigma, or to a sigma
-        of one's own. "discard_penultimate" lays one point more, leaves out the last before sigma 0
-        and ends there: what ComfyUI and A1111 do for DPM2, whose last steps are the costly ones.
+        of one's own.
     start: noise times the first sigma (k-diffusion, Euler), or times sqrt(1 + sigma^2), which has
         unit variance in the network's form (DDIM, DPM++ and `leading`). At SD's largest sigma they
-        differ by 0.23 %. "unit_variance_at_most" is the second at the table's largest sigma and
-        the first elsewhere (ComfyUI).
+        differ by 0.23 %.
     end: where the last sigma is not 0, hand over x as it is (Euler), or in the network's form
         (DDIM).
     steps: how many the rule has where it is a list; None for any number.
@@ -69,7 +65,7 @@ class Spacing:
 
     name: str
     rule: Rule
-    tail: Tail = "zero"
+    tail: Literal["zero", "sigma_min"] | float = "zero"
     start: Start = "sigma"
     end: Literal["as_is", "unit_variance"] = "as_is"
     steps: int | None = None
@@ -80,7 +76,7 @@ class Spacing:
             raise InputError(f"steps must be a whole number of at least 1, not {steps!r}")
         if self.steps is not None and steps != self.steps:
             raise InputError(f"{self.name} has {self.steps} steps, and steps says {steps}")
-        sigmas, timesteps = self.rule(schedule, steps + (self.tail == "discard_penultimate"))
+        sigmas, timesteps = self.rule(schedule, steps)
         if math.isinf(sigmas[0]):
             raise InputError(
                 "the first step is at infinite sigma (zero terminal SNR), where eps says nothing "
@@ -89,14 +85,21 @@ class Spacing:
             )
         if any(after >= sigma for sigma, after in pairwise(sigmas)):
             raise InputError(f"{self.name} spacing has no room for {steps} steps; take fewer")
-        sigmas, timesteps = sigmas[:steps], timesteps[:steps]
-        if isinstance(self.tail, str):
-            last = schedule.sigmas[0] if self.tail == "sigma_min" else 0.0
-        else:
-            last = self.tail
-        unit = self.start == "unit_variance" or (
-            self.start == "unit_variance_at_most" and sigmas[0] >= schedule.sigmas[-1] * (1 - 1e-5)
-        )
-        start = math.hypot(1, sigmas[0]) if unit else sigmas[0]
+        last = schedule.sigmas[0] if self.tail == "sigma_min" else 0.0
+        last = last if isinstance(self.tail, str) else self.tail
+        start = sigmas[0] if self.start == "sigma" else math.hypot(1, sigmas[0])
         end = 1 / math.hypot(1, last) if self.end == "unit_variance" else 1.0
         return Plan((*sigmas, last), timesteps, start, end, schedule)
+
+
+def without_penultimate(spacing: Spacing) -> Spacing:
+    """One point more is laid, and the last before the tail left out.
+
+    What ComfyUI and A1111 do for DPM2, whose steps into small sigmas are the worst.
+    """
+
+    def rule(schedule: NoiseSchedule, steps: int) -> Grid:
+        sigmas, timesteps = spacing.rule(schedule, steps + 1)
+        return Grid(sigmas[:-1], timesteps[:-1])
+
+    return replace(spacing, rule=rule)

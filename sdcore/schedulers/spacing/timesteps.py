@@ -19,27 +19,26 @@ def at_timesteps(schedule: NoiseSchedule, timesteps: Sequence[float]) -> Grid:
     return Grid(tuple(map(schedule.sigma, timesteps)), tuple(map(float, timesteps)))
 
 
-def linspace(
-    schedule: NoiseSchedule,
-    steps: int,
-    *,
-    drop: int = 0,
-    whole: bool = False,
-    last: int | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Grid:
-    """Evenly from the last timestep to 0, both included.
+def linspace(schedule: NoiseSchedule, steps: int, dtype: torch.dtype = torch.float32) -> Grid:
+    """Evenly from the last timestep to 0, both included; fractional, as the dtype holds them.
 
-    drop=1 lays one point more and leaves out t = 0, as diffusers' DPM++ does. whole rounds to whole
-    timesteps (DDIM, DPM++); else they are fractional and float32 (Euler; its DPM++ SDE: float64).
-    last: how many of the table's timesteps are used.
+    diffusers' Euler has them in float32, its DPM++ SDE in float64.
     """
-    high = (len(schedule) if last is None else last) - 1
-    stride = high / max(steps + drop - 1, 1)
-    times = [min(i * stride, high) for i in reversed(range(drop, steps + drop))]
-    return at_timesteps(
-        schedule, list(map(round, times)) if whole else torch.tensor(times, dtype=dtype).tolist()
-    )
+    stride = (len(schedule) - 1) / max(steps - 1, 1)
+    times = [i * stride for i in reversed(range(steps))]
+    return at_timesteps(schedule, torch.tensor(times, dtype=dtype).tolist())
+
+
+def whole_linspace(
+    schedule: NoiseSchedule, steps: int, *, drop: int = 0, last: int | None = None
+) -> Grid:
+    """The same rounded to whole timesteps, as in diffusers' DDIM.
+
+    drop=1 lays one point more and leaves out t = 0, as its DPM++ does. last: how many of the
+    table's timesteps are used.
+    """
+    stride = ((len(schedule) if last is None else last) - 1) / max(steps + drop - 1, 1)
+    return at_timesteps(schedule, [round(i * stride) for i in range(drop, steps + drop)][::-1])
 
 
 def leading(

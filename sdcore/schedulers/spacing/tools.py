@@ -16,7 +16,7 @@ from sdcore.errors import InputError, unknown
 from sdcore.schedulers.noise_schedule import NoiseSchedule
 from sdcore.schedulers.spacing import sigmas as curves
 from sdcore.schedulers.spacing import timesteps as grids
-from sdcore.schedulers.spacing.plan import Grid, Rule, Spacing, Start, Tail
+from sdcore.schedulers.spacing.plan import Grid, Rule, Spacing, without_penultimate
 from sdcore.schedulers.spacing.variants import variants
 
 _RULES = variants()
@@ -31,11 +31,13 @@ class Tool:
     spacings: Mapping[str, Rule]
     default: str  # the spacing that it runs when none is chosen
     noise: str  # where its noise comes from
-    start: Start = "sigma"
+    has: frozenset[str]  # its schedulers, in our names
+    renamed: Mapping[str, str] = field(default_factory=dict)  # a name that means another here
+    unit_variance: bool = False  # scales the noise by sqrt(1 + sigma^2) where sigma is the largest
     whole: bool = False  # sends the network whole timesteps only
     automatic: Mapping[str, str] = field(default_factory=dict)  # scheduler: its own default
     discards: frozenset[str] = frozenset()  # schedulers that leave out the last but one sigma
-    tails: Mapping[str, Tail] = field(default_factory=dict)  # spacings that do not end at 0
+    to_sigma_min: frozenset[str] = frozenset()  # spacings that do not end at 0
     dtype: torch.dtype = torch.float32  # in which sigma is computed
     floor: float = 0.0  # the last alphas_cumprod of a zero terminal SNR table
 
@@ -45,9 +47,14 @@ class Tool:
         if name not in self.spacings:
             raise unknown(f"spacing of {self.label}", name, self.spacings)
         rule = self.spacings[name]
-        tail = "discard_penultimate" if scheduler in self.discards else self.tails.get(name, "zero")
-        rule = partial(_rounded, rule=rule) if self.whole else rule
-        return Spacing(f"{self.key}:{name}", rule, tail, self.start)
+        spacing = Spacing(
+            name=f"{self.key}:{name}",
+            rule=partial(_rounded, rule=rule) if self.whole else rule,
+            tail="sigma_min" if name in self.to_sigma_min else "zero",
+            # ddim_uniform alone does not start at the table's largest sigma
+            start="unit_variance" if self.unit_variance and name != "ddim_uniform" else "sigma",
+        )
+        return without_penultimate(spacing) if scheduler in self.discards else spacing
 
 
 def _rounded(schedule: NoiseSchedule, steps: int, *, rule: Rule) -> Grid:
@@ -66,6 +73,12 @@ _AYS = {
 }
 _KARRAS = ("karras", "exponential", "polyexponential")
 _DPM2 = ("dpm2", "dpm2_a")
+_KDIFFUSION = frozenset(
+    (
+        *("euler", "euler_a", "heun", *_DPM2, "lms", "dpm_fast", "dpm_adaptive", "dpmpp_2s_a"),
+        *("dpmpp_sde", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde"),
+    )
+)
 
 TOOLS: Mapping[str, Tool] = {
     tool.key: tool
@@ -75,6 +88,7 @@ TOOLS: Mapping[str, Tool] = {
             label="k-diffusion",
             spacings=_some("normal", *_KARRAS),
             default="normal",
+            has=_KDIFFUSION,
             noise="torch.randn_like on x's device, one stream for the whole batch",
         ),
         Tool(
@@ -93,7 +107,8 @@ TOOLS: Mapping[str, Tool] = {
                 "dpmpp_3m_sde": "exponential",
             },
             discards=frozenset((*_DPM2, "dpmpp_3m_sde")),
-            tails={"kl_optimal": "sigma_min"},
+            to_sigma_min=frozenset({"kl_optimal"}),
+            has=_KDIFFUSION | {"restart", "lcm"},
             noise="one generator a picture, on the GPU (Philox) or the CPU, by a setting",
         ),
         Tool(
@@ -105,7 +120,12 @@ TOOLS: Mapping[str, Tool] = {
                 **_some("normal", "kl_optimal", "ays", "ays_sdxl"),
             },
             default="simple",
-            start="unit_variance_at_most",
+            unit_variance=True,
+            has=_KDIFFUSION.union(
+                ("ddim", "ddpm", "lcm", "ipndm", "ipndm_v", "deis", "res_multistep", "euler_ge"),
+                ("er_sde", "sa_solver", "unipc", "unipc_bh1"),
+            ),
+            renamed={"unipc": "unipcbh1"},  # its uni_pc; uni_pc_bh2 is ours
             whole=True,
             discards=frozenset((*_DPM2, "unipc", "unipc_bh1", "unipc_bh2")),
             dtype=torch.float64,

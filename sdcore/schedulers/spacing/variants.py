@@ -57,7 +57,8 @@ def variants(
 ) -> dict[str, Rule]:
     """The rules by name, in one class's variant.
 
-    offset, drop, whole, last, origin, dtype: as linspace, leading and lcm take them.
+    whole: linspace has whole timesteps.
+    offset, drop, last, origin, dtype: as leading, linspace and lcm take them.
     whole_curves: what `along` calls whole, for the grids that are laid over sigma.
     base: the name of the grid whose range karras, exponential and beta take, "" for the training
         table's; sigma_min and sigma_max override it.
@@ -65,7 +66,9 @@ def variants(
     rules: dict[str, Rule] = {
         "leading": partial(grids.leading, offset=offset, drop=drop, last=last),
         "trailing": partial(grids.trailing, last=last),
-        "linspace": partial(grids.linspace, drop=drop, whole=whole, last=last, dtype=dtype),
+        "linspace": partial(grids.whole_linspace, drop=drop, last=last)
+        if whole
+        else partial(grids.linspace, dtype=dtype),
         "normal": grids.normal,
         "simple": grids.simple,
         "sgm_uniform": grids.sgm_uniform,
