@@ -24,9 +24,10 @@ def linspace(schedule: NoiseSchedule, steps: int, dtype: torch.dtype = torch.flo
 
     diffusers' Euler has them in float32, its DPM++ SDE in float64.
     """
-    stride = (len(schedule) - 1) / max(steps - 1, 1)
-    times = [i * stride for i in reversed(range(steps))]
-    return at_timesteps(schedule, torch.tensor(times, dtype=dtype).tolist())
+    top = len(schedule) - 1
+    stride = top / max(steps - 1, 1)
+    rising = [*(i * stride for i in range(steps - 1)), top if steps > 1 else 0]
+    return at_timesteps(schedule, torch.tensor(rising[::-1], dtype=dtype).tolist())
 
 
 def whole_linspace(
