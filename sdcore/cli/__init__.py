@@ -11,6 +11,7 @@ from sdcore.cli.check import check
 from sdcore.cli.convert import convert
 from sdcore.cli.download import download
 from sdcore.cli.lab import lab
+from sdcore.cli.merge import merge
 from sdcore.cli.plan import plan
 from sdcore.cli.rerun import rerun
 from sdcore.cli.sample import sample
@@ -32,6 +33,7 @@ cli.add_command(lab)
 cli.add_command(check)
 cli.add_command(download)
 cli.add_command(convert)
+cli.add_command(merge)
 
 
 def main(args: Sequence[str] | None = None) -> None:
