@@ -10,6 +10,7 @@ from sdcore import __version__
 from sdcore.cli.check import check
 from sdcore.cli.convert import convert
 from sdcore.cli.download import download
+from sdcore.cli.inspect import inspect
 from sdcore.cli.lab import lab
 from sdcore.cli.merge import merge
 from sdcore.cli.plan import plan
@@ -34,6 +35,7 @@ cli.add_command(check)
 cli.add_command(download)
 cli.add_command(convert)
 cli.add_command(merge)
+cli.add_command(inspect)
 
 
 def main(args: Sequence[str] | None = None) -> None:

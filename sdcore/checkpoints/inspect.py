@@ -1,0 +1,112 @@
+"""What is in a file or a folder, from names and shapes: no weights are read.
+
+(But for one: SD 2.x says nowhere what its UNet predicts, and 320 numbers of it give that away.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdcore.adapters.names import split_key
+from sdcore.checkpoints.checkpoint import Checkpoint
+from sdcore.checkpoints.convert import family_of
+from sdcore.checkpoints.find import find_model
+from sdcore.checkpoints.folder import open_folder
+from sdcore.checkpoints.read import DTYPES, TensorInfo, Weights, read_header
+from sdcore.checkpoints.single_file import open_file
+from sdcore.errors import InputError
+
+Infos = Mapping[str, TensorInfo]
+RANKED = ("down", "hada_w1_b", "lokr_w2_b")  # the parts whose rows are as many as the rank
+COMPONENTS = ("unet", "te1", "te2", "te", "text_encoder_2", "text_encoder", "transformer")
+
+
+def inspect(place: str | Path, variant: str | None = None) -> dict[str, Any]:
+    """A report on a model, a LoRA, a textual inversion or whatever else is at `place`.
+
+    Returns:
+        "path", "kind", "layout", "tensors" (their number), "dtypes" (how many of each),
+        "parameters"; of a model also "family", "prediction_type", "scheduler", "components",
+        "ignored_keys", "notes"; of a LoRA "ranks", "targets"; of an embedding "vectors"; and
+        "refused", the line that loading it would end with, where it would.
+
+    Raises:
+        InputError: nothing is there, or a broken file.
+    """
+    path = find_model(place, variant)
+    if path.is_dir():
+        return {"path": str(path), "kind": "model", "layout": "diffusers folder"} | _model(
+            open_folder(path, variant)
+        )
+    info = read_header(path)
+    head = {"path": str(path), "kind": "unknown", "layout": f"single file ({path.suffix})"}
+    found = head | _counts(info)
+    lora = _lora(info)
+    if lora is not None:
+        return found | {"kind": "LoRA"} | lora
+    vectors = _embedding(info)
+    if vectors is not None:
+        return found | {"kind": "textual inversion", "vectors": vectors}
+    try:
+        return found | {"kind": "model"} | _model(open_file(path))
+    except InputError as error:
+        return found | {"refused": str(error)}
+
+
+def _counts(info: Infos) -> dict[str, Any]:
+    return {
+        "tensors": len(info),
+        "parameters": sum(i.count for i in info.values()),
+        "dtypes": dict(Counter(i.dtype for i in info.values()).most_common()),
+    }
+
+
+def _model(checkpoint: Checkpoint) -> dict[str, Any]:
+    components, stored, read = {}, set(), set()
+    for name, component in checkpoint.components.items():
+        info = Weights(component.files).info
+        own = {key: i for key, i in info.items() if component.spelling(key)}
+        components[name] = _counts(own) | {"keys": sum(len(component.spelling(k)) for k in own)}
+        stored |= {(component.files, key) for key in info}
+        read |= {(component.files, key) for key in own}
+    return {
+        "family": family_of(checkpoint).name,
+        "prediction_type": checkpoint.scheduler.get("prediction_type", "epsilon"),
+        "scheduler": checkpoint.scheduler.get("_class_name"),
+        "in_channels": checkpoint.components["unet"].config.get("in_channels", 4),
+        "components": components,
+        "ignored_keys": len(stored - read),
+        "notes": list(checkpoint.notes),
+    }
+
+
+def _lora(info: Infos) -> dict[str, Any] | None:
+    parts = {key: split for key in info if (split := split_key(key)) is not None}
+    if not parts:
+        return None
+    targets: dict[str, set[str]] = {}
+    for layer, _ in parts.values():
+        plain = layer.removeprefix("lora_").removeprefix("lycoris_")
+        begin = next((c for c in COMPONENTS if plain.startswith(c)), "other")
+        targets.setdefault(begin, set()).add(layer)
+    ranks = Counter(
+        info[key].shape[0]
+        for key, (_, part) in parts.items()
+        if part in RANKED and len(info[key].shape) > 1
+    )
+    return {
+        "ranks": {str(rank): count for rank, count in sorted(ranks.items())},
+        "targets": {name: len(layers) for name, layers in sorted(targets.items())},
+        "unknown_keys": sorted(key for key in info if key not in parts),
+    }
+
+
+def _embedding(info: Infos) -> dict[str, list[int]] | None:
+    """Shapes by key, of a file of one or two small matrices as wide as a CLIP."""
+    shapes = {k: list(i.shape) for k, i in info.items() if i.dtype in DTYPES}
+    small = len(shapes) <= 2 and all(s[-1:] in ([768], [1024], [1280]) for s in shapes.values())
+    few = all(len(s) == 1 or (len(s) == 2 and s[0] <= 75) for s in shapes.values())
+    return shapes if shapes and small and few else None
