@@ -42,6 +42,7 @@ EULER = {**BETAS, "_class_name": "EulerDiscreteScheduler", "timestep_spacing": "
 EULER |= {"steps_offset": 1}
 TRAILING = EULER | {"timestep_spacing": "trailing"}
 ANCESTRAL = TRAILING | {"_class_name": "EulerAncestralDiscreteScheduler"}
+LCM = {**SD, "_class_name": "LCMScheduler"}
 XL = {"force_zeros_for_empty_prompt": True}
 
 ENCODER = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
@@ -125,7 +126,12 @@ FAMILIES = {
         image=True,
     ),
     "SD-Turbo": sd({**UNET_2, "sample_size": 64}, TRAILING, second=True, cfg=1.0),
-    "LCM": sd({**UNET, "time_cond_proj_dim": 16}, DDIM, cfg=8.5),
+    "LCM": sd(
+        {**UNET, "time_cond_proj_dim": 16},
+        LCM,
+        pipeline="LatentConsistencyModelPipeline",
+        cfg=8.5,
+    ),
     "SDXL": sdxl(UNET_XL, EULER),
     "SDXL inpainting": sdxl(
         repaints(UNET_XL), EULER, pipeline="StableDiffusionXLInpaintPipeline", image=True
