@@ -10,6 +10,7 @@ from torch import Tensor
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.integrals import Rule, exact, exponential_step, newest, noise_std, phi
+from sdcore.schedulers.midpoint import dpmpp_2s
 
 
 def midpoint(count: int, z: float) -> list[float]:
@@ -86,11 +87,14 @@ def dpmpp_3m_sde(
 def dpmpp_3m_sde_taylor(
     denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw, *, eta: float = 0.0
 ) -> tuple[Tensor, Prediction, Memory]:
-    """DPM-Solver++(3M) SDE with the whole curvature: third order where eta is 0 (see `dpmpp_3m`).
+    """DPM-Solver++(3M) SDE with the whole curvature: third order where eta is 0.
 
-    The first two steps are of lower order, whose error stays: of second order in the end, unless
-    the schedule starts where x0 hardly changes, as it does at high sigma.
+    A first-order start would leave an error of second order for good, so the first step is
+    `dpmpp_2s`, with two calls, as in `dpmpp_3m_taylor`.
     """
+    if not memory and interval.sigma_next > 0:
+        x_next, prediction, _ = dpmpp_2s(denoise, x, interval, memory, draw, eta=eta)
+        return x_next, prediction, (prediction.x0,)
     return multistep(denoise, x, interval, memory, draw, eta, 3, exact)
 
 

@@ -28,7 +28,8 @@ ADAPTIVE = {"dpm_adaptive": 2e-2}
 RAISE_FIRST = ("euler_churn", "heun_churn")
 # c_skip x is left of x at sigma_min (Luo et al. 2023, eq. 9): 3e-4 at sigma 0.04.
 SKIPS = ("lcm",)
-STARTS_HIGHER = ("dpmpp_3m_taylor",)  # two evaluations in the first step, also where it is the last
+# Two evaluations in the first step, also where it is the last.
+STARTS_HIGHER = ("dpmpp_3m_taylor", "dpmpp_3m_sde_taylor")
 every_scheduler = pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
 
 
