@@ -98,11 +98,12 @@ class Run:
         Its networks are changed in place. A run may go on in it from the `state` of a step.
         """
         sd = self.sd.leaner()
-        if sd is None:
-            return None
-        return replace(
-            self, sd=sd, settings=tuple(replace(s, memory=sd.memory) for s in self.settings)
-        )
+        return None if sd is None else self.on(sd)
+
+    def on(self, sd: StableDiffusion) -> Run:
+        """This run with the same networks in another mode of memory."""
+        settings = tuple(replace(s, memory=sd.memory) for s in self.settings)
+        return replace(self, sd=sd, settings=settings)
 
     def decode(self, x: Tensor) -> list[Image]:
         """The pictures of the last step's x_next [B,4,h,w].

@@ -71,6 +71,7 @@ class Settings:
     refiner: str | None = None  # the model that draws below the hand-over
     handover: float | None = None  # sigma
     memory: str = "fast"  # the mode of the networks: `sdcore.memory`
+    asked: Size | None = None  # the size asked for, where there was memory for a smaller one only
     noise: str = "independent"  # how the draws of a stochastic solver hang together, or "brownian"
     vae: str | None = None  # components from elsewhere: files, folders, hub ids
     unet: str | None = None

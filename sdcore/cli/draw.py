@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from sdcore.pipeline import StableDiffusion
     from sdcore.run import Run
     from sdcore.sampling import Step
+
+    Prepare = Callable[[StableDiffusion, dict[str, int]], Run]
 
 T = TypeVar("T")
 
@@ -38,11 +42,11 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
     output.open()
     pictures: list[Image] = []
     strips: list[list[Image]] = []
-    begun, nfe = time.perf_counter(), 0
+    begun, nfe, sd = time.perf_counter(), 0, run.sd
     with torch.inference_mode(), _Bar(len(runs) * run.settings[0].steps) as bar:
         for part in runs:
             frames: list[list[Image]] = []
-            for step in (lean := Enduring(part)):
+            for step in (lean := Enduring(part.on(sd))):
                 nfe += step.nfe * len(part.settings)
                 bar.update()
                 if steps_sheet:
@@ -54,6 +58,7 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
                 bar.print(str(path))
                 pictures.append(picture)
             strips += [list(strip) for strip in zip(*frames, strict=True)]
+            sd = lean.run.sd  # what was too much once will be again
     seconds = time.perf_counter() - begun
     if sheet:
         captions = _captions(run)
@@ -70,6 +75,39 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
         f"{nfe // count} NFE each, {seconds:.2f} s",
         err=True,
     )
+
+
+class OutOfMemory(InputError):
+    """Even the leanest mode is too much for `run`."""
+
+    def __init__(self, run: Run) -> None:
+        size = f"{run.settings[0].width}x{run.settings[0].height}"
+        super().__init__(
+            f"out of memory on {run.sd.device} for {size}, even with --memory low: ask for a "
+            "smaller picture (--width, --height), or allow one (--fallback size)"
+        )
+        self.run = run
+
+
+def draw_what_fits(run: Run, prepare: Prepare | None, *how: Any) -> None:
+    """`draw`, and where memory runs out, again with sides of three quarters.
+
+    prepare: (model, width and height) -> the same run of that size; None: that is not allowed.
+    how: as `draw` takes it.
+    """
+    asked = (run.settings[0].width, run.settings[0].height)
+    while True:
+        try:
+            return draw(run, *how)
+        except OutOfMemory as error:
+            sd, last = error.run.sd, error.run.settings[0]
+            step = sd.vae.config.factor
+            width, height = (side * 3 // 4 // step * step for side in (last.width, last.height))
+            if prepare is None or min(width, height) < 8 * step:
+                raise
+        click.echo(f"sdcore: out of memory; drawing {width}x{height} instead", err=True)
+        run = prepare(sd, {"width": width, "height": height})
+        run = replace(run, settings=tuple(replace(s, asked=asked) for s in run.settings))
 
 
 class Enduring:
@@ -109,10 +147,7 @@ class Enduring:
         # Outside of the except clause, whose traceback holds on to the tensors.
         run = self.run.leaner()
         if run is None:
-            raise InputError(
-                f"out of memory on {self.run.sd.device}, even with --memory low: ask for a smaller "
-                "picture (--width, --height)"
-            )
+            raise OutOfMemory(self.run)
         self.run = run
         mode = run.sd.memory
         click.echo(f"sdcore: out of memory; going on with --memory {mode}", err=True)

@@ -3,7 +3,7 @@
 import re
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,82 +29,117 @@ class _Pair(click.ParamType):
 
 
 _SIZE, _CORNER = _Pair("x", "1024x768"), _Pair(",", "0,0")
-_OPTIONS = [
-    click.option("--negative", metavar="TEXT", help="What the picture should not be."),
-    click.option("--grammar", metavar="NAME", help="plain, or a1111: (words:1.2), [a:b:0.5]."),
-    click.option("--clip-skip", type=int, help="2: the text encoder's last layer but one."),
-    click.option("--model", metavar="MODEL", help="Bundled name, folder, file, or hub id."),
-    click.option(
-        "--lora", metavar="FILE", multiple=True, help="FILE, FILE:0.8, FILE:unet=1,text=0.5; often."
-    ),
-    click.option(
-        "--embedding",
-        metavar="FILE",
-        multiple=True,
-        help="A learned word: FILE or FILE:WORD; often.",
-    ),
-    click.option("--vae", metavar="PLACE", help="This part from a file, a folder or a hub id."),
-    click.option("--unet", metavar="PLACE", help="The same."),
-    click.option("--text-encoder", metavar="PLACE", help="The same."),
-    click.option("--text-encoder-2", metavar="PLACE", help="The same, SDXL's second."),
-    click.option("--variant", metavar="NAME", help="Of a folder's weights: fp16, non_ema ..."),
-    click.option("--revision", metavar="REV", help="Of a hub id: a branch, a tag, a commit."),
-    click.option("--ema", is_flag=True, default=None, help="A single file's averaged weights."),
-    click.option("--scheduler", metavar="NAME", help="E.g. ddim, euler_a, 'DPM++ 2M Karras'."),
-    click.option(
-        "--spacing", metavar="NAME", help="E.g. karras, a1111:beta; see sdcore schedulers."
-    ),
-    click.option("--sigmas", metavar="LIST", help="The noise levels themselves, e.g. 14.6,5,1,0."),
-    click.option("--timesteps", metavar="LIST", help="Or the timesteps, e.g. 999,750,500,250."),
-    click.option(
-        "--tail", metavar="TAIL", help="zero, sigma_min, discard_penultimate, or a sigma."
-    ),
-    click.option("--eta", type=float, help="Share of fresh noise a step, 0 to 1."),
-    click.option(
-        "--noise", metavar="NAME", help="independent, or brownian: one path for any steps."
-    ),
-    click.option("--steps", type=int, help="How many steps.  [default: 20, or the model's]"),
-    click.option(
-        "--cfg", type=float, help="Guidance scale; 1 is off.  [default: 7.5, or the model's]"
-    ),
-    click.option(
-        "--prediction",
-        "prediction_type",
-        metavar="TYPE",
-        help="What the UNet says: epsilon, v_prediction or sample.  [default: the model's]",
-    ),
-    click.option("--seed", metavar="SEEDS", help="E.g. 7 or 0-3,7; none: drawn, and printed."),
-    click.option("--count", type=int, help="How many pictures of each prompt."),
-    click.option("--width", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
-    click.option("--height", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
-    click.option("--image", metavar="FILE", help="For inpainting models: what to repaint."),
-    click.option("--mask", metavar="FILE", help="White where it is repainted."),
-    click.option("--refiner", metavar="MODEL", help="SDXL's refiner, for the last noise levels."),
-    click.option("--handover", type=float, help="The sigma at which it takes over.  [t = 200]"),
-    click.option("--original-size", type=_SIZE, metavar="WxH", help="What SDXL is told of it."),
-    click.option("--crop", type=_CORNER, metavar="LEFT,TOP", help="The same.  [default: 0,0]"),
-    click.option("--target-size", type=_SIZE, metavar="WxH", help="The same."),
-    click.option("--aesthetic-score", type=float, help="What its refiner is told.  [default: 6]"),
-    click.option("--negative-aesthetic-score", type=float, help="The same.  [default: 2.5]"),
-    click.option("--batch", type=int, help="How many are drawn at once.  [default: 1]"),
-    click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps.  [default: the best]"),
-    click.option(
-        "--memory", metavar="MODE", help="fast, balanced or low.  [default: the fastest that fits]"
-    ),
-    click.option("--dtype", metavar="NAME", help="Of the networks: float32, bfloat16, float16."),
-    click.option(
-        "--out", metavar="PATH", default="out", show_default=True, help="A .png file or a folder."
-    ),
-    click.option("--sheet", is_flag=True, help="Also all pictures on one labelled sheet."),
-    click.option("--steps-sheet", is_flag=True, help="Also what each step thought, as a strip."),
-]
 
 
-def drawing_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add every option of a drawing command, in the order of `--help`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def _option(*names: str, **settings: Any) -> click.Option:
+    return click.Option(names, **settings)
+
+
+_GROUPS: Mapping[str, Sequence[click.Option]] = {
+    "Words": [
+        _option("--negative", metavar="TEXT", help="What the picture should not be."),
+        _option("--grammar", metavar="NAME", help="plain, or a1111: (words:1.2), [a:b:0.5]."),
+        _option("--clip-skip", type=int, help="2: the text encoder's last layer but one."),
+        _option(
+            "--embedding",
+            metavar="FILE",
+            multiple=True,
+            help="A learned word: FILE or FILE:WORD; may be repeated.",
+        ),
+    ],
+    "Sampling": [
+        _option("--scheduler", metavar="NAME", help="E.g. ddim, euler_a, 'DPM++ 2M Karras'."),
+        _option("--steps", type=int, help="How many steps.  [default: 20, or the model's]"),
+        _option(
+            "--cfg", type=float, help="Guidance scale; 1 is off.  [default: 7.5, or the model's]"
+        ),
+        _option("--seed", metavar="SEEDS", help="E.g. 7 or 0-3,7; none: drawn, and printed."),
+        _option("--count", type=int, help="How many pictures of each prompt."),
+        _option("--width", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
+        _option("--height", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
+        _option(
+            "--spacing", metavar="NAME", help="E.g. karras, a1111:beta; see sdcore schedulers."
+        ),
+        _option("--sigmas", metavar="LIST", help="The noise levels themselves, e.g. 14.6,5,1,0."),
+        _option("--timesteps", metavar="LIST", help="Or the timesteps, e.g. 999,750,500,250."),
+        _option("--tail", metavar="TAIL", help="zero, sigma_min, discard_penultimate, or a sigma."),
+        _option("--eta", type=float, help="Share of fresh noise a step, 0 to 1."),
+        _option(
+            "--noise", metavar="NAME", help="independent, or brownian: one path for any steps."
+        ),
+    ],
+    "Model": [
+        _option("--model", metavar="MODEL", help="Bundled name, folder, file, or hub id."),
+        _option(
+            "--lora",
+            metavar="FILE",
+            multiple=True,
+            help="FILE, FILE:0.8 or FILE:unet=1,text=0.5; may be repeated.",
+        ),
+        _option(
+            "--prediction",
+            "prediction_type",
+            metavar="TYPE",
+            help="What the UNet says: epsilon, v_prediction or sample.  [default: the model's]",
+        ),
+        _option("--vae", metavar="PLACE", help="This part from a file, a folder or a hub id."),
+        _option("--unet", metavar="PLACE", help="The same."),
+        _option("--text-encoder", metavar="PLACE", help="The same."),
+        _option("--text-encoder-2", metavar="PLACE", help="The same, SDXL's second."),
+        _option("--variant", metavar="NAME", help="Of a folder's weights: fp16, non_ema ..."),
+        _option("--revision", metavar="REV", help="Of a hub id: a branch, a tag, a commit."),
+        _option("--ema", is_flag=True, default=None, help="A single file's averaged weights."),
+        _option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps.  [default: the best]"),
+        _option("--dtype", metavar="NAME", help="Of the networks: float32, bfloat16, float16."),
+        _option("--memory", metavar="MODE", help="fast, balanced, low.  [default: what fits]"),
+        _option(
+            "--fallback",
+            type=click.Choice(["size"]),
+            help="When memory runs out even so: a smaller picture.  [default: an error]",
+        ),
+    ],
+    "Inpainting and SDXL": [
+        _option("--image", metavar="FILE", help="For inpainting models: what to repaint."),
+        _option("--mask", metavar="FILE", help="White where it is repainted."),
+        _option("--refiner", metavar="MODEL", help="SDXL's refiner, for the last noise levels."),
+        _option("--handover", type=float, help="The sigma at which it takes over.  [t = 200]"),
+        _option("--original-size", type=_SIZE, metavar="WxH", help="What SDXL is told of it."),
+        _option("--crop", type=_CORNER, metavar="LEFT,TOP", help="The same.  [default: 0,0]"),
+        _option("--target-size", type=_SIZE, metavar="WxH", help="The same."),
+        _option("--aesthetic-score", type=float, help="What its refiner is told.  [default: 6]"),
+        _option("--negative-aesthetic-score", type=float, help="The same.  [default: 2.5]"),
+    ],
+    "Output": [
+        _option(
+            "--out",
+            metavar="PATH",
+            default="out",
+            show_default=True,
+            help="A .png file or a folder.",
+        ),
+        _option("--batch", type=int, help="How many are drawn at once.  [default: 1]"),
+        _option("--sheet", is_flag=True, help="Also all pictures on one labelled sheet."),
+        _option("--steps-sheet", is_flag=True, help="Also what each step thought, as a strip."),
+    ],
+}
+
+
+class Drawing(click.Command):
+    """A command that draws: its own options, then every one above, under a heading each."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        for options in _GROUPS.values():
+            self.params.extend(options)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        shared = [option for options in _GROUPS.values() for option in options]
+        mine = [each for each in self.get_params(ctx) if isinstance(each, click.Option)]
+        own = [each for each in mine if each not in shared]
+        for title, options in {"Options": own, **_GROUPS}.items():
+            lines = [line for each in options if (line := each.get_help_record(ctx)) is not None]
+            with formatter.section(title):
+                formatter.write_dl(lines)
 
 
 # What `prepare` takes under the same names, as they are. In `FAMILY` what only some models take.

@@ -1,7 +1,9 @@
 """`sdcore rerun`: a picture once more, from the settings inside it."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,17 +14,20 @@ from sdcore.cli.options import (
     LISTS,
     PLAIN,
     SOURCE,
+    Drawing,
     choose_seeds,
     chosen_spacing,
-    drawing_options,
 )
 from sdcore.cli.output import Output
 
+if TYPE_CHECKING:
+    from sdcore.pipeline import StableDiffusion
+    from sdcore.run import Run
 
-@click.command()
+
+@click.command(cls=Drawing)
 @click.argument("picture", type=click.Path(path_type=Path))
 @click.option("--prompt", metavar="TEXT", help="Other words.")
-@drawing_options
 def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     """Draw PICTURE again, equal to the bit on the same machine.
 
@@ -52,21 +57,30 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     if old.version != __version__:
         click.echo(f"drawn by sdcore {old.version}; this is {__version__}", err=True)
 
-    from sdcore.cli.draw import draw
+    from sdcore.cli.draw import draw_what_fits
     from sdcore.pipeline import load
 
     refiner, how = chosen("refiner"), (chosen("device"), chosen("dtype"), chosen("memory"))
     source: Any = {k: v for k in SOURCE if (v := chosen(k)) is not None}
-    loras, words = options["lora"] or old.loras, options["embedding"] or old.embeddings
-    sd = with_adapters(load(chosen("model"), *how, **source), loras, words)
-    run = sd.prepare(
-        old.prompt if prompt is None else prompt,
-        chosen("negative"),
-        seeds,
-        refiner=None if refiner is None else load(refiner, *how),
-        **{name: chosen(name) for name in (*PLAIN, *FAMILY)},
-    )
+    over = options["lora"] or old.loras, options["embedding"] or old.embeddings
+    sd = with_adapters(load(chosen("model"), *how, **source), *over)
+    second = None if refiner is None else load(refiner, *how)
+    plain = {name: chosen(name) for name in (*PLAIN, *FAMILY)}
+    words = old.prompt if prompt is None else prompt
+
+    def prepare(sd: StableDiffusion, size: dict[str, int]) -> Run:
+        wanted: Any = plain | size
+        return sd.prepare(words, chosen("negative"), seeds, refiner=second, **wanted)
+
+    run = prepare(sd, {})
     given = options["image"] is not None or options["mask"] is not None
     if not given and run.settings[0].canvas not in (None, old.canvas):
         click.echo("sdcore: the image or the mask has changed since", err=True)
-    draw(run, options["batch"], output, options["sheet"], options["steps_sheet"])
+    draw_what_fits(
+        run,
+        prepare if options["fallback"] else None,
+        options["batch"],
+        output,
+        options["sheet"],
+        options["steps_sheet"],
+    )

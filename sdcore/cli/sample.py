@@ -1,6 +1,8 @@
 """`sdcore sample`: pictures from prompts."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,18 +11,21 @@ from sdcore.cli.options import (
     FAMILY,
     PLAIN,
     SOURCE,
+    Drawing,
     choose_seeds,
     chosen_spacing,
-    drawing_options,
     read_prompts,
 )
 from sdcore.cli.output import Output
 
+if TYPE_CHECKING:
+    from sdcore.pipeline import StableDiffusion
+    from sdcore.run import Run
 
-@click.command()
+
+@click.command(cls=Drawing)
 @click.argument("prompt", nargs=-1)
 @click.option("--prompts", metavar="FILE", help="One prompt a line; - reads standard input.")
-@drawing_options
 def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None:
     """Draw pictures of PROMPT... and print their paths."""
     texts = read_prompts(prompt, prompts)
@@ -29,7 +34,7 @@ def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None
     output = Output(options["out"], len(texts) * len(seeds))
     model, refiner = options["model"], options["refiner"]
 
-    from sdcore.cli.draw import draw
+    from sdcore.cli.draw import draw_what_fits
     from sdcore.pipeline import load
 
     how = (options["device"], options["dtype"], options["memory"])
@@ -37,13 +42,21 @@ def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None
     name = "picturebook" if model is None else model
     sd = load(name, *how, **source)
     sd = with_adapters(sd, options["lora"], options["embedding"])
-    run = sd.prepare(
-        texts,
-        options["negative"],
-        seeds,
-        refiner=None if refiner is None else load(refiner, *how),
-        **{k: v for k, v in options.items() if k in (*PLAIN, *FAMILY) and v is not None},
-    )
+    second = None if refiner is None else load(refiner, *how)
+    plain = {k: v for k, v in options.items() if k in (*PLAIN, *FAMILY) and v is not None}
+
+    def prepare(sd: StableDiffusion, size: dict[str, int]) -> Run:
+        wanted: Any = plain | size
+        return sd.prepare(texts, options["negative"], seeds, refiner=second, **wanted)
+
+    run = prepare(sd, {})
     if options["seed"] is None:
         click.echo("seed " + "-".join(map(str, sorted({seeds[0], seeds[-1]}))), err=True)
-    draw(run, options["batch"], output, options["sheet"], options["steps_sheet"])
+    draw_what_fits(
+        run,
+        prepare if options["fallback"] else None,
+        options["batch"],
+        output,
+        options["sheet"],
+        options["steps_sheet"],
+    )

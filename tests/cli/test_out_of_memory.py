@@ -70,8 +70,29 @@ def test_never_a_smaller_picture(
 ) -> None:
     failing(monkeypatch, UNet, "forward", range(99))
     done = draw("picture.png")
-    assert "out of memory on cpu, even with --memory low: ask for a smaller" in str(done.exception)
+    assert "out of memory on cpu for 32x32, even with --memory low: ask for" in str(done.exception)
     assert not (tmp_path / "picture.png").exists()
+
+
+def test_a_smaller_picture_where_it_is_allowed(
+    draw: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, UNet, "forward", range(5))  # one for each mode
+    done = draw("picture.png", "--fallback", "size", "--width", "128", "--height", "96")
+    assert done.exit_code == 0, done.output
+    assert "out of memory; drawing 96x72 instead" in done.stderr
+    settings = read_settings(tmp_path / "picture.png")
+    assert (settings.width, settings.height, settings.asked) == (96, 72, (128, 96))
+    assert settings.memory == "low"
+
+
+def test_the_pictures_after_it_are_drawn_as_leanly(
+    draw: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, UNet, "forward", {1})
+    assert draw("folder", "--count", "2").exit_code == 0
+    both = sorted((tmp_path / "folder").glob("*.png"))
+    assert [read_settings(path).memory for path in both] == ["sliced", "sliced"]
 
 
 def test_other_errors_are_not_swallowed(draw: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
