@@ -46,7 +46,10 @@ FIELDS: dict[str, dict[str, object]] = {
 OWN_TIMESTEPS = ("LCMScheduler", "TCDScheduler")  # they lay lcm, and nothing else
 IGNORES_SPACING = "DPMSolverSinglestepScheduler"  # it lays linspace, whatever it is told
 # Entries that are a class of diffusers with other fields, where their own options do not say so.
-AS_FIELDS: dict[str, dict[str, object]] = {"dpmpp_3m": {"solver_order": 3}}
+AS_FIELDS: dict[str, dict[str, object]] = {
+    "dpmpp_3m": {"solver_order": 3},
+    "pndm_prk": {"skip_prk_steps": False},
+}
 # k-diffusion's function of the same method, and what switches its noise off.
 K_DIFFUSION: dict[str, tuple[str, dict[str, float]]] = {
     "euler": ("sample_euler", {}),

@@ -63,6 +63,23 @@ QUIRKS: tuple[Quirk, ...] = (
         test="schedulers/test_quirks.py::test_pndm_combines_eps_not_v",
     ),
     Quirk(
+        name="diffusers.pndm.prk_middle",
+        reference=DIFFUSERS,
+        number=7,
+        what="PNDM's Runge-Kutta start (skip_prk_steps false) takes x to t - stride // 2 and tells "
+        "the network t_next + stride // 2; the number is how many timesteps lie between, linspace, "
+        "N = 13. It is one where the stride is odd, as in leading with N = 40.",
+        test="schedulers/test_quirks.py::test_pndm_runge_kutta_is_told_where_x_is",
+    ),
+    Quirk(
+        name="diffusers.pndm.prk_few",
+        reference=DIFFUSERS,
+        number=4,
+        what="PNDM with its Runge-Kutta start needs so many steps; with fewer it fails on the "
+        "shapes of its own arrays.",
+        test="schedulers/test_quirks.py::test_pndm_runge_kutta_runs_with_few_steps",
+    ),
+    Quirk(
         name="diffusers.dpm.cosine_trunc",
         reference=DIFFUSERS,
         number=1.0,

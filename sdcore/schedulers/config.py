@@ -177,7 +177,6 @@ _SUPPORTED: Config = {
     "interpolation_type": ("linear", "log_linear"),
     "timestep_type": ("discrete",),
     "final_sigmas_type": ("zero", "sigma_min"),
-    "skip_prk_steps": (True,),
     "use_flow_sigmas": (False, None),
     "solver_order": (1, 2, 3),
     "predict_x0": (True, False),
@@ -245,6 +244,8 @@ def fields_for(class_name: str, config: Config) -> dict[str, Any]:
 
 def method_of(class_name: str, fields: Config) -> str | None:
     """Our name of the method that this class runs with these fields; None: it has but one."""
+    if class_name == "PNDMScheduler":
+        return "pndm" if fields["skip_prk_steps"] else "pndm_prk"
     if class_name != "DPMSolverMultistepScheduler":
         return None
     order = fields["solver_order"]

@@ -16,7 +16,7 @@ class Entry:
     class_name: str = "EulerDiscreteScheduler"  # diffusers' class whose spacing it follows
     labels: tuple[str, ...] = ()  # every other name: diffusers', k-diffusion's, ComfyUI's, A1111's
     order: int  # of convergence with the noise switched off; 0: none is claimed
-    nfe: int  # model evaluations a step; the first or last step may differ
+    nfe: int  # model evaluations a step; the first ones or the last may differ
     paper: str
     options: Mapping[str, Any] = field(default_factory=dict)  # bound into the solver for this name
     eta: float | None = None  # how much noise a step, by default; None where there is no choice

@@ -1,10 +1,11 @@
-"""Linear multistep on eps: PLMS, which Stable Diffusion 1 was published with."""
+"""Linear multistep on eps: PLMS, which Stable Diffusion 1 was published with, and all of PNDM."""
 
 import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
+from sdcore.schedulers.noise_schedule import STABLE_DIFFUSION, NoiseSchedule
 
 # Adams-Bashforth weights for equal steps, the newest eps first (Liu et al. 2022, eq. 12).
 WEIGHTS = (
@@ -36,12 +37,51 @@ def plms(
     return x + (sigma_next - sigma) * slope, prediction, (prediction.eps, *memory)[:3]
 
 
+def pndm(
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    noise_schedule: NoiseSchedule = STABLE_DIFFUSION,
+) -> tuple[Tensor, Prediction, Memory]:
+    """PNDM with its Runge-Kutta start (Liu et al. 2022, arXiv 2202.09778, algorithm 2).
+
+    The first three steps are pseudo Runge-Kutta (eq. 13), with four evaluations each: the classical
+    weights, and stages at the middle of t. Then PLMS has its four eps. The last step is always
+    PLMS, as there is no slope at sigma 0. The middle is of t as a real number, kept inside the step
+    where the table ends.
+    """
+    if len(memory) == len(WEIGHTS) - 1 or interval.index + 1 == interval.count:
+        return plms(denoise, x, interval, memory, draw)
+    sigma, sigma_next = interval.sigma, interval.sigma_next
+    low, high = sorted((sigma, sigma_next))
+    t = (noise_schedule.timestep(sigma) + noise_schedule.timestep(sigma_next)) / 2
+    middle = min(max(noise_schedule.sigma(t), low), high)
+    prediction = denoise(x, sigma)
+    first = prediction.eps
+    second = denoise(torch.add(x, first, alpha=middle - sigma), middle).eps
+    third = denoise(torch.add(x, second, alpha=middle - sigma), middle).eps
+    fourth = denoise(torch.add(x, third, alpha=sigma_next - sigma), sigma_next).eps
+    slope = (first + 2 * second + 2 * third + fourth) / 6
+    return x + (sigma_next - sigma) * slope, prediction, (first, *memory)
+
+
 ENTRIES = (
     Entry(
         name="pndm",
         solver=plms,
         class_name="PNDMScheduler",
         labels=("PNDMScheduler", "plms", "PLMS"),
+        order=2,
+        nfe=1,
+        paper="arXiv 2202.09778",
+    ),
+    Entry(
+        name="pndm_prk",
+        solver=pndm,
+        class_name="PNDMScheduler",
         order=2,
         nfe=1,
         paper="arXiv 2202.09778",

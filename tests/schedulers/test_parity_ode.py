@@ -19,7 +19,7 @@ from sdcore.schedulers.adaptive import dpm_23, dpm_adaptive
 from sdcore.schedulers.lms import ipndm
 from sdcore.schedulers.restart import between
 from tests.schedulers.test_parity import LIMIT, PREDICTIONS, off, reference
-from tests.toys import SD, SEEDS, SHAPE, diffusers_latents, gaussian, our_latents
+from tests.toys import SD, SEEDS, SHAPE, diffusers_latents, gaussian, our_latents, our_steps
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
@@ -132,6 +132,19 @@ def test_dpmpp_3m(fields):
     for steps in COUNTS:
         theirs = diffusers_latents(reference("dpmpp_2m", solver_order=3, **fields), steps)
         assert off(our_latents(ours, steps), theirs) <= LIMIT, steps
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("to_zero", [False, True])
+def test_pndm_with_its_runge_kutta_start(spacing, to_zero):
+    """Where the reference is right: even strides, at least four steps, from pure noise."""
+    fields = {"skip_prk_steps": False, "set_alpha_to_one": to_zero}
+    ours = resolve(config={**SD, **fields, "timestep_spacing": spacing})
+    for steps in (4, 5, 10, 20, 25, 50):
+        expected = diffusers_latents(reference("pndm", spacing, **fields), steps)
+        assert off(our_latents(ours, steps), expected) <= LIMIT, steps
+        done, _ = our_steps(ours, steps)
+        assert [step.nfe for step in done] == [4, 4, 4] + [1] * (steps - 3)
 
 
 def test_ipndm_has_diffusers_weights():

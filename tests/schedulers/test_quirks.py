@@ -10,11 +10,11 @@ from sdcore.guidance import CFG
 from sdcore.lab.order import measure_scheduler
 from sdcore.lab.quirks import BY_NAME
 from sdcore.noise import SeededNoise
-from sdcore.sampling import sample
+from sdcore.sampling import Prediction, sample
 from sdcore.schedulers import resolve
 from sdcore.schedulers.integrals import adams_weights
 from tests.schedulers.test_parity_ode import weigh_in_float64
-from tests.toys import CLASSES, SD, SEEDS, SHAPE, diffusers_latents, our_latents, wavy
+from tests.toys import CLASSES, SD, SEEDS, SHAPE, diffusers_latents, our_latents, our_steps, wavy
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
@@ -92,6 +92,68 @@ def test_pndm_image_to_image_starts_its_multistep_afresh():
     assert (ours - exact).abs().max() <= 5e-6
     wrong = (theirs - exact).abs().max().item()
     assert wrong == pytest.approx(number("diffusers.pndm.img2img"), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "steps", "apart"),
+    [("linspace", 13, number("diffusers.pndm.prk_middle")), ("leading", 40, 1), ("leading", 10, 0)],
+)
+def test_pndm_runge_kutta_is_told_where_x_is(spacing, steps, apart):
+    """diffusers takes x to t - stride // 2 and tells the network t_next + stride // 2."""
+    theirs = reference("pndm", timestep_spacing=spacing, skip_prk_steps=False)
+    asked = []
+
+    def model(x, t):
+        asked.append((x, int(t)))
+        return torch.ones_like(x)
+
+    diffusers_latents(theirs, steps, model=model)
+    (start, t), (x, told) = asked[:2]
+    at = t - 1000 // steps // 2
+    scale = theirs.alphas_cumprod.sqrt()
+    sigmas = resolve("pndm").noise_schedule.sigmas
+    expected = (start / scale[t] + sigmas[at] - sigmas[t]) * scale[at]
+    assert (x - expected).abs().max() <= 1e-5
+    assert at - told == apart
+
+    scheduler = resolve("pndm_prk", spacing=spacing)
+    plan = scheduler.plan(steps)
+    seen = []
+
+    def denoise(x, sigma):
+        seen.append((x, sigma))
+        return Prediction(x - sigma, torch.ones_like(x))
+
+    start = SeededNoise(SEEDS, SHAPE).start() * plan.start_scale
+    next(sample(denoise, start, plan.sigmas, scheduler.solver))
+    x, sigma = seen[1]
+    assert (x - (start + sigma - plan.sigmas[0])).abs().max() <= 1e-5
+    middle = (plan.timesteps[0] + plan.timesteps[1]) / 2
+    assert plan.noise_schedule.timestep(sigma) == pytest.approx(middle, abs=1e-3)
+
+
+def test_pndm_runge_kutta_ends_where_the_schedule_ends():
+    """PLMS after it steps by the stride too: the error for constant eps, linspace, N = 13."""
+    scheduler = resolve("pndm_prk", spacing="linspace")
+    plan = scheduler.plan(13)
+    exact = SeededNoise(SEEDS, SHAPE).start() * plan.start_scale + plan.sigmas[-1] - plan.sigmas[0]
+    ours = our_latents(scheduler, 13, model=ones)
+    theirs = reference("pndm", timestep_spacing="linspace", skip_prk_steps=False)
+    assert (ours - exact * plan.end_scale).abs().max() <= 5e-5
+    wrong = (diffusers_latents(theirs, 13, model=ones) - exact * plan.end_scale).abs().max()
+    assert wrong.item() == pytest.approx(6.399, abs=2e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_pndm_runge_kutta_runs_with_few_steps(steps):
+    """diffusers takes the last four timesteps, whether or not there are so many."""
+    theirs = reference("pndm", skip_prk_steps=False)
+    assert steps < number("diffusers.pndm.prk_few")
+    with pytest.raises(ValueError, match="broadcast"):
+        theirs.set_timesteps(steps)
+    done, plan = our_steps(resolve("pndm_prk"), steps)
+    assert [step.nfe for step in done] == [4] * (steps - 1) + [1]
+    assert (done[-1].x_next * plan.end_scale).isfinite().all()
 
 
 def test_pndm_combines_eps_not_v():

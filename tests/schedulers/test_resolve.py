@@ -114,6 +114,16 @@ def test_a_missing_offset_is_one_at_home_and_zero_abroad():
     assert resolve("ddim", config={**SD, "steps_offset": 0}).plan(10).timesteps[-1] == 1
 
 
+def test_the_config_says_whether_pndm_starts_with_runge_kutta():
+    """The class does what the file says, and False where it is silent; our names are fixed."""
+    silent = {key: value for key, value in SD.items() if key != "skip_prk_steps"}
+    for config in (silent, {**SD, "skip_prk_steps": False}):
+        assert resolve(config=config).name == "pndm_prk"
+        assert resolve("PNDMScheduler", config=config).name == "pndm_prk"
+        assert resolve("pndm", config=config).name == resolve("PLMS", config=config).name == "pndm"
+    assert resolve(config=SD).name == resolve("PNDMScheduler").name == "pndm"
+
+
 def test_configs_come_from_json():
     text = json.dumps({**SDXL, "sigma_min": None, "lambda_min_clipped": -float("inf")})
     assert resolve(config=json.loads(text)).plan(5).sigmas == resolve(config=SDXL).plan(5).sigmas
@@ -134,7 +144,6 @@ def test_configs_come_from_json():
         ({"name": "heun", "eta": 0.5}, "heun adds no noise"),
         ({"config": {"_class_name": "KarrasVeScheduler"}}, "choose one of ddim"),
         ({"config": {}}, "choose one of ddim"),
-        ({"config": {**SD, "skip_prk_steps": False}}, "skip_prk_steps = False"),
         ({"config": {**SD, "beta_schedule": "sigmoid"}}, "unknown beta schedule 'sigmoid'"),
         ({"name": "dpmpp_2m", "config": {**SD, "solver_order": 4}}, "solver_order = 4"),
         ({"name": "dpmpp_2m", "config": {**SD, "use_flow_sigmas": True}}, "use_flow_sigmas = True"),
