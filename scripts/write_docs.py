@@ -49,6 +49,12 @@ IGNORES_SPACING = "DPMSolverSinglestepScheduler"  # it lays linspace, whatever i
 AS_FIELDS: dict[str, dict[str, object]] = {
     "dpmpp_3m": {"solver_order": 3},
     "pndm_prk": {"skip_prk_steps": False},
+    "dpm_2m": {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
+    "dpm_3m": {
+        "algorithm_type": "dpmsolver",
+        "solver_order": 3,
+        "final_sigmas_type": "sigma_min",
+    },
 }
 # k-diffusion's function of the same method, and what switches its noise off.
 K_DIFFUSION: dict[str, tuple[str, dict[str, float]]] = {

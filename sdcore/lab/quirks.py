@@ -80,6 +80,14 @@ QUIRKS: tuple[Quirk, ...] = (
         test="schedulers/test_quirks.py::test_pndm_runge_kutta_runs_with_few_steps",
     ),
     Quirk(
+        name="diffusers.dpm.sigma_min_twice",
+        reference=DIFFUSERS,
+        number=15,
+        what="Third-order DPM-Solver with Karras sigmas that end at sigma_min has a last step of "
+        "length 0 and is not a number there, from so many steps on.",
+        test="schedulers/test_quirks.py::test_third_order_may_end_with_a_step_of_no_length",
+    ),
+    Quirk(
         name="diffusers.dpm.cosine_trunc",
         reference=DIFFUSERS,
         number=1.0,

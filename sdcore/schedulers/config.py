@@ -187,7 +187,7 @@ _SUPPORTED: Config = {
 }
 _SUPPORTED_BY: Mapping[str, Config] = {
     "DPMSolverMultistepScheduler": {
-        "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
+        "algorithm_type": ("dpmsolver++", "dpmsolver", "sde-dpmsolver++"),
         "solver_type": ("midpoint", "heun"),
     },
     "DPMSolverSinglestepScheduler": {
@@ -243,7 +243,10 @@ def fields_for(class_name: str, config: Config) -> dict[str, Any]:
 
 
 def method_of(class_name: str, fields: Config) -> str | None:
-    """Our name of the method that this class runs with these fields; None: it has but one."""
+    """Our name of the method that this class runs with these fields; None: it has but one.
+
+    Raises InputError for DPM-Solver's eps form with final_sigmas_type "zero", as diffusers does.
+    """
     if class_name == "PNDMScheduler":
         return "pndm" if fields["skip_prk_steps"] else "pndm_prk"
     if class_name != "DPMSolverMultistepScheduler":
@@ -251,6 +254,14 @@ def method_of(class_name: str, fields: Config) -> str | None:
     order = fields["solver_order"]
     if fields["algorithm_type"] == "dpmsolver++":
         return {1: "ddim", 2: "dpmpp_2m", 3: "dpmpp_3m"}[order]
+    if fields["algorithm_type"] == "dpmsolver":
+        if fields["final_sigmas_type"] == "zero":
+            raise InputError(
+                "the scheduler config asks for algorithm_type = 'dpmsolver', which integrates eps "
+                "over log sigma and cannot end at sigma 0: set final_sigmas_type = 'sigma_min', or "
+                "choose dpm_2m or dpm_3m, whose step into 0 is Euler's"
+            )
+        return {1: "ddim", 2: "dpm_2m", 3: "dpm_3m"}[order]
     if order == 1:
         return "euler_a"
     heun = "_heun" if fields["solver_type"] == "heun" and order == 2 else ""

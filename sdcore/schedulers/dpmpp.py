@@ -1,4 +1,4 @@
-"""DPM-Solver++: exponential integrators for x0, in lambda = -log sigma."""
+"""DPM-Solver++ and DPM-Solver: exponential integrators for x0 or eps, in lambda = -log sigma."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
-from sdcore.schedulers.integrals import exact, exponential_step, newest, phi
+from sdcore.schedulers.integrals import Form, exact, exponential_step, newest, phi
 from sdcore.schedulers.midpoint import dpmpp_2s
 
 
@@ -75,6 +75,8 @@ def dpmpp_3m(
     memory: Memory,
     draw: Draw,
     *,
+    most: int = 3,
+    form: Form = "x0",
     lower_order_final: bool = True,
     euler_at_final: bool = False,
     solver_type: str = "midpoint",
@@ -86,20 +88,23 @@ def dpmpp_3m(
     2M's error constant. `dpmpp_3m_taylor` has the factor 2. Order 1 and 2 in the first steps and,
     in schedules shorter than 15, in the last ones, if lower_order_final. solver_type: of the steps
     of second order, as in `dpmpp_2m`.
+
+    form "eps": DPM-Solver (Lu et al. 2022, arXiv 2206.00927), the same of eps. most: the order.
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
-    past = (prediction.x0, *memory)
+    past = (prediction.x0 if form == "x0" else prediction.eps, *memory)
+    remember = past[: most - 1]
     left = interval.count - interval.index  # steps, this one included
     order = min(len(past), left) if lower_order_final and interval.count < 15 else len(past)
     if sigma_next == 0 or (left == 1 and euler_at_final):
         order = 1
     if sigma_next == 0:
-        return prediction.x0, prediction, past[:2]
+        return prediction.x0, prediction, remember
     at = newest(interval.sigmas, interval.index, order)
     rule = phi if solver_type == "heun" else published
-    x_next = exponential_step(x, past[:order], at, sigma_next, rule)
-    return x_next, prediction, past[:2]
+    x_next = exponential_step(x, past[:order], at, sigma_next, rule, form)
+    return x_next, prediction, remember
 
 
 def dpmpp_3m_taylor(
@@ -141,6 +146,24 @@ ENTRIES = (
         order=2,
         nfe=1,
         paper="arXiv 2211.01095",
+    ),
+    Entry(
+        name="dpm_2m",
+        solver=dpmpp_3m,
+        class_name="DPMSolverMultistepScheduler",
+        order=2,
+        nfe=1,
+        paper="arXiv 2206.00927",
+        options={"most": 2, "form": "eps"},
+    ),
+    Entry(
+        name="dpm_3m",
+        solver=dpmpp_3m,
+        class_name="DPMSolverMultistepScheduler",
+        order=2,
+        nfe=1,
+        paper="arXiv 2206.00927",
+        options={"form": "eps"},
     ),
     Entry(
         name="dpmpp_3m_taylor",

@@ -134,6 +134,24 @@ def test_dpmpp_3m(fields):
         assert off(our_latents(ours, steps), theirs) <= LIMIT, steps
 
 
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("fields", [{}, {"solver_type": "heun"}, {"use_karras_sigmas": True},
+                                    {"euler_at_final": True}, {"lower_order_final": False},
+                                    {"timestep_spacing": "leading"}, {"thresholding": True},
+                                    {"timestep_spacing": "trailing"},
+                                    {"prediction_type": "v_prediction"},
+                                    {"prediction_type": "sample"}],
+                         ids=lambda value: ",".join(map("=".join, text(value))))  # fmt: skip
+def test_dpm_solver_of_eps(order, fields):
+    """algorithm_type "dpmsolver", which the reference, too, ends at sigma_min only."""
+    fields = {"algorithm_type": "dpmsolver", "solver_order": order, **TO_SIGMA_MIN, **fields}
+    ours = resolve("DPMSolverMultistepScheduler", config={**SD, **fields})
+    no_number = order == 3 and "use_karras_sigmas" in fields  # there, from N = 15: test_quirks
+    for steps in (1, 2, 3, 5, 10) if no_number else COUNTS:
+        expected = diffusers_latents(reference("dpmpp_2m", **fields), steps)
+        assert off(our_latents(ours, steps), expected) <= LIMIT, steps
+
+
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 @pytest.mark.parametrize("to_zero", [False, True])
 def test_pndm_with_its_runge_kutta_start(spacing, to_zero):

@@ -164,6 +164,27 @@ def test_pndm_combines_eps_not_v():
     assert apart == pytest.approx(number("diffusers.pndm.v_mix"), abs=2e-3)
 
 
+@pytest.mark.parametrize("algorithm", ["dpmsolver", "dpmsolver++"])
+def test_third_order_may_end_with_a_step_of_no_length(algorithm):
+    """Karras to sigma_min has that sigma twice; diffusers divides by h = 0, infinity by infinity.
+
+    It lowers the order of the last step below 15 steps only. Ours leaves x as it is.
+    """
+    fields = {
+        "algorithm_type": algorithm,
+        "solver_order": 3,
+        "use_karras_sigmas": True,
+        "final_sigmas_type": "sigma_min",
+    }
+    scheduler = resolve("DPMSolverMultistepScheduler", config={**SD, **fields})
+    for steps in (14, 15, 20):
+        theirs = diffusers_latents(reference("dpmpp_2m", **fields), steps)
+        assert theirs.isnan().all() == (steps >= number("diffusers.dpm.sigma_min_twice"))
+        done, plan = our_steps(scheduler, steps)
+        assert plan.sigmas[-1] == pytest.approx(plan.sigmas[-2], rel=1e-6)
+        assert (done[-1].x_next - done[-1].x).abs().max() <= 1e-6
+
+
 def test_dpmpp_cosine_karras_truncates_the_timestep():
     """On the cosine table diffusers leaves t unrounded, and a cast to int64 cuts it."""
     fields = {"beta_schedule": "squaredcos_cap_v2", "use_karras_sigmas": True}

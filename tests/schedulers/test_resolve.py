@@ -148,7 +148,17 @@ def test_configs_come_from_json():
         ({"name": "dpmpp_2m", "config": {**SD, "solver_order": 4}}, "solver_order = 4"),
         ({"name": "dpmpp_2m", "config": {**SD, "use_flow_sigmas": True}}, "use_flow_sigmas = True"),
         ({"name": "euler", "config": {**SD, "timestep_type": "continuous"}}, "timestep_type"),
-        ({"name": "dpmpp_2m", "config": {**SD, "algorithm_type": "dpmsolver"}}, "algorithm_type"),
+        (
+            {"name": "dpmpp_2m", "config": {**SD, "algorithm_type": "sde-dpmsolver"}},
+            "algorithm_type",
+        ),
+        (
+            {
+                "name": "DPMSolverMultistepScheduler",
+                "config": {**SD, "algorithm_type": "dpmsolver"},
+            },
+            "set final_sigmas_type = 'sigma_min'",
+        ),
         ({"name": "webui:euler"}, "unknown tool 'webui'"),
         ({"name": "euler", "spacing": "a1111:leading"}, "unknown spacing of A1111 'leading'"),
         ({"name": "euler", "spacing": "sigmas:1,b"}, "cannot read the sigmas"),
