@@ -243,6 +243,17 @@ def test_the_adaptive_pair_is_k_diffusions(k):
     assert (ours[1] - high).abs().max() <= 1e-12
 
 
+@pytest.mark.parametrize("steps", [2, 3, 6])
+def test_dpm_fast_is_k_diffusions(k, steps):
+    """Its n is the number of evaluations, here 3 (N - 1)."""
+    sigmas = [14.6 * (0.03 / 14.6) ** (i / steps) for i in range(steps + 1)]
+    start, end = (-torch.tensor(sigmas, dtype=torch.float64).log())[[0, -1]]
+    expected = k.DPMSolver(x0_of).dpm_solver_fast(X, start, end, 3 * (steps - 1))
+    done = list(sample(bent, X, sigmas, resolve("dpm_fast").solver))
+    assert sum(step.nfe for step in done) == 3 * (steps - 1)
+    assert (done[-1].x_next - expected).abs().max() <= 1e-5  # its times are float32
+
+
 def test_adaptive_meets_its_tolerance_over_any_interval():
     """One interval from 14.6 to 0.03: more calls, less error."""
     x = X[:1]
