@@ -96,6 +96,15 @@ QUIRKS: tuple[Quirk, ...] = (
         test="schedulers/test_quirks.py::test_dpmpp_cosine_karras_truncates_the_timestep",
     ),
     Quirk(
+        name="diffusers.dpm2_a.two_timesteps",
+        reference=DIFFUSERS,
+        number=0.49,
+        what="With eta 1 the midpoint of DPM2 ancestral is the next sigma of the grid itself. On "
+        "Karras sigmas the network is told an exact t there and, one call later at the same sigma, "
+        "a rounded one; the number is the most that they are apart, N = 5.",
+        test="schedulers/test_quirks.py::test_dpm2_ancestral_tells_one_sigma_as_two_timesteps",
+    ),
+    Quirk(
         name="diffusers.dpm.exp_trunc",
         reference=DIFFUSERS,
         number=998,

@@ -380,3 +380,25 @@ def test_ipndm_v_has_the_weights_of_its_steps():
     ):
         (newest, *_) = adams_weights([0.0, -h_1, -h_1 - h_2], h)
         assert abs(newest / h - theirs(h, h_1, h_2)) == pytest.approx(error, abs=1e-3)
+
+
+def test_dpm2_ancestral_tells_one_sigma_as_two_timesteps():
+    """sigma_down = sigma_next^2 / sigma, so sqrt(sigma * sigma_down) = sigma_next."""
+    config = {**SD, "use_karras_sigmas": True, "timestep_spacing": "linspace"}
+    theirs = diffusers.KDPM2AncestralDiscreteScheduler.from_config(config)
+    theirs.set_timesteps(5)
+    first, again = theirs.timesteps[1:-2:2], theirs.timesteps[2:-1:2]
+    assert (first - again).abs().max().item() == pytest.approx(
+        number("diffusers.dpm2_a.two_timesteps"), abs=0.005
+    )
+    scheduler = resolve("dpm2_a", "karras", config=config)
+    plan, told = scheduler.plan(5), []
+
+    def asked(x, sigma):
+        told.append(plan.timestep(sigma))
+        return Prediction(x * 0, x * 0)
+
+    x = torch.zeros(1, 1, 2, 2)
+    for _ in sample(asked, x, plan.sigmas, scheduler.solver, lambda *_: x):
+        pass
+    assert told[1:-2:2] == told[2:-1:2] == list(plan.timesteps[1:-1])
