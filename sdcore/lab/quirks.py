@@ -177,6 +177,43 @@ QUIRKS: tuple[Quirk, ...] = (
         test="schedulers/test_quirks.py::test_dpmpp_singlestep_follows_its_spacing",
     ),
     Quirk(
+        name="diffusers.singlestep.rewrites_config",
+        reference=DIFFUSERS,
+        number=0.425,
+        what="The singlestep class writes lower_order_final into its own config when N is odd, and "
+        "keeps it; the number is what a run of 9 steps changes in the next one of 10, down to "
+        "sigma_min.",
+        test="schedulers/test_quirks.py::test_dpmpp_singlestep_forgets_the_run_before",
+    ),
+    Quirk(
+        name="diffusers.dpm.sde3_sign",
+        reference=DIFFUSERS,
+        number=1,
+        what="sde-dpmsolver++ of order 3 weighs the curvature with (1 - e^-2h - 2h) / (2h)^2 - 0.5 "
+        "where + 0.5 is meant, which tends to -1 and not to 0; the number is the order that is "
+        "left with the noise switched off, where k-diffusion's formula, which is ours, has 2.",
+        test="schedulers/test_quirks.py::test_dpmpp_3m_sde_weighs_the_curvature_with_plus_one_half",
+    ),
+    Quirk(
+        name="diffusers.euler.churn_order",
+        reference=DIFFUSERS,
+        number=0.570,
+        what="Euler with s_churn adds the noise after the network was asked, so the step does not "
+        "remove it, and a picture that the network knows exactly ends noisy. The number is the std "
+        "at the end in a Gaussian world of std 0.5, Karras sigmas, N = 50, s_churn 40; in the "
+        "paper's order it is 0.443, off to the other side. Both tend to 0.5: at N = 200 "
+        "they are 0.529 and 0.473.",
+        test="schedulers/test_quirks.py::test_euler_asks_the_network_after_the_churn",
+    ),
+    Quirk(
+        name="diffusers.sa_solver.karras_one_step",
+        reference=DIFFUSERS,
+        number=0.0,
+        what="SA-Solver with Karras sigmas and N = 1 repeats its only sigma; the number is how far "
+        "it goes from the noise that it starts from.",
+        test="schedulers/test_quirks.py::test_sa_solver_karras_with_one_step_steps",
+    ),
+    Quirk(
         name="all.dpm3m.half_curvature",
         reference=f"{DIFFUSERS}, k-diffusion 0.0.16 and every copy",
         number=2,

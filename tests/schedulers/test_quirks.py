@@ -1,18 +1,23 @@
 """Where the reference is wrong, by how much, and that we are not. diffusers 0.42.1."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
-from sdcore.lab.order import measure_scheduler
+from sdcore.lab import Mixture, Window
+from sdcore.lab.order import measure_scheduler, slope, starting_values
 from sdcore.lab.quirks import BY_NAME
 from sdcore.noise import SeededNoise
 from sdcore.sampling import Prediction, sample
 from sdcore.schedulers import resolve
+from sdcore.schedulers.churn import churn
+from sdcore.schedulers.euler import euler
 from sdcore.schedulers.integrals import adams_weights
+from tests.schedulers.gaussian_law import MEAN, law
 from tests.schedulers.test_parity_ode import weigh_in_float64
 from tests.toys import CLASSES, SD, SEEDS, SHAPE, diffusers_latents, our_latents, our_steps, wavy
 
@@ -347,6 +352,108 @@ def test_dpmpp_singlestep_follows_its_spacing():
     assert theirs.timesteps[0] == number("diffusers.singlestep.spacing")
     assert resolve("dpmpp_singlestep", config={**SD, **fields}).plan(10).timesteps[0] == 999
     assert resolve("dpmpp_singlestep", spacing="leading").plan(10).timesteps[0] == 901
+
+
+def test_dpmpp_singlestep_forgets_the_run_before():
+    """diffusers' class writes lower_order_final into its config at an odd N, and keeps it."""
+    fields = {"final_sigmas_type": "sigma_min", "lower_order_final": False}
+    scheduler = resolve("dpmpp_singlestep", config={**SD, **fields})
+    used = reference("dpmpp_singlestep", **fields)
+    fresh = diffusers_latents(reference("dpmpp_singlestep", **fields), 10)
+    diffusers_latents(used, 9)
+    apart = (diffusers_latents(used, 10) - fresh).abs().max().item()
+    assert apart == pytest.approx(number("diffusers.singlestep.rewrites_config"), abs=2e-3)
+    our_latents(scheduler, 9)
+    assert (our_latents(scheduler, 10) - fresh).abs().max() <= 1e-5
+
+
+def test_dpmpp_3m_sde_weighs_the_curvature_with_plus_one_half():
+    """With noise of zero: diffusers' order 3 falls to first order, and ours has the second.
+
+    Both end in a mixture world from sigma 10 to 0.1, against 640 steps with the whole curvature.
+    """
+    world = Mixture()
+    start = starting_values(10.0)
+
+    def ours(name, sigmas):
+        solver = resolve(name, eta=1.0).solver
+        *_, step = sample(world, start, sigmas, solver, lambda *_: torch.zeros_like(start))
+        return step.x_next
+
+    def theirs(sigmas):
+        scheduler = diffusers.DPMSolverMultistepScheduler.from_config(
+            {
+                **SD,
+                "algorithm_type": "sde-dpmsolver++",
+                "solver_order": 3,
+                "prediction_type": "sample",
+                "final_sigmas_type": "sigma_min",
+                "lower_order_final": False,
+            }
+        )
+        scheduler.set_timesteps(len(sigmas) - 1)
+        scheduler.sigmas = torch.tensor(sigmas)
+        scheduler.set_begin_index(0)
+        x = start / math.hypot(1, sigmas[0])
+        for t, sigma in zip(scheduler.timesteps, sigmas[:-1], strict=True):
+            x0 = world(x * math.hypot(1, sigma), sigma).x0
+            x = scheduler.step(x0, t, x, variance_noise=torch.zeros(1)).prev_sample
+        return x * math.hypot(1, sigmas[-1])
+
+    counts = (120, 240)
+    grids = [Window()(count) for count in counts]
+    exact = ours("dpmpp_3m_sde_taylor", Window()(640))
+    wrong = [(theirs(grid) - exact).abs().max().item() for grid in grids]
+    right = [(ours("dpmpp_3m_sde", grid) - exact).abs().max().item() for grid in grids]
+    assert slope(counts, wrong) == pytest.approx(number("diffusers.dpm.sde3_sign"), abs=0.1)
+    assert slope(counts, right) == pytest.approx(2, abs=0.1)
+    assert right[-1] < wrong[-1] / 50
+
+
+def churned_law(steps, std, patch):
+    """(sigmas, std at the end) of diffusers' Euler with s_churn 40 in a world N(MEAN, std^2).
+
+    Exact, as in gaussian_law: x holds its coefficients of 1, of the start and of every draw.
+    """
+    theirs = reference("euler", use_karras_sigmas=True)
+    theirs.set_timesteps(steps)
+    sigmas = theirs.sigmas.tolist()
+    one, start, *drawn = torch.eye(steps + 2)
+    module = "diffusers.schedulers.scheduling_euler_discrete"
+    patch.setattr(f"{module}.randn_tensor", lambda *_, **__: drawn.pop())
+    x = MEAN * one + math.hypot(std, sigmas[0]) * start
+    for t, sigma in zip(theirs.timesteps, sigmas[:-1], strict=True):
+        eps = (x - MEAN * one) * sigma / (std**2 + sigma**2)
+        theirs.scale_model_input(x, t)
+        x = theirs.step(eps, t, x, s_churn=40.0).prev_sample
+    return sigmas, x[1:].norm().item()
+
+
+@pytest.mark.parametrize(
+    ("steps", "std", "right", "wrong"),
+    [
+        (50, 0.5, 0.443, number("diffusers.euler.churn_order")),
+        (200, 0.5, 0.473, 0.529),
+        (50, 0.0, 0.0, 0.034),  # one picture, where eps is exact on the whole way
+    ],
+)
+def test_euler_asks_the_network_after_the_churn(steps, std, right, wrong, monkeypatch):
+    """EDM's algorithm 2 raises x to sigma_hat and asks there; diffusers asks at sigma."""
+    sigmas, theirs = churned_law(steps, std, monkeypatch)
+    solver = partial(churn, solver=euler, eta=1.0, s_churn=40.0)
+    assert theirs == pytest.approx(wrong, abs=1e-3)
+    assert law(solver, sigmas, std=std)[1] == pytest.approx(right, abs=1e-3 if std else 1e-12)
+
+
+def test_sa_solver_karras_with_one_step_steps():
+    """diffusers' only step goes from sigma_max to sigma_max."""
+    fields = {"use_karras_sigmas": True}
+    theirs = diffusers_latents(diffusers.SASolverScheduler.from_config({**SD, **fields}), 1)
+    moved = (theirs - SeededNoise(SEEDS, SHAPE).start()).abs().max()
+    assert moved == number("diffusers.sa_solver.karras_one_step")
+    scheduler = resolve("SASolverScheduler", config={**SD, **fields})
+    assert scheduler.plan(1).sigmas[1] < 0.03
+    assert (our_latents(scheduler, 1) - theirs).abs().max() > 1
 
 
 def test_three_quarters_of_third_order():
