@@ -18,7 +18,7 @@ demo: $(VENV)/.runtime ## draw a picture with the bundled model and print its pa
 	@$(BIN)/sdcore sample "$(PROMPT)" --seed 1 --out out/ $(ARGS)
 
 test: $(VENV)/.test ## run the tests (ARGS="-k name" to choose)
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 test-full: $(VENV)/.test ## the slow tests: models of the published sizes (16 GB of memory)
 	@$(BIN)/python -m pytest -m slow $(ARGS)

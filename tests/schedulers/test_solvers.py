@@ -49,7 +49,9 @@ def measured_order(solver, counts=(40, 80, 160)):
 
 
 @pytest.mark.parametrize(
-    ("solver", "order"), [(euler, 1), (heun, 2), (dpmpp_2m, 2), (plms, 2)], ids=lambda v: str(v)
+    ("solver", "order"),
+    [(euler, 1), (heun, 2), (dpmpp_2m, 2), (plms, 2)],
+    ids=["euler", "heun", "dpmpp_2m", "plms"],
 )
 def test_order_of_convergence(solver, order):
     assert measured_order(solver) >= order - 0.1
