@@ -24,13 +24,15 @@ from unittest.mock import patch
 import click
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from scripts.vocabulary import write_tokenizer
 from sdcore.checkpoints import Component, load_component, open_model
 from sdcore.checkpoints.load import BUILD
+from sdcore.lab import parity
 
-PROMPT, SEED, STEPS = "a red boat on a blue house", 3, 2
+PROMPT, SEED, STEPS = parity.PROMPT, parity.Ask.seed, 2
+T = 500.5  # the timestep at which UNets in other dtypes are compared
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text())
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
@@ -74,7 +76,6 @@ class Family:
     pads: Mapping[str, str] = field(default_factory=dict)  # text encoder -> token
     index: Mapping[str, Any] = field(default_factory=dict)
     cfg: float = 5.0
-    image: bool = False  # repaints a picture
     side: int = 64  # pixels
 
 
@@ -109,9 +110,7 @@ def repaints(unet: Mapping[str, Any]) -> dict[str, Any]:
 
 FAMILIES = {
     "SD 1.x": sd(UNET, PNDM),
-    "SD 1.x inpainting": sd(
-        repaints(UNET), DDIM, pipeline="StableDiffusionInpaintPipeline", image=True
-    ),
+    "SD 1.x inpainting": sd(repaints(UNET), DDIM, pipeline="StableDiffusionInpaintPipeline"),
     "SD 2.x base": sd(UNET_2, PNDM, second=True),
     "SD 2.x v": sd(
         {**UNET_2, "upcast_attention": True},
@@ -123,7 +122,6 @@ FAMILIES = {
         PNDM,
         second=True,
         pipeline="StableDiffusionInpaintPipeline",
-        image=True,
     ),
     "SD-Turbo": sd({**UNET_2, "sample_size": 64}, TRAILING, second=True, cfg=1.0),
     "LCM": sd(
@@ -133,9 +131,7 @@ FAMILIES = {
         cfg=8.5,
     ),
     "SDXL": sdxl(UNET_XL, EULER),
-    "SDXL inpainting": sdxl(
-        repaints(UNET_XL), EULER, pipeline="StableDiffusionXLInpaintPipeline", image=True
-    ),
+    "SDXL inpainting": sdxl(repaints(UNET_XL), EULER, pipeline="StableDiffusionXLInpaintPipeline"),
     "SDXL-Turbo": sdxl({**UNET_XL, "sample_size": 64}, ANCESTRAL, cfg=1.0),
     "SDXL refiner": Family(
         "StableDiffusionXLImg2ImgPipeline",
@@ -256,136 +252,32 @@ _ROW = 1_000_003  # a prime, so that no two rows of a matrix are cut alike
 # --- what both are asked -------------------------------------------------------------------------
 
 
-def inputs(family: Family) -> dict[str, Tensor]:
-    """Seeded inputs of the single components."""
-    rng = torch.Generator().manual_seed(11)
-    unet = family.parts["unet"]
-    size = family.side // 8
-    return {
-        "x": torch.randn(2, unet.get("in_channels", 4), size, size, generator=rng),
-        "latents": torch.randn(2, 4, size, size, generator=rng),
-        "image": torch.rand(2, 3, family.side, family.side, generator=rng) * 2 - 1,
-        "mask": (torch.rand(1, 1, family.side, family.side, generator=rng) > 0.5).float(),
-    }
+def asked(family: Family) -> parity.Ask:
+    channels = family.parts["unet"].get("in_channels", 4)
+    return parity.Ask(family.pipeline, family.cfg, STEPS, family.side, channels=channels)
 
 
 def pictures(family: Family) -> dict[str, Any]:
     """The picture and the mask of an inpainting family."""
-    from PIL import Image
-
-    from sdcore.images import to_pictures
-
-    if not family.image:
-        return {}
-    given = inputs(family)
-    mask = Image.fromarray((given["mask"][0, 0] * 255).byte().numpy())
-    return {"image": to_pictures(given["image"])[0], "mask": mask}
+    return parity.pictures(asked(family))
 
 
-Tensors = dict[str, Tensor]
-T = 500.5  # the timestep at which UNets are compared
-
-
-@torch.inference_mode()
-def theirs(folder: Path, family: Family, lean: bool = False) -> Tensors:
+def theirs(folder: Path, family: Family, lean: bool = False) -> parity.Tensors:
     """Every component and a run of two steps, by diffusers and transformers in float32.
 
     lean: one network in memory at a time.
     """
-    import diffusers
-
-    kind = getattr(diffusers, family.pipeline)
-    readers = {name: None for name in family.parts if name.startswith("text_encoder")}
-    others = dict.fromkeys(("unet", "vae"))
-    pipe = kind.from_pretrained(folder, dtype=torch.float32, **(others if lean else {}))
-    given, out = inputs(family), {}
-    out |= _their_text(pipe)
-    ask: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": family.cfg}
-    ask |= {"generator": [torch.Generator().manual_seed(SEED)], "output_type": "latent"}
-    ask["prompt"] = PROMPT
-    if lean:
-        del pipe
-        pipe = kind.from_pretrained(folder, dtype=torch.float32, **readers)
-        names = {"prompt_embeds": "text", "negative_prompt_embeds": "text, negative"}
-        if "pooled text" in out:
-            names |= {
-                f"{k.replace('prompt', 'pooled_prompt')}": f"pooled {v}" for k, v in names.items()
-            }
-        ask |= {name: out[key] for name, key in names.items()} | {"prompt": None}
-    pipe.set_progress_bar_config(disable=True)
-    out["UNet"] = _their_unet(pipe.unet, given, out, family.cfg)
-    if "Img2Img" in family.pipeline:  # the second half of four steps
-        ask |= {"image": given["latents"][:1], "strength": 0.5, "num_inference_steps": 2 * STEPS}
-    else:
-        ask |= {"height": family.side, "width": family.side}
-    if family.image:
-        given_pictures = pictures(family)
-        ask |= {"image": given_pictures["image"], "mask_image": given_pictures["mask"]}
-        ask["strength"] = 1.0
-    out["two steps"] = pipe(**ask).images
-    code, scale = pipe.vae.encode(given["image"]).latent_dist, pipe.vae.config.scaling_factor
-    out["VAE encode, mean"], out["VAE encode, std"] = code.mean * scale, code.std * scale
-    out["VAE decode"] = pipe.vae.decode(given["latents"] / scale).sample
-    return out
-
-
-def _their_text(pipe: Any) -> Tensors:
-    options = {"num_images_per_prompt": 1, "do_classifier_free_guidance": True}
-    if not hasattr(pipe, "text_encoder_2"):
-        cond, uncond = pipe.encode_prompt(PROMPT, device="cpu", **options)
-        return {"text": cond, "text, negative": uncond}
-    cond, uncond, pooled, negative = pipe.encode_prompt(PROMPT, **options)
-    both = {"text": cond, "text, negative": uncond}
-    return {**both, "pooled text": pooled, "pooled text, negative": negative}
-
-
-def _their_unet(unet: Any, given: Tensors, text: Tensors, cfg: float) -> Tensor:
-    from diffusers.pipelines.latent_consistency_models import pipeline_latent_consistency_text2img
-
-    told: dict[str, Any] = {}
-    if "pooled text" in text:
-        count = unet.add_embedding.linear_1.in_features - text["pooled text"].shape[1]
-        ids = torch.tensor([_numbers(count // unet.config.addition_time_embed_dim)] * 2)
-        pooled = text["pooled text"].expand(2, -1).to(unet.dtype)
-        told["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": ids}
-    if unet.config.time_cond_proj_dim is not None:
-        embed = pipeline_latent_consistency_text2img.LatentConsistencyModelPipeline
-        scale = torch.tensor([cfg - 1.0] * 2)
-        told["timestep_cond"] = embed.get_guidance_scale_embedding(
-            None, scale, embedding_dim=unet.config.time_cond_proj_dim, dtype=unet.dtype
-        )
-    context = text["text"].expand(2, -1, -1).to(unet.dtype)
-    return unet(given["x"].to(unet.dtype), torch.tensor(T), context, **told).sample
-
-
-def _numbers(count: int) -> list[float]:
-    return [1024.0, 768.0, 0.0, 16.0, 6.0, 512.0][:count]
+    return parity.theirs(folder, asked(family), lean)
 
 
 @torch.inference_mode()
-def ours(folder: Path, family: Family, lean: bool = False) -> Tensors:
+def ours(folder: Path, family: Family, lean: bool = False) -> parity.Tensors:
     """The same by sdcore."""
     import sdcore
-    from sdcore.sampling import State
 
     with patch("sdcore.pipeline.load_component", _hollow) if lean else nullcontext():
         sd = sdcore.load(folder, device="cpu", dtype="float32", memory="fast")
-    given, out = inputs(family), {}
-    read = {"text": sd.conditioner.read(PROMPT), "text, negative": sd.conditioner.read(None)}
-    for name, row in read.items():
-        out[name] = row["context"]
-        if "text_embeds" in row:
-            out[f"pooled {name}"] = row["text_embeds"]
-    half = "Img2Img" in family.pipeline
-    run = sd.prepare(
-        PROMPT,
-        seeds=[SEED],
-        steps=STEPS * (1 + half),
-        cfg=family.cfg,
-        width=family.side,
-        height=family.side,
-        **pictures(family),
-    )
+    text, run = parity.our_text(sd, asked(family)), parity.prepare(sd, asked(family))
     if lean:
         parts = open_model(folder).components
         gone = dict.fromkeys([name for name in vars(sd) if name.startswith("text_encoder")])
@@ -393,17 +285,7 @@ def ours(folder: Path, family: Family, lean: bool = False) -> Tensors:
         run = replace(run, sd=sd)
         sd = replace(sd, **{name: load_component(parts[name]) for name in ("unet", "vae")})
         run = replace(run, sd=sd)
-    out["UNet"] = our_unet(sd.unet, given, out, family.cfg)
-    code = sd.vae.encode(given["image"])
-    out["VAE encode, mean"], out["VAE encode, std"] = code.mean, code.std
-    out["VAE decode"] = sd.vae.decode(given["latents"])
-    start = None
-    if half:
-        x = given["latents"][:1] + run.sigmas[STEPS] * run.noise.start()
-        start = State(x, index=STEPS)
-    for step in run.steps(start):
-        out["two steps"] = step.x_next * run.plan.end_scale
-    return out
+    return text | parity.our_networks(sd, run, asked(family), text)
 
 
 def _hollow(component: Component, *how: Any) -> nn.Module:
@@ -412,22 +294,6 @@ def _hollow(component: Component, *how: Any) -> nn.Module:
         return load_component(component, *how)
     with torch.device("meta"):
         return BUILD[component.name](component.config)
-
-
-def our_unet(unet: Any, given: Tensors, text: Tensors, cfg: float) -> Tensor:
-    from sdcore.conditioning import scale_embedding
-
-    dtype = unet.conv_in.weight.dtype
-    told: dict[str, Tensor] = {"context": text["text"].expand(2, -1, -1).to(dtype)}
-    if "pooled text" in text:
-        vector, each = unet.config.added_dims
-        count = (vector - text["pooled text"].shape[1]) // each
-        told["text_embeds"] = text["pooled text"].expand(2, -1).to(dtype)
-        told["time_ids"] = torch.tensor([_numbers(count)] * 2)
-    if unet.config.time_cond_proj_dim is not None:
-        row = scale_embedding(cfg, unet.config.time_cond_proj_dim)
-        told["timestep_cond"] = row.expand(2, -1)
-    return unet(given["x"].to(dtype), T, **told)
 
 
 # --- the tables ----------------------------------------------------------------------------------
@@ -439,7 +305,7 @@ def errors(folder: Path, family: Family, dtype: torch.dtype) -> tuple[float, flo
 
     theirs = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32)
     unet = load_component(open_model(folder).components["unet"], "cpu", dtype)
-    given, config = inputs(family), theirs.config
+    given, config = parity.inputs(asked(family)), theirs.config
     rng = torch.Generator().manual_seed(12)
     text = {"text": torch.randn(1, 77, config.cross_attention_dim, generator=rng)}
     if config.addition_embed_type is not None:
@@ -449,9 +315,9 @@ def errors(folder: Path, family: Family, dtype: torch.dtype) -> tuple[float, flo
         )
         text["pooled text"] = torch.randn(1, pooled, generator=rng)
     with torch.inference_mode():
-        exact = _their_unet(theirs, given, text, family.cfg)
-        rough = _their_unet(theirs.to(dtype), given, text, family.cfg)
-        own = our_unet(unet, given, text, family.cfg)
+        exact = parity.their_unet(theirs, given, text, family.cfg, T)
+        rough = parity.their_unet(theirs.to(dtype), given, text, family.cfg, T)
+        own = parity.our_unet(unet, given, text, family.cfg, T)
     rms = [(each.float() - exact).square().mean().sqrt().item() for each in (own, rough)]
     return rms[0], rms[1]
 
@@ -477,13 +343,7 @@ def compare(name: str, folder: Path) -> dict[str, tuple[float, float]]:
     else:
         sides = [theirs(folder, family), ours(folder, family)]
     reference, own = sides
-    if reference.keys() != own.keys():
-        raise ValueError(f"{name}: {sorted(reference)} is not {sorted(own)}")
-    worst = {key: (own[key] - value).abs().max().item() for key, value in reference.items()}
-    return {
-        key: (error, error / max(reference[key].abs().max().item(), 1e-30) if error else 0.0)
-        for key, error in worst.items()
-    }
+    return {key: (gap.worst, gap.relative) for key, gap in parity.gaps(own, reference).items()}
 
 
 def _apart(job: str, folder: str, name: str) -> None:
@@ -499,16 +359,6 @@ def _do(job: str, folder: Path, name: str) -> None:
     save_file({key: value.contiguous() for key, value in out.items()}, folder / f"{job}.tensors")
 
 
-def _quiet() -> None:
-    """No talk of the other libraries, and no bars, in between the table."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers.utils.logging, transformers.logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-
-
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice([*FAMILIES, *FULL]))
 @click.option("--dtype", help="Compare UNets in bfloat16 or float16 with float32.")
@@ -518,7 +368,7 @@ def main(names: tuple[str, ...], dtype: str | None, job: tuple[str, Path] | None
 
     Exit status 1 where a relative error is above 1e-5, or ours in --dtype above 1.05 of theirs.
     """
-    _quiet()
+    parity.quiet()
     if job is not None:
         _do(*job, names[0])
         return

@@ -7,18 +7,12 @@ import sys
 import click
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 import sdcore
 from scripts import reference
 from sdcore.checkpoints import find_model
-
-
-def errors(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
-    """Maximum absolute error, and the same relative to the reference's largest value."""
-    worst = (ours - theirs).abs().max().item()
-    return worst, worst / theirs.abs().max().item()
+from sdcore.lab.parity import Gap, compare
 
 
 @click.command()
@@ -36,12 +30,10 @@ def main(model: str) -> None:
     versions = ", ".join(f"{k} {v}" for k, v in reference.VERSIONS.items())
     print(f"{versions}; float32, CPU\n")
     print("| component | max abs error | relative |\n|---|---|---|")
-    inputs = reference.component_inputs(sd)
-    theirs = reference.reference_components(ref, inputs)
-    for name, ours in reference.our_components(sd, inputs).items():
-        worst, relative = errors(ours, theirs[name])
-        bad += relative > 1e-5
-        print(f"| {name} | {worst:.1e} | {relative:.1e} |")
+    found = compare(model, steps=1)
+    for name, gap in found.components.items():
+        bad += name in found.beyond
+        print(f"| {name} | {gap.worst:.1e} | {gap.relative:.1e} |")
 
     settings = f"{reference.STEPS} steps, CFG {reference.CFG}, seeds {reference.SEEDS}"
     print(f"\nWhole runs, {settings}:\n")
@@ -52,12 +44,14 @@ def main(model: str) -> None:
             reference.our_run(sd, name, spacing, eta),
             ref.run(name, spacing, eta),
         )
-        worst, relative = errors(ours, theirs)
+        gap = Gap.between(ours, theirs)
         a = np.stack([np.asarray(picture) for picture in sd.decode(ours)]).astype(int)
         levels = abs(a - ref.pictures(theirs)).max()
-        bad += worst > 1e-4 or levels > 2
+        bad += gap.worst > 1e-4 or levels > 2
         label = name if eta is None else f"{name}, eta {eta:g}"
-        print(f"| {label} | {spacing} | {worst:.1e} | {relative:.1e} | {levels} |", flush=True)
+        print(
+            f"| {label} | {spacing} | {gap.worst:.1e} | {gap.relative:.1e} | {levels} |", flush=True
+        )
     if bad:
         print(f"{bad} comparisons are outside their limits", file=sys.stderr)
         sys.exit(1)

@@ -1,6 +1,6 @@
 """What is added to a model: LoRA and its kin, and learned words."""
 
-from sdcore.adapters.apply import Adapted, adapted, twin
+from sdcore.adapters.apply import Adapted, adapted, merged, twin
 from sdcore.adapters.embeddings import Embedding, extended, open_embedding, parse_embedding
 from sdcore.adapters.lora import LoRA, open_lora, parse_lora, unmatched_warning
 
@@ -10,6 +10,7 @@ __all__ = [
     "LoRA",
     "adapted",
     "extended",
+    "merged",
     "open_embedding",
     "open_lora",
     "parse_embedding",

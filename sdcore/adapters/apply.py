@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcore.adapters.deltas import LOW_RANK, MAGNITUDES, Parts, change, factor
-from sdcore.adapters.lora import LoRA
+from sdcore.adapters.lora import LoRA, open_lora, parse_lora
 from sdcore.adapters.names import Place
+from sdcore.checkpoints import Checkpoint, load_component
 from sdcore.errors import InputError
 from sdcore.models.layers import placement
 
@@ -68,6 +69,36 @@ def adapted(component: str, module: M, loras: Sequence[LoRA]) -> M:
             raise InputError(f"{files} does not fit {component}.{name}: {error}") from None
         setattr(module.get_submodule(parent), last, new)
     return module
+
+
+def merged(
+    checkpoint: Checkpoint, specs: Sequence[str], dtype: torch.dtype | None = None
+) -> tuple[dict[str, dict[str, Tensor]], tuple[LoRA, ...]]:
+    """A checkpoint's weights with adapters merged in, component by component.
+
+    Args:
+        specs: as `parse_lora` reads them.
+        dtype: of the networks; None: as stored. The sums are in float32 either way, and a dtype
+            below it rounds them.
+
+    Returns:
+        component -> its parameters, of those that adapters touch; the adapters.
+
+    Raises:
+        InputError: no adapter, one of an unknown kind, one for another family.
+    """
+    modules = {
+        name: load_component(component, "cpu", dtype)
+        for name, component in checkpoint.components.items()
+        if name != "vae"
+    }
+    loras = []
+    for spec in specs:
+        path, unet, text = parse_lora(spec)
+        loras.append(open_lora(path, modules, unet, text))
+    new = {name: adapted(name, module, loras) for name, module in modules.items()}
+    touched = {name: new[name].state_dict() for name in new if new[name] is not modules[name]}
+    return touched, tuple(loras)
 
 
 def _adapted(

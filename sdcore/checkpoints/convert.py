@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,17 @@ CLASSES = {
 }
 
 
-def convert(checkpoint: Checkpoint, target: Path, dtype: torch.dtype | None = None) -> None:
+def convert(
+    checkpoint: Checkpoint,
+    target: Path,
+    dtype: torch.dtype | None = None,
+    states: Mapping[str, State] | None = None,
+) -> None:
     """Write `checkpoint` as one file, where `target` ends in .safetensors, else as a folder.
 
     Args:
         dtype: of the floating weights; None leaves each as it is stored.
+        states: component -> parameters in place of its own (`sdcore.adapters.merged`).
 
     Raises:
         InputError: a target that is there already or cannot be written; a single file whose
@@ -44,12 +51,13 @@ def convert(checkpoint: Checkpoint, target: Path, dtype: torch.dtype | None = No
         raise InputError(f"{target} is there already")
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK | os.X_OK):
         raise InputError(f"cannot write to {target.parent}: it is no folder that can be written")
+    states = {} if states is None else states
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
         written = Path(beside) / target.name
         if target.suffix == ".safetensors":
-            _write_file(checkpoint, written, dtype)
+            _write_file(checkpoint, written, dtype, states)
         else:
-            _write_folder(checkpoint, written, dtype)
+            _write_folder(checkpoint, written, dtype, states)
         os.rename(written, target)
 
 
@@ -65,11 +73,13 @@ def component_state(component: Component, dtype: torch.dtype | None) -> State:
     }
 
 
-def _write_file(checkpoint: Checkpoint, path: Path, dtype: torch.dtype | None) -> None:
+def _write_file(
+    checkpoint: Checkpoint, path: Path, dtype: torch.dtype | None, states: Mapping[str, State]
+) -> None:
     family = family_of(checkpoint)
     tensors: State = {}
     for name, component in checkpoint.components.items():
-        state = component_state(component, dtype)
+        state = states[name] if name in states else component_state(component, dtype)
         if name in CLASSES:
             prefix, found = (
                 (UNET, unet_to_ldm(state)) if name == "unet" else (VAE, vae_to_ldm(state))
@@ -90,7 +100,9 @@ def _write_file(checkpoint: Checkpoint, path: Path, dtype: torch.dtype | None) -
     _save(tensors, path, metadata)
 
 
-def _write_folder(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None) -> None:
+def _write_folder(
+    checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None, states: Mapping[str, State]
+) -> None:
     index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", **checkpoint.index}
     encoders = [name for name in checkpoint.components if name.startswith("text_encoder")]
     sources = {name: checkpoint.vocabulary(name) for name in encoders}  # before anything is written
@@ -112,11 +124,8 @@ def _write_folder(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | Non
         index[name] = [library, kind]
         (folder / name).mkdir(parents=True)
         _dump(config, folder / name / CONFIG)
-        _save(
-            component_state(component, dtype),
-            folder / name / f"{stem}.safetensors",
-            {"format": "pt"},
-        )
+        state = states[name] if name in states else component_state(component, dtype)
+        _save(state, folder / name / f"{stem}.safetensors", {"format": "pt"})
     for name, (source, pad) in sources.items():
         tokenizer = name.replace("text_encoder", "tokenizer")
         index[tokenizer] = ["transformers", "CLIPTokenizer"]

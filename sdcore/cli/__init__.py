@@ -13,6 +13,7 @@ from sdcore.cli.download import download
 from sdcore.cli.inspect import inspect
 from sdcore.cli.lab import lab
 from sdcore.cli.merge import merge
+from sdcore.cli.parity import parity
 from sdcore.cli.plan import plan
 from sdcore.cli.rerun import rerun
 from sdcore.cli.sample import sample
@@ -32,6 +33,7 @@ cli.add_command(schedulers)
 cli.add_command(plan)
 cli.add_command(lab)
 cli.add_command(check)
+cli.add_command(parity)
 cli.add_command(download)
 cli.add_command(convert)
 cli.add_command(merge)

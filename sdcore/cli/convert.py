@@ -11,21 +11,32 @@ import click
 @click.option("--dtype", metavar="NAME", help="float32, bfloat16, float16.  [default: as stored]")
 @click.option("--variant", metavar="NAME", help="Of a folder's weights: fp16, non_ema ...")
 @click.option("--ema", is_flag=True, help="A single file's averaged weights.")
-def convert(source: str, target: Path, dtype: str | None, variant: str | None, ema: bool) -> None:
+@click.option("--lora", metavar="FILE[:0.8]", multiple=True, help="Merge it in; as for sample.")
+def convert(
+    source: str,
+    target: Path,
+    dtype: str | None,
+    variant: str | None,
+    ema: bool,
+    lora: tuple[str, ...],
+) -> None:
     """Write the model SOURCE as TARGET, and print it.
 
     A TARGET that ends in .safetensors is one file in the LDM layout, any other a folder in the
-    diffusers layout. Weights stay what they are to the bit, unless --dtype says otherwise.
+    diffusers layout. Weights stay what they are to the bit, unless --dtype says otherwise
+    or a --lora changes them: sums are in float32, and rounded to what they are stored in.
     """
     import torch
 
+    from sdcore.adapters import merged, unmatched_warning
     from sdcore.checkpoints import open_model
     from sdcore.checkpoints.convert import convert as write
     from sdcore.devices import choose_dtype
 
     wanted = None if dtype is None else choose_dtype(dtype, torch.device("cpu"))
     checkpoint = open_model(source, variant=variant, ema=ema)
-    for note in checkpoint.notes:
+    states, loras = merged(checkpoint, lora, wanted) if lora else ({}, ())
+    for note in (*checkpoint.notes, *filter(None, map(unmatched_warning, loras))):
         click.echo(f"sdcore: {note}", err=True)
-    write(checkpoint, target, wanted)
+    write(checkpoint, target, wanted, states)
     click.echo(target)

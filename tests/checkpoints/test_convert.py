@@ -1,11 +1,13 @@
 """From either layout to either: every weight bit for bit, and the same picture."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+import sdcore
 from sdcore.checkpoints import open_model
 from sdcore.checkpoints.convert import convert
 from sdcore.checkpoints.ldm_write import text_encoder_to_open_clip, unet_to_ldm, vae_to_ldm
@@ -14,7 +16,7 @@ from sdcore.errors import InputError
 from tests.checkpoints.ldm_writer import ldm_open_clip, ldm_unet, ldm_vae
 from tests.checkpoints.test_ldm import assert_same_weights
 from tests.checkpoints.test_ldm_whole import WHOLE
-from tests.checkpoints.twins import Twins, modules, picture
+from tests.checkpoints.twins import DRAW, Twins, modules, picture
 from tests.conftest import write_tokenizer
 
 
@@ -90,6 +92,50 @@ def test_the_command_line(sd1: Twins, tmp_path: Path, capfd: pytest.CaptureFixtu
     assert out.strip() == str(target)
     assert f"sdcore: {target} is there already\n" in err
     assert {t.dtype for t in load_file(target).values()} == {torch.float16}
+
+
+@pytest.mark.parametrize("target", ["merged.safetensors", "merged"])
+def test_a_lora_merged_in_draws_what_it_draws_beside(
+    sd1: Twins, tmp_path: Path, capfd: pytest.CaptureFixture[str], target: str
+) -> None:
+    write_tokenizer(tmp_path / "tokenizer")
+    rng, lora = torch.Generator().manual_seed(0), tmp_path / "style.safetensors"
+    tensors = {"lora_unet_nowhere.alpha": torch.tensor(1.0)}
+    places = {
+        "unet": "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q",
+        "text_encoder": "lora_te_text_model_encoder_layers_1_self_attn_q_proj",
+    }
+    for name, width in (("unet", 32), ("text_encoder", 128)):
+        for part, shape in (("down", (3, width)), ("up", (width, 3))):
+            tensors[f"{places[name]}.lora_{part}.weight"] = torch.randn(*shape, generator=rng)
+    save_file(tensors, lora)
+    path = tmp_path / target
+    with pytest.raises(SystemExit) as caught:
+        main(["convert", str(sd1.folder), str(path), "--lora", f"{lora}:0.8"])
+    assert caught.value.code == 0
+    assert "lora_unet_nowhere.alpha" in capfd.readouterr().err
+
+    sd = sdcore.load(sd1.folder, device="cpu").with_lora(lora, 0.8)
+    run = sd.prepare("a red boat!", **DRAW)
+    with torch.inference_mode():
+        beside = run.decode([step.x_next for step in run][-1])[0].tobytes()
+    assert picture(path) == beside != picture(sd1.folder)
+    merged, own = modules(open_model(path)), modules(open_model(sd1.folder))
+    for name in own:
+        state = own[name].state_dict()
+        changed = {k for k, t in merged[name].state_dict().items() if not torch.equal(t, state[k])}
+        assert len(changed) == (name in places), changed
+
+
+def test_sdxl_there_and_back(family_path: Callable[[str], Path], tmp_path: Path) -> None:
+    source, file, back = family_path("SDXL"), tmp_path / "xl.safetensors", tmp_path / "back"
+    (tmp_path / "tokenizer").symlink_to(source / "tokenizer")
+    convert(open_model(source), file)
+    convert(open_model(file), back)
+    wanted = modules(open_model(source))
+    for place in (file, back):
+        assert_same_weights(modules(open_model(place)), wanted)
+        assert picture(place) == picture(source)
 
 
 def test_what_cannot_be_written_leaves_nothing(sd1: Twins, tmp_path: Path) -> None:

@@ -1,0 +1,366 @@
+"""A checkpoint by diffusers and transformers, and by sdcore: the same questions put to both.
+
+diffusers is imported in here alone, and only when something is compared. Both compute in float32
+on the CPU, one engine after the other.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sdcore.checkpoints import Checkpoint, open_model
+from sdcore.checkpoints.convert import convert
+from sdcore.conditioning import scale_embedding
+from sdcore.defaults import defaults_for
+from sdcore.errors import InputError
+from sdcore.images import to_pictures, to_tensor
+from sdcore.models import UNetConfig, VAEConfig
+from sdcore.sampling import State
+
+if TYPE_CHECKING:
+    from sdcore.pipeline import StableDiffusion
+    from sdcore.run import Run
+
+PROMPT = "a red boat on a blue house"
+T = (1.0, 500.5, 999.0)  # the timesteps at which UNets are compared
+COMPONENT, LATENTS, LEVELS = 1e-5, 1e-4, 2  # limits: relative errors, and of 255
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What both engines are asked."""
+
+    pipeline: str  # diffusers' class
+    cfg: float
+    steps: int
+    side: int  # pixels, of a square picture
+    factor: int = 8  # pixels to a latent
+    channels: int = 4  # of the UNet's input; 9 repaint a picture
+    prompt: str = PROMPT
+    seed: int = 3
+
+    @property
+    def from_image(self) -> bool:
+        """Whether the run is the second half of twice the steps, as SDXL's refiner is used."""
+        return "Img2Img" in self.pipeline
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far sdcore's tensor is from the reference's."""
+
+    worst: float  # maximum absolute error
+    relative: float  # to the reference's largest value; 0 where both are zeros
+
+    @classmethod
+    def between(cls, ours: Tensor, theirs: Tensor) -> Gap:
+        worst = (ours - theirs).abs().max().item()
+        return cls(worst, worst / max(theirs.abs().max().item(), 1e-30) if worst else 0.0)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What `compare` found."""
+
+    ask: Ask
+    versions: Mapping[str, str]
+    components: Mapping[str, Gap]
+    latents: Gap  # at the end of the run
+    levels: int  # the largest difference of its pictures, of 255
+
+    @property
+    def beyond(self) -> tuple[str, ...]:
+        """What is outside its limit."""
+        broken = [name for name, gap in self.components.items() if not gap.relative <= COMPONENT]
+        broken += ["latents"] * (not self.latents.relative <= LATENTS)
+        return (*broken, *["picture"] * (self.levels > LEVELS))
+
+
+def compare(model: str | Path, steps: int | None = None, side: int | None = None) -> Parity:
+    """Every component and one guided run of a checkpoint, by both engines.
+
+    Args:
+        model: whatever `sdcore.load` takes. diffusers reads a folder as it is, and of a single
+            file the temporary folder that `sdcore.checkpoints.convert` writes of it.
+        steps: of the run; None: what the family is drawn with.
+        side: of the picture in pixels; None: the model's own.
+
+    Raises:
+        InputError: diffusers is not installed, or there is no such model.
+    """
+    missing = [name for name in ("diffusers", "transformers") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"{' and '.join(missing)} is not installed, and parity is a comparison with it: "
+            f"pip install {' '.join(missing)}"
+        )
+    import sdcore
+
+    checkpoint = open_model(model)
+    asked = ask(checkpoint, steps, side)
+    quiet()
+    with ExitStack() as stack:
+        folder = checkpoint.path
+        if not checkpoint.index:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
+            convert(checkpoint, folder)
+        absent = dict.fromkeys(_unread(checkpoint))
+        reference = theirs(folder, asked, variant=_variant(checkpoint), **absent)
+        latents = reference.pop("latents")
+        drawn = their_picture(folder, latents, _variant(checkpoint))
+    sd = sdcore.load(model, device="cpu", dtype="float32")
+    run = prepare(sd, asked)
+    own = our_text(sd, asked)
+    own |= our_networks(sd, run, asked, own)
+    end = own.pop("latents")
+    picture = to_tensor(sd.decode(end)[0])
+    levels = ((picture - drawn).abs() * 127.5).max().round().item()
+    return Parity(asked, versions(), gaps(own, reference), Gap.between(end, latents), int(levels))
+
+
+def gaps(ours: Tensors, theirs: Tensors) -> dict[str, Gap]:
+    """Raises ValueError where one engine has what the other has not."""
+    if ours.keys() != theirs.keys():
+        raise ValueError(f"{sorted(ours)} is not {sorted(theirs)}")
+    return {name: Gap.between(ours[name], value) for name, value in theirs.items()}
+
+
+def versions() -> dict[str, str]:
+    return {
+        name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")
+    }
+
+
+def ask(checkpoint: Checkpoint, steps: int | None = None, side: int | None = None) -> Ask:
+    """What a checkpoint's structure says of how it is drawn with. Raises InputError."""
+    parts = checkpoint.components
+    unet, vae = UNetConfig.from_dict(parts["unet"].config), VAEConfig.from_dict(parts["vae"].config)
+    usual = defaults_for(unet, checkpoint.scheduler or None)
+    xl = "XL" if parts["unet"].config.get("addition_embed_type") is not None else ""
+    kind = "Inpaint" if unet.in_channels == 9 else ""
+    if xl and "text_encoder" not in parts:
+        kind = "Img2Img"
+    pipeline = f"StableDiffusion{xl}{kind}Pipeline"
+    if unet.time_cond_proj_dim is not None:
+        pipeline = "LatentConsistencyModelPipeline"
+    steps = usual.steps if steps is None else steps
+    side = unet.sample_size * vae.factor if side is None else side
+    if steps < 1 or side < vae.factor or side % vae.factor:
+        raise InputError(
+            f"{steps} steps of {side} pixels: at least 1 step, of a multiple of {vae.factor} pixels"
+        )
+    return Ask(pipeline, usual.cfg, steps, side, vae.factor, unet.in_channels)
+
+
+def _unread(checkpoint: Checkpoint) -> Iterable[str]:
+    """What diffusers' pipeline would load and the comparison has no use for."""
+    judges = ("safety_checker", "feature_extractor", "image_encoder")
+    return [name for name in judges if checkpoint.index.get(name)]
+
+
+def _variant(checkpoint: Checkpoint) -> str | None:
+    """ "fp16" where the UNet comes in nothing else, and sdcore therefore reads it."""
+    return "fp16" if ".fp16" in checkpoint.components["unet"].files[0].name else None
+
+
+def inputs(asked: Ask) -> Tensors:
+    """Seeded inputs of the single components: two of each, and a mask."""
+    rng = torch.Generator().manual_seed(11)
+    side, size = asked.side, asked.side // asked.factor
+    return {
+        "x": torch.randn(2, asked.channels, size, size, generator=rng),
+        "latents": torch.randn(2, 4, size, size, generator=rng),
+        "image": torch.rand(2, 3, side, side, generator=rng) * 2 - 1,
+        "mask": (torch.rand(1, 1, side, side, generator=rng) > 0.5).float(),
+    }
+
+
+def pictures(asked: Ask) -> dict[str, Any]:
+    """The picture and the mask, for a model that repaints one."""
+    from PIL import Image
+
+    if asked.channels != 9:
+        return {}
+    given = inputs(asked)
+    mask = Image.fromarray((given["mask"][0, 0] * 255).byte().numpy())
+    return {"image": to_pictures(given["image"])[0], "mask": mask}
+
+
+# --- diffusers -----------------------------------------------------------------------------------
+
+
+def quiet() -> None:
+    """No talk of the other libraries, and no bars of theirs, in between the table."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers.utils.logging, transformers.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
+@torch.inference_mode()
+def theirs(folder: Path, asked: Ask, lean: bool = False, **how: Any) -> Tensors:
+    """Every component and the run's last "latents", by diffusers and transformers in float32.
+
+    Args:
+        lean: one network in memory at a time.
+        how: what diffusers' `from_pretrained` is told beside the folder.
+    """
+    import diffusers
+
+    kind = getattr(diffusers, asked.pipeline)
+    readers = {p.name: None for p in folder.glob("text_encoder*")}
+    others = dict.fromkeys(("unet", "vae"))
+    how = {"dtype": torch.float32, "local_files_only": True, **how}
+    pipe = kind.from_pretrained(folder, **how, **(others if lean else {}))
+    given, out = inputs(asked), {}
+    out |= _their_text(pipe, asked.prompt)
+    told: dict[str, Any] = {"num_inference_steps": asked.steps, "guidance_scale": asked.cfg}
+    told |= {"generator": [torch.Generator().manual_seed(asked.seed)], "output_type": "latent"}
+    told["prompt"] = asked.prompt
+    if lean:
+        del pipe
+        pipe = kind.from_pretrained(folder, **how, **readers)
+        names = {"prompt_embeds": "text", "negative_prompt_embeds": "text, negative"}
+        if "pooled text" in out:
+            names |= {
+                f"{k.replace('prompt', 'pooled_prompt')}": f"pooled {v}" for k, v in names.items()
+            }
+        told |= {name: out[key] for name, key in names.items()} | {"prompt": None}
+    pipe.set_progress_bar_config(desc="diffusers", leave=False, disable=None)
+    for t in T:
+        out[f"UNet, t = {t:g}"] = their_unet(pipe.unet, given, out, asked.cfg, t)
+    if asked.from_image:  # the second half of twice the steps
+        told |= {"image": given["latents"][:1], "strength": 0.5}
+        told["num_inference_steps"] = 2 * asked.steps
+    else:
+        told |= {"height": asked.side, "width": asked.side}
+    if given_pictures := pictures(asked):
+        told |= {"image": given_pictures["image"], "mask_image": given_pictures["mask"]}
+        told["strength"] = 1.0
+    out["latents"] = pipe(**told).images
+    code, scale = pipe.vae.encode(given["image"]).latent_dist, pipe.vae.config.scaling_factor
+    out["VAE encode, mean"], out["VAE encode, std"] = code.mean * scale, code.std * scale
+    out["VAE decode"] = pipe.vae.decode(given["latents"] / scale).sample
+    return out
+
+
+def _their_text(pipe: Any, prompt: str) -> Tensors:
+    options = {"num_images_per_prompt": 1, "do_classifier_free_guidance": True}
+    if not hasattr(pipe, "text_encoder_2"):
+        cond, uncond = pipe.encode_prompt(prompt, device="cpu", **options)
+        return {"text": cond, "text, negative": uncond}
+    cond, uncond, pooled, negative = pipe.encode_prompt(prompt, **options)
+    both = {"text": cond, "text, negative": uncond}
+    return {**both, "pooled text": pooled, "pooled text, negative": negative}
+
+
+def their_unet(unet: Any, given: Tensors, text: Tensors, cfg: float, t: float) -> Tensor:
+    """Output [2,4,h,w] of diffusers' UNet, told the text and what else its family is told."""
+    from diffusers.pipelines.latent_consistency_models import pipeline_latent_consistency_text2img
+
+    told: dict[str, Any] = {}
+    if "pooled text" in text:
+        count = unet.add_embedding.linear_1.in_features - text["pooled text"].shape[1]
+        ids = torch.tensor([_numbers(count // unet.config.addition_time_embed_dim)] * 2)
+        pooled = text["pooled text"].expand(2, -1).to(unet.dtype)
+        told["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": ids}
+    if unet.config.time_cond_proj_dim is not None:
+        embed: Any = pipeline_latent_consistency_text2img.LatentConsistencyModelPipeline
+        scale = torch.tensor([cfg - 1.0] * 2)
+        told["timestep_cond"] = embed.get_guidance_scale_embedding(
+            None, scale, embedding_dim=unet.config.time_cond_proj_dim, dtype=unet.dtype
+        )
+    context = text["text"].expand(2, -1, -1).to(unet.dtype)
+    return unet(given["x"].to(unet.dtype), torch.tensor(t), context, **told).sample
+
+
+def _numbers(count: int) -> list[float]:
+    return [1024.0, 768.0, 0.0, 16.0, 6.0, 512.0][:count]
+
+
+@torch.inference_mode()
+def their_picture(folder: Path, latents: Tensor, variant: str | None = None) -> Tensor:
+    """[1,3,H,W] in [-1, 1], rounded to the 256 values of a picture."""
+    import diffusers
+
+    how = {"dtype": torch.float32, "local_files_only": True, "variant": variant}
+    vae = diffusers.AutoencoderKL.from_pretrained(folder / "vae", **how)
+    image = vae.decode(latents / vae.config.scaling_factor).sample
+    pixels = diffusers.image_processor.VaeImageProcessor().postprocess(image)
+    return to_tensor(pixels[0])
+
+
+# --- sdcore --------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def our_text(sd: StableDiffusion, asked: Ask) -> Tensors:
+    """What the UNet is told of the prompt, and of none."""
+    out: Tensors = {}
+    for name, prompt in (("text", asked.prompt), ("text, negative", None)):
+        row = sd.conditioner.read(prompt)
+        out[name] = row["context"]
+        if "text_embeds" in row:
+            out[f"pooled {name}"] = row["text_embeds"]
+    return out
+
+
+@torch.inference_mode()
+def prepare(sd: StableDiffusion, asked: Ask) -> Run:
+    return sd.prepare(
+        asked.prompt,
+        seeds=[asked.seed],
+        steps=asked.steps * (1 + asked.from_image),
+        cfg=asked.cfg,
+        width=asked.side,
+        height=asked.side,
+        **pictures(asked),
+    )
+
+
+@torch.inference_mode()
+def our_networks(sd: StableDiffusion, run: Run, asked: Ask, text: Tensors) -> Tensors:
+    """UNet, VAE, and the run's last "latents"."""
+    given, out = inputs(asked), {}
+    for t in T:
+        out[f"UNet, t = {t:g}"] = our_unet(sd.unet, given, text, asked.cfg, t)
+    code = sd.vae.encode(given["image"])
+    out["VAE encode, mean"], out["VAE encode, std"] = code.mean, code.std
+    out["VAE decode"] = sd.vae.decode(given["latents"])
+    start = None
+    if asked.from_image:
+        x = given["latents"][:1] + run.sigmas[asked.steps] * run.noise.start()
+        start = State(x, index=asked.steps)
+    for step in tqdm(run.steps(start), "sdcore", asked.steps, leave=False, disable=None):
+        out["latents"] = step.x_next * run.plan.end_scale
+    return out
+
+
+def our_unet(unet: Any, given: Tensors, text: Tensors, cfg: float, t: float) -> Tensor:
+    """Output [2,4,h,w] of sdcore's UNet, told what `their_unet` is told."""
+    dtype = unet.conv_in.weight.dtype
+    told: dict[str, Tensor] = {"context": text["text"].expand(2, -1, -1).to(dtype)}
+    if "pooled text" in text:
+        vector, each = unet.config.added_dims
+        count = (vector - text["pooled text"].shape[1]) // each
+        told["text_embeds"] = text["pooled text"].expand(2, -1).to(dtype)
+        told["time_ids"] = torch.tensor([_numbers(count)] * 2)
+    if unet.config.time_cond_proj_dim is not None:
+        row = scale_embedding(cfg, unet.config.time_cond_proj_dim)
+        told["timestep_cond"] = row.expand(2, -1)
+    return unet(given["x"].to(dtype), t, **told)
