@@ -113,14 +113,15 @@ def compare(model: str | Path, steps: int | None = None, side: int | None = None
     asked = ask(checkpoint, steps, side)
     quiet()
     with ExitStack() as stack:
-        folder = checkpoint.path
+        folder, variant = checkpoint.path, _variant(checkpoint)
         if not checkpoint.index:
+            variant = None
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
             convert(checkpoint, folder)
-        absent = dict.fromkeys(_unread(checkpoint))
-        reference = theirs(folder, asked, variant=_variant(checkpoint), **absent)
+        how: dict[str, Any] = {"variant": variant, **dict.fromkeys(_unread(checkpoint))}
+        reference = theirs(folder, asked, **how)
         latents = reference.pop("latents")
-        drawn = their_picture(folder, latents, _variant(checkpoint))
+        drawn = their_picture(folder, latents, variant)
     sd = sdcore.load(model, device="cpu", dtype="float32")
     run = prepare(sd, asked)
     own = our_text(sd, asked)
@@ -296,12 +297,13 @@ def _numbers(count: int) -> list[float]:
 @torch.inference_mode()
 def their_picture(folder: Path, latents: Tensor, variant: str | None = None) -> Tensor:
     """[1,3,H,W] in [-1, 1], rounded to the 256 values of a picture."""
-    import diffusers
+    from diffusers.image_processor import VaeImageProcessor
+    from diffusers.models import AutoencoderKL
 
     how = {"dtype": torch.float32, "local_files_only": True, "variant": variant}
-    vae = diffusers.AutoencoderKL.from_pretrained(folder / "vae", **how)
+    vae: Any = AutoencoderKL.from_pretrained(folder / "vae", **how)
     image = vae.decode(latents / vae.config.scaling_factor).sample
-    pixels = diffusers.image_processor.VaeImageProcessor().postprocess(image)
+    pixels: Any = VaeImageProcessor().postprocess(image)
     return to_tensor(pixels[0])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sdcore.checkpoints import open_model
 from sdcore.checkpoints.convert import convert
@@ -78,6 +79,20 @@ def test_a_single_file(family_path: Callable[[str], Path], tmp_path: Path) -> No
     found = parity.compare(file, steps=2)
     assert not found.beyond
     assert found == parity.compare(folder, steps=2)
+
+
+def test_float16_files_and_a_judge_that_is_not_there(broken_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    for path in broken_path.rglob("*.safetensors"):
+        half = {key: tensor.half() for key, tensor in load_file(path).items()}
+        save_file(half, path.with_suffix(".fp16.safetensors"), {"format": "pt"})
+        path.unlink()
+    index = broken_path / "model_index.json"
+    judge = {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
+    index.write_text(json.dumps(json.loads(index.read_text()) | judge))
+    assert not parity.compare(broken_path, steps=1).beyond
+    index.write_text("{}")  # diffusers cannot open this folder; it is written anew
+    assert not parity.compare(broken_path, steps=1).beyond
 
 
 def test_what_differs_is_named(
