@@ -298,7 +298,7 @@ def _numbers(count: int) -> list[float]:
 def their_picture(folder: Path, latents: Tensor, variant: str | None = None) -> Tensor:
     """[1,3,H,W] in [-1, 1], rounded to the 256 values of a picture."""
     from diffusers.image_processor import VaeImageProcessor
-    from diffusers.models import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     how = {"dtype": torch.float32, "local_files_only": True, "variant": variant}
     vae: Any = AutoencoderKL.from_pretrained(folder / "vae", **how)
