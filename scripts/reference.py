@@ -38,13 +38,17 @@ def runs() -> Iterator[tuple[str, str, float | None]]:
     """(scheduler, spacing, eta) of every run that diffusers can do and does right.
 
     It has no karras for DDIM, PNDM and Euler ancestral; its DDIM and PNDM step past the next
-    timestep of linspace (tests/schedulers/test_quirks.py).
+    timestep of linspace (tests/schedulers/test_quirks.py). PNDM's trailing is left out too: in
+    its last interval, sigma 0.34 to 0.03 at order 4, rounding grows a thousandfold, and two
+    processors are 6e-4 apart. With the stand-in network it is compared (docs/parity.md).
     """
     for name in CLASSES:
         for spacing in SPACINGS:
             if spacing == "karras" and name in ("ddim", "pndm", "euler_a"):
                 continue
             if spacing == "linspace" and name in ("ddim", "pndm"):
+                continue
+            if (name, spacing) == ("pndm", "trailing"):
                 continue
             yield name, spacing, None
             if name == "ddim":
