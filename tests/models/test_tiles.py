@@ -52,7 +52,7 @@ def test_seams_of_the_bundled_vae() -> None:
     """The thinned statistics take most of the difference away, and no line shows at the edges."""
     vae = sdcore.load(device="cpu", dtype="float32").vae
     rng = np.random.default_rng(0)
-    image = to_tensor(np.asarray(draw(sample_description(rng), rng, 384))[None])
+    image = to_tensor(np.asarray(draw(sample_description(rng), rng, 256))[None])
     latents = vae.encode(image).mean
     whole = vae.decode(latents)
     vae.tile = 16
