@@ -42,7 +42,7 @@ def test_norms_can_use_given_statistics() -> None:
     with statistics_of(net, x):
         assert (net(x) - expected).abs().max() <= 1e-6  # the statistics are kept in float32
         assert (in_tiles(net, x, 4) - expected).abs().max() <= 1e-6
-    assert net(x[..., :4]).equal(net(x[..., :4].clone()))
+    # afterwards each input has its own again
     assert (net(x[..., :4]) - expected[..., :4]).abs().max() > 1e-3
 
 
