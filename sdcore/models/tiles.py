@@ -116,10 +116,3 @@ def _ramp(length: int, overlap: int, before: bool, after: bool, like: Tensor) ->
     if after:
         ramp[length - overlap :] *= rise.flip(0)
     return ramp
-
-
-def seams(whole: Tensor, tiled: Tensor) -> Iterator[float]:
-    """Largest and mean absolute difference of two pictures, in the 256 levels of a PNG."""
-    difference = (whole.clamp(-1, 1) - tiled.clamp(-1, 1)).abs() * 127.5
-    yield difference.max().item()
-    yield difference.mean().item()

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 import sdcore
+from scripts.seams import seams
 from scripts.train.pictures import to_tensor
 from scripts.train.world import draw, sample_description
-from sdcore.models.tiles import in_tiles, seams, spans, statistics_of, tiled
+from sdcore.models.tiles import in_tiles, spans, statistics_of, tiled
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 100, 112, 113, 300])
