@@ -44,6 +44,7 @@ class Recipe:
     unet: Schedule
     refine: Schedule  # with --start only: two things in most pictures
     batch: int
+    refine_batch: int
 
 
 FULL = Recipe(  # made the model in weights/, but for `refine`
@@ -57,8 +58,9 @@ FULL = Recipe(  # made the model in weights/, but for `refine`
     captions=20_000,
     text=Schedule(steps=500, lr=1e-3),
     unet=Schedule(steps=5600, lr=1e-3, warmup=150, flat=0.4, ema=0.998),
-    refine=Schedule(steps=1000, lr=4e-4, warmup=100, flat=0.3, ema=0.995),
+    refine=Schedule(steps=2000, lr=3e-4, warmup=100, flat=0.3, ema=0.998),
     batch=64,
+    refine_batch=32,
 )
 QUICK = Recipe(
     pictures=64,
@@ -73,6 +75,7 @@ QUICK = Recipe(
     unet=Schedule(steps=4, lr=1e-3, warmup=2, ema=0.9),
     refine=Schedule(steps=4, lr=1e-3, warmup=2, ema=0.9),
     batch=4,
+    refine_batch=4,
 )
 
 
@@ -164,13 +167,14 @@ def main(out: Path, work: Path, start: Path | None, device: str | None, quick: b
             module.train().requires_grad_(True)
         tokenizer = Tokenizer.from_file(str(start / "tokenizer" / "tokenizer.json"))
     codes = latents(vae, pictures[: recipe.encoded], work / "latents.safetensors")
-    learn = partial(denoiser.train, unet, text, tokenizer, codes, seed=SEED, batch=recipe.batch)
+    learn = partial(denoiser.train, unet, text, tokenizer, codes, seed=SEED)
     tell(text, tokenizer)
     if start is None:
-        learn(schedule=recipe.unet, checkpoint=work / "unet.pt")
+        learn(schedule=recipe.unet, batch=recipe.batch, checkpoint=work / "unet.pt")
     else:
-        focus = {"pairs": 0.65, "exam": 0.02, "early": 0.4}
-        learn(schedule=recipe.refine, checkpoint=work / "refined.pt", **focus)
+        focus = {"pairs": 0.75, "exam": 0.003, "early": 0.65}
+        kept = work / "refined.pt"
+        learn(schedule=recipe.refine, batch=recipe.refine_batch, checkpoint=kept, **focus)
     tell(text, tokenizer)
     export(out, unet, vae, text, tokenizer)
     print(out)
