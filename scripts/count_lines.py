@@ -30,11 +30,15 @@ PARTS = {
     "grid": ("schedulers/spacing/timesteps.py", ("at_timesteps", "linspace"), ()),
     "plan": (
         "schedulers/spacing/plan.py",
-        ("Grid", "Rule", "Start", "Plan", "Spacing"),
-        (),
+        ("Grid", "Rule", "Plan", "Spacing"),
+        ("_check_count", "_check_fall"),  # what is refused
     ),
-    "denoiser": ("denoiser.py", ("PREDICTION_TYPES", "to_x0_eps", "Denoiser"), ()),
-    "guidance": ("guidance.py", ("Guidance", "CFG"), ()),
+    "denoiser": (
+        "denoiser.py",
+        ("from_eps", "TO_X0_EPS", "Denoiser"),
+        ("__post_init__",),  # what is refused
+    ),
+    "guidance": ("guidance.py", ("CFG",), ("__post_init__",)),  # what is refused
     "solver": ("schedulers/euler.py", ("ancestral", "euler"), ()),
     "loop": (
         "sampling.py",

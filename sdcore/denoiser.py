@@ -11,11 +11,33 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sdcore.errors import InputError, unknown
+from sdcore.errors import unknown
 from sdcore.guidance import Guidance
 from sdcore.sampling import Prediction
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # the published names: eps, v, x0
+
+def from_eps(raw: Tensor, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """(x0, eps) from a network that says eps, such that x = x0 + sigma * eps. [B,C,H,W] all."""
+    return torch.add(x, raw, alpha=-sigma), raw
+
+
+def from_v(raw: Tensor, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """The same from v = sqrt(acp) * eps - sqrt(1 - acp) * x0.
+
+    Salimans & Ho 2022 (arXiv 2202.00512, appendix D).
+    """
+    c_in = (1 + sigma * sigma) ** -0.5  # sqrt(acp); x * c_in is the network's own form
+    x0 = torch.add(x * (c_in * c_in), raw, alpha=-sigma * c_in)
+    return x0, torch.add(x * (sigma * c_in * c_in), raw, alpha=c_in)
+
+
+def from_x0(raw: Tensor, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """The same from x0. There is no eps at sigma 0: infinities."""
+    return raw, (x - raw) / sigma
+
+
+TO_X0_EPS = {"epsilon": from_eps, "v_prediction": from_v, "sample": from_x0}  # published names
+PREDICTION_TYPES = tuple(TO_X0_EPS)
 _SHORT = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 
 
@@ -27,24 +49,6 @@ def known_prediction_type(name: str) -> str:
     if _SHORT.get(name, name) not in PREDICTION_TYPES:
         raise unknown("prediction type", name, PREDICTION_TYPES)
     return _SHORT.get(name, name)
-
-
-def to_x0_eps(raw: Tensor, x: Tensor, sigma: float, prediction_type: str) -> tuple[Tensor, Tensor]:
-    """(x0, eps) from what the network said, such that x = x0 + sigma * eps.
-
-    v = sqrt(acp) * eps - sqrt(1 - acp) * x0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D). A
-    network that predicts x0 ("sample") has no eps at sigma 0, and gives infinities there.
-    """
-    if prediction_type == "epsilon":
-        return torch.add(x, raw, alpha=-sigma), raw
-    if prediction_type == "v_prediction":
-        c_in = (1 + sigma * sigma) ** -0.5  # sqrt(acp); x * c_in is the network's own form
-        x0 = torch.add(x * (c_in * c_in), raw, alpha=-sigma * c_in)
-        return x0, torch.add(x * (sigma * c_in * c_in), raw, alpha=c_in)
-    if prediction_type == "sample":
-        return raw, (x - raw) / sigma
-    known = ", ".join(PREDICTION_TYPES)
-    raise InputError(f"unknown prediction type {prediction_type!r}; known: {known}")
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class Denoiser:
     prediction_type: what the network says: "epsilon", "v_prediction" or "sample" (x0).
     dtype: what the network computes in; None takes x's.
 
-    x keeps its dtype (float32 in the loop) on both sides.
+    x keeps its dtype (float32 in the loop) on both sides. Raises InputError for another
+    prediction_type.
     """
 
     unet: Callable[..., Tensor]
@@ -71,15 +76,19 @@ class Denoiser:
     dtype: torch.dtype | None = None
     _joined: dict[tuple[str, ...], dict[str, Tensor]] = field(default_factory=dict, init=False)
 
+    def __post_init__(self) -> None:
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise unknown("prediction type", self.prediction_type, PREDICTION_TYPES)
+
     def __call__(self, x: Tensor, sigma: float) -> Prediction:
         names = self.guidance.branches(sigma)
         c_in = (1 + sigma * sigma) ** -0.5
-        x_in = torch.cat([x * c_in] * len(names))  # [branches * B,C,H,W], branch by branch
-        x_in = x_in.to(x.dtype if self.dtype is None else self.dtype)
+        x_in = (x * c_in).to(x.dtype if self.dtype is None else self.dtype)
+        x_in = x_in.expand(len(names), *x.shape).flatten(0, 1)  # [branches * B,C,H,W]
         out = self.unet(x_in, self.timestep(sigma), **self._join(names)).to(x.dtype)
         raw = dict(zip(names, out.chunk(len(names)), strict=True))
         combined = self.guidance.combine(raw, sigma)
-        return Prediction(*to_x0_eps(combined, x, sigma, self.prediction_type), raw)
+        return Prediction(*TO_X0_EPS[self.prediction_type](combined, x, sigma), raw)
 
     def _join(self, names: tuple[str, ...]) -> dict[str, Tensor]:
         """The conditions of these branches in batch order.

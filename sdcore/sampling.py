@@ -35,9 +35,7 @@ class Interval:
 
 Memory = tuple[Tensor, ...]  # what a solver remembers between steps; () at the start
 Denoise = Callable[[Tensor, float], Prediction]  # (x, sigma); may be asked at any sigma
-Noise = Callable[
-    [int, float, float], Tensor
-]  # (draw number, sigma, sigma_next), pure in the number
+Noise = Callable[[int, float, float], Tensor]  # (draw number, sigma, sigma_next); pure
 Draw = Callable[[float, float], Tensor]  # (sigma, sigma_next): the same, numbered by the loop
 Solver = Callable[[Denoise, Tensor, Interval, Memory, Draw], tuple[Tensor, Prediction, Memory]]
 
@@ -95,7 +93,6 @@ def sample(
     state = start if isinstance(start, State) else State(start)
     x, memory, draws = state.x, state.memory, state.draws
     count = len(sigmas) - 1
-    nfe = 0
 
     def ask(x: Tensor, sigma: float) -> Prediction:
         nonlocal nfe

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdcore.denoiser import PREDICTION_TYPES, Denoiser, to_x0_eps
+from sdcore.denoiser import PREDICTION_TYPES, TO_X0_EPS, Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.models import UNet, UNetConfig
@@ -81,7 +81,7 @@ def test_every_form_gives_back_the_truth(prediction_type, sigma):
         "v_prediction": math.sqrt(alpha) * eps - math.sqrt(1 - alpha) * x0,
         "sample": x0,
     }[prediction_type]
-    found = to_x0_eps(said, x0 + sigma * eps, sigma, prediction_type)
+    found = TO_X0_EPS[prediction_type](said, x0 + sigma * eps, sigma)
     assert (found[0] - x0).abs().max() <= 1e-13
     assert (found[1] - eps).abs().max() <= 1e-12
 
@@ -157,5 +157,5 @@ def test_arguments_are_left_alone():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(InputError, match="unknown prediction type 'eps'; known: epsilon"):
-        made(Spy(), CFG(1), "eps")(X, 1.0)
+    with pytest.raises(InputError, match="did you mean epsilon"):
+        made(Spy(), CFG(1), "eps")

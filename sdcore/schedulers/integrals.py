@@ -8,6 +8,7 @@ Python floats.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -63,14 +64,15 @@ def exact(count: int, z: float) -> list[float]:
     return [math.factorial(k) * value for k, value in enumerate(phi(count, z))]
 
 
+@lru_cache(maxsize=4096)
 def exponential_weights(
-    at: Sequence[float],
+    at: tuple[float, ...],
     sigma: float,
     sigma_next: float,
     rule: Rule = exact,
     form: Form = "x0",
     eta: float = 0.0,
-) -> list[float]:
+) -> tuple[float, ...]:
     """Weights of the predictions at these sigmas in a step from sigma to sigma_next > 0.
 
     The step is x_next = (sigma_next / sigma) x + sum_j w_j x0_j, or x_next = x + sum_j w_j eps_j
@@ -79,12 +81,15 @@ def exponential_weights(
 
     eta: share of the reverse SDE's noise. Its mean is the same step with (1 + eta) h in place of h,
     and for eps just (1 + eta) times as long (Xue et al. 2023, arXiv 2309.05019, eq. 11).
+
+    They depend on the schedule alone, so they are remembered: the next picture has the same.
     """
     h = math.log(sigma / sigma_next)
     nodes = [math.log(sigma / other) for other in at]
     factors = rule(len(nodes), -(1 + eta) * h if form == "x0" else h)
     sign = (1 + eta) * (1.0 if form == "x0" else -sigma_next)
-    return weights(nodes, [sign * factor * h ** (k + 1) for k, factor in enumerate(factors)])
+    moments = [sign * factor * h ** (k + 1) for k, factor in enumerate(factors)]
+    return tuple(weights(nodes, moments))
 
 
 def combine(x: Tensor, weights: Iterable[float], tensors: Iterable[Tensor]) -> Tensor:
@@ -97,7 +102,7 @@ def combine(x: Tensor, weights: Iterable[float], tensors: Iterable[Tensor]) -> T
 def exponential_step(
     x: Tensor,
     past: Sequence[Tensor],
-    at: Sequence[float],
+    at: tuple[float, ...],
     sigma_next: float,
     rule: Rule = exact,
     form: Form = "x0",
@@ -108,9 +113,9 @@ def exponential_step(
     return combine(x if form == "eps" else x * (sigma_next / at[0]) ** (1 + eta), found, past)
 
 
-def newest(sigmas: Sequence[float], index: int, count: int) -> list[float]:
+def newest(sigmas: Sequence[float], index: int, count: int) -> tuple[float, ...]:
     """sigmas[index] and those before it, count in all, the newest first."""
-    return [sigmas[index - j] for j in range(count)]
+    return tuple(sigmas[index - j] for j in range(count))
 
 
 def noise_std(sigma: float, sigma_next: float, eta: float) -> float:

@@ -11,7 +11,7 @@ from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.integrals import combine, exact, exponential_weights, newest
 
 
-def block_weights(at: Sequence[float], sigma_next: float, solver_type: str) -> list[float]:
+def block_weights(at: tuple[float, ...], sigma_next: float, solver_type: str) -> Sequence[float]:
     """Weights of the block's x0 at these sigmas, newest first, in a step from its start at[-1].
 
     "heun" integrates the polynomial through all. "midpoint" takes phi_1 / 2 for phi_2 with two

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from functools import partial
+from itertools import zip_longest
 
 from torch import Tensor
 
@@ -12,7 +13,6 @@ from sdcore.schedulers.integrals import (
     Rule,
     combine,
     exact,
-    exponential_step,
     exponential_weights,
     newest,
     phi,
@@ -31,17 +31,18 @@ def half(solver_type: str, count: int, z: float) -> list[float]:
     return [phi_1, 0.5 if solver_type == "bh1" else phi_1 / 2]
 
 
-def correct(
-    x: Tensor, past: Sequence[Tensor], at: Sequence[float], rule: Rule, form: Form
-) -> Tensor:
-    """x at at[0], corrected: the step from at[1] again, with the prediction at at[0] as a node.
+RULES: dict[str, Rule] = {name: partial(half, name) for name in ("bh1", "bh2")}
 
-    Both steps begin with the same x, so it is enough to add the difference of their weights.
+
+def correction(at: tuple[float, ...], rule: Rule, form: Form) -> list[float]:
+    """Weights of the predictions at these sigmas that correct x at at[0].
+
+    The corrector is the step from at[1] again, with the prediction at at[0] as a node. Both steps
+    begin with the same x, so it is enough to add the difference of their weights.
     """
     predicted = exponential_weights(at[1:], at[1], at[0], rule, form)
     corrected = exponential_weights(at, at[1], at[0], rule, form)
-    change = [b - a for a, b in zip((0.0, *predicted), corrected, strict=True)]
-    return combine(x, change, past)
+    return [b - a for a, b in zip((0.0, *predicted), corrected, strict=True)]
 
 
 def unipc(
@@ -59,30 +60,37 @@ def unipc(
 ) -> tuple[Tensor, Prediction, Memory]:
     """UniPC (Zhao et al. 2023, arXiv 2302.04867, algorithms 5 to 8).
 
-    The corrector repeats the last step with the new prediction as one node more; as x it adds the
-    difference of the two to what it got. Then the predictor: order 1 in the first step and, if
-    lower_order_final, falling to 1 in the last ones. predict_x0: integrate x0, else eps.
-    disable_corrector: the steps whose result is not corrected. Remembers what it integrates.
+    The corrector repeats the last step with the new prediction as one node more; to x it adds the
+    difference of the two. Then the predictor: order 1 in the first step and, if lower_order_final,
+    falling to 1 in the last ones. Both are sums of the same predictions, so their weights are added
+    up first. predict_x0: integrate x0, else eps. disable_corrector: the steps whose result is not
+    corrected. Remembers what it integrates.
     """
     sigma, sigma_next, index = interval.sigma, interval.sigma_next, interval.index
     form: Form = "x0" if predict_x0 else "eps"
-    rule = partial(half, solver_type)
+    rule = RULES[solver_type]
     prediction = denoise(x, sigma)
     past = (prediction.x0 if predict_x0 else prediction.eps, *memory)
 
     def order(at: int, known: int) -> int:
         return min(known, solver_order, interval.count - at if lower_order_final else known)
 
+    change: list[float] = []
     if memory and index - 1 not in disable_corrector:
         at = newest(interval.sigmas, index, order(index - 1, len(memory)) + 1)
-        x = correct(x, past[: len(at)], at, rule, form)
+        change = correction(at, rule, form)
     remember = past[:solver_order]
+    if sigma_next == 0 and predict_x0:
+        return past[0], prediction, remember
     if sigma_next == 0:
-        data = past[0] if predict_x0 else x - sigma * past[0]
-        return data, prediction, remember
-    count = order(index, len(past))
-    at = newest(interval.sigmas, index, count)
-    return exponential_step(x, past[:count], at, sigma_next, rule, form), prediction, remember
+        ahead: Sequence[float] = (-sigma,)
+    else:
+        at = newest(interval.sigmas, index, order(index, len(past)))
+        ahead = exponential_weights(at, sigma, sigma_next, rule, form)
+    ratio = sigma_next / sigma if predict_x0 else 1.0
+    total = [ratio * a + b for a, b in zip_longest(change, ahead, fillvalue=0.0)]
+    x_next = combine(x * ratio if predict_x0 else x, total, past[: len(total)])
+    return x_next, prediction, remember
 
 
 ENTRIES = (

@@ -4,7 +4,7 @@ The reference implementations disagree about the ends, so they are data here.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -22,7 +22,6 @@ class Grid(NamedTuple):
 
 
 Rule = Callable[[NoiseSchedule, int], Grid]
-Start = Literal["sigma", "unit_variance"]
 
 
 @dataclass(frozen=True)
@@ -66,17 +65,28 @@ class Spacing:
     name: str
     rule: Rule
     tail: Literal["zero", "sigma_min"] | float = "zero"
-    start: Start = "sigma"
+    start: Literal["sigma", "unit_variance"] = "sigma"
     end: Literal["as_is", "unit_variance"] = "as_is"
     steps: int | None = None
 
     def plan(self, schedule: NoiseSchedule, steps: int) -> Plan:
         """The sigmas of N = steps steps. Raises InputError where the rule has no room for them."""
+        self._check_count(steps)
+        sigmas, timesteps = self.rule(schedule, steps)
+        self._check_fall(sigmas)
+        last = schedule.sigmas[0] if self.tail == "sigma_min" else 0.0
+        last = last if isinstance(self.tail, str) else self.tail
+        start = sigmas[0] if self.start == "sigma" else math.hypot(1, sigmas[0])
+        end = 1 / math.hypot(1, last) if self.end == "unit_variance" else 1.0
+        return Plan((*sigmas, last), timesteps, start, end, schedule)
+
+    def _check_count(self, steps: int) -> None:
         if type(steps) is not int or steps < 1:
             raise InputError(f"steps must be a whole number of at least 1, not {steps!r}")
         if self.steps is not None and steps != self.steps:
             raise InputError(f"{self.name} has {self.steps} steps, and steps says {steps}")
-        sigmas, timesteps = self.rule(schedule, steps)
+
+    def _check_fall(self, sigmas: Sequence[float]) -> None:
         if math.isinf(sigmas[0]):
             raise InputError(
                 "the first step is at infinite sigma (zero terminal SNR), where eps says nothing "
@@ -84,12 +94,8 @@ class Spacing:
                 "starts just below"
             )
         if any(after >= sigma for sigma, after in pairwise(sigmas)):
-            raise InputError(f"{self.name} spacing has no room for {steps} steps; take fewer")
-        last = schedule.sigmas[0] if self.tail == "sigma_min" else 0.0
-        last = last if isinstance(self.tail, str) else self.tail
-        start = sigmas[0] if self.start == "sigma" else math.hypot(1, sigmas[0])
-        end = 1 / math.hypot(1, last) if self.end == "unit_variance" else 1.0
-        return Plan((*sigmas, last), timesteps, start, end, schedule)
+            few = f"{self.name} spacing has no room for {len(sigmas)} steps; take fewer"
+            raise InputError(few)
 
 
 def without_penultimate(spacing: Spacing) -> Spacing:
