@@ -275,7 +275,7 @@ def ours(folder: Path, family: Family, lean: bool = False) -> parity.Tensors:
     """The same by sdcore."""
     import sdcore
 
-    with patch("sdcore.pipeline.load_component", _hollow) if lean else nullcontext():
+    with patch("sdcore.loading.load_component", _hollow) if lean else nullcontext():
         sd = sdcore.load(folder, device="cpu", dtype="float32", memory="fast")
     text, run = parity.our_text(sd, asked(family)), parity.prepare(sd, asked(family))
     if lean:

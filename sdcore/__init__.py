@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdcore.errors import InputError
-    from sdcore.pipeline import StableDiffusion, load
+    from sdcore.loading import load
+    from sdcore.pipeline import StableDiffusion
     from sdcore.run import Run
     from sdcore.sampling import Interval, Prediction, State, Step, sample
     from sdcore.settings import Settings
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "load": "sdcore.pipeline",
+    "load": "sdcore.loading",
     "StableDiffusion": "sdcore.pipeline",
     "Run": "sdcore.run",
     "sample": "sdcore.sampling",

@@ -58,7 +58,7 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
         click.echo(f"drawn by sdcore {old.version}; this is {__version__}", err=True)
 
     from sdcore.cli.draw import draw_what_fits
-    from sdcore.pipeline import load
+    from sdcore.loading import load
 
     refiner, how = chosen("refiner"), (chosen("device"), chosen("dtype"), chosen("memory"))
     source: Any = {k: v for k in SOURCE if (v := chosen(k)) is not None}

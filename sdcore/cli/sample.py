@@ -35,7 +35,7 @@ def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None
     model, refiner = options["model"], options["refiner"]
 
     from sdcore.cli.draw import draw_what_fits
-    from sdcore.pipeline import load
+    from sdcore.loading import load
 
     how = (options["device"], options["dtype"], options["memory"])
     source: Any = {k: v for k, v in options.items() if k in SOURCE and v is not None}

@@ -1,0 +1,107 @@
+"""From a checkpoint's files to a model that is ready to draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import torch
+
+from sdcore.checkpoints import Checkpoint, Component, load_component, open_source, ready_bytes
+from sdcore.devices import choose_device, choose_dtype
+from sdcore.errors import InputError
+from sdcore.memory import MODES, apply, available, choose
+from sdcore.models import TextEncoder, VAEConfig
+from sdcore.prompts import Tokenizer, load_tokenizer
+from sdcore.settings import Source
+
+if TYPE_CHECKING:
+    from sdcore.pipeline import StableDiffusion
+
+
+def load(
+    model: str | Path = "picturebook",
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    memory: str | None = None,
+    **source: Unpack[Source],
+) -> StableDiffusion:
+    """A model, ready to draw.
+
+    Args:
+        model: a bundled name, a folder in the diffusers layout, a file in the LDM layout
+            (.safetensors, or .ckpt, of which nothing is run), or a hub id.
+        device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
+        dtype: of the networks: "float32", "bfloat16", "float16"; None suits the device.
+        memory: "fast", "balanced", "low" (`sdcore.memory`); None takes the fastest that fits into
+            what is free on the device.
+        source: vae, unet, text_encoder, text_encoder_2: components from elsewhere (a file of its
+            own or of a whole model, a folder, a hub id); variant: a folder's "fp16" or "non_ema"
+            weights; revision: of a hub id; ema: of a single file the averaged weights.
+
+    Raises:
+        InputError: no such model or device, broken or contradictory files.
+    """
+    from sdcore.pipeline import StableDiffusion  # which offers `load` too
+
+    device = choose_device(device)
+    dtype = choose_dtype(dtype, device)
+    checkpoint = open_source(model, source)
+    readers = {
+        name: load_tokenizer(*checkpoint.vocabulary(name))
+        for name in ("text_encoder", "text_encoder_2")
+        if name in checkpoint.components
+    }
+    networks = checkpoint.components
+    dtypes = {name: _dtype_of(c, checkpoint, dtype) for name, c in networks.items()}
+    sizes = [ready_bytes(c, dtypes[name]) for name, c in networks.items()]
+    mode = choose(memory, sizes, available(device))
+    stored = MODES[mode].ready != "all"
+    parts: dict[str, Any] = {
+        name: load_component(c, *(("cpu", None) if stored else (device, dtypes[name])))
+        for name, c in networks.items()
+    }
+    apply(parts, mode, device, dtypes)
+    for name, tokenizer in readers.items():
+        _check_agreement(checkpoint, tokenizer, parts[name])
+    first, *others = readers  # SDXL's refiner has one, which its files call the second
+    second = others[0] if others else None
+    sd = StableDiffusion(
+        name=str(model),
+        text_encoder=parts[first],
+        unet=parts["unet"],
+        vae=parts["vae"],
+        tokenizer=readers[first],
+        scheduler_config=checkpoint.scheduler or None,
+        device=device,
+        dtype=dtype,
+        notes=checkpoint.notes,
+        text_encoder_2=None if second is None else parts[second],
+        tokenizer_2=None if second is None else readers[second],
+        zero_empty=checkpoint.index.get("force_zeros_for_empty_prompt", second is not None),
+        memory=mode,
+        source=source,
+    )
+    _ = sd.conditioner  # raises where encoders and UNet do not fit
+    channels = sd.unet.config.in_channels
+    if not sd.inpaints and channels != sd.unet.config.out_channels:
+        raise InputError(
+            f"{checkpoint.path} has a UNet of {channels} input channels; those of 4 are drawn "
+            "with, and those of 9, which repaint a picture"
+        )
+    return sd
+
+
+def _dtype_of(component: Component, checkpoint: Checkpoint, dtype: torch.dtype) -> torch.dtype:
+    """The networks' dtype; SDXL's VAE, which overflows in float16 and says so, is float32."""
+    sdxl = checkpoint.components["unet"].config.get("addition_embed_type") is not None
+    upcast = component.name == "vae" and VAEConfig.from_dict(component.config).force_upcast
+    return torch.float32 if sdxl and upcast and dtype == torch.float16 else dtype
+
+
+def _check_agreement(checkpoint: Checkpoint, tokenizer: Tokenizer, encoder: TextEncoder) -> None:
+    words, known = tokenizer.backend.get_vocab_size(), encoder.config.vocab_size
+    if words > known:
+        raise InputError(f"{checkpoint.path}: the tokenizer has {words} ids, the encoder {known}")
+    if tokenizer.length > encoder.config.max_position_embeddings:
+        raise InputError(f"{checkpoint.path}: the tokenizer writes more tokens than can be read")
