@@ -35,7 +35,7 @@ PARTS = {
     ),
     "denoiser": (
         "denoiser.py",
-        ("from_eps", "TO_X0_EPS", "Denoiser"),
+        ("from_eps", "TO_X0_EPS", "_cast", "Denoiser"),
         ("__post_init__",),  # what is refused
     ),
     "guidance": ("guidance.py", ("CFG",), ("__post_init__",)),  # what is refused
