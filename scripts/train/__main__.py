@@ -45,6 +45,7 @@ class Recipe:
     refine: Schedule  # with --start only: two things in most pictures
     batch: int
     refine_batch: int
+    refine_early: int  # steps of it spent mostly where it is decided what will be where
 
 
 FULL = Recipe(  # made the model in weights/, but for `refine`
@@ -61,6 +62,7 @@ FULL = Recipe(  # made the model in weights/, but for `refine`
     refine=Schedule(steps=2000, lr=3e-4, warmup=100, flat=0.3, ema=0.998),
     batch=64,
     refine_batch=32,
+    refine_early=950,
 )
 QUICK = Recipe(
     pictures=64,
@@ -76,6 +78,7 @@ QUICK = Recipe(
     refine=Schedule(steps=4, lr=1e-3, warmup=2, ema=0.9),
     batch=4,
     refine_batch=4,
+    refine_early=2,
 )
 
 
@@ -172,9 +175,15 @@ def main(out: Path, work: Path, start: Path | None, device: str | None, quick: b
     if start is None:
         learn(schedule=recipe.unet, batch=recipe.batch, checkpoint=work / "unet.pt")
     else:
-        focus = {"pairs": 0.75, "exam": 0.003, "early": 0.65}
-        kept = work / "refined.pt"
-        learn(schedule=recipe.refine, batch=recipe.refine_batch, checkpoint=kept, **focus)
+        learn(
+            schedule=recipe.refine,
+            batch=recipe.refine_batch,
+            checkpoint=work / "refined.pt",
+            pairs=0.75,
+            exam=0.003,
+            early=0.65,
+            early_steps=recipe.refine_early,
+        )
     tell(text, tokenizer)
     export(out, unet, vae, text, tokenizer)
     print(out)

@@ -59,14 +59,16 @@ def train(
     drop: float = 0.1,
     pairs: float | None = None,
     exam: float = 0.0,
-    early: float | None = None,
+    early: float = 0.3,
+    early_steps: int = 0,
 ) -> None:
     """Train both, in place, on the latents (mean, std) of the pictures of `seed`.
 
     drop: share of captions left empty, for classifier-free guidance (Ho & Salimans 2022).
     pairs: share of pictures with two things (None: as many as there are).
     exam: weight of the text encoder's own questions, which keep it from forgetting who is where.
-    early: share of t in 700 .. 999, where it is decided what will be where (None: even, 0.3).
+    early: share of t in 700 .. 999, where it is decided what will be where, in the first
+        early_steps; after them t is even.
     """
     device = next(unet.parameters()).device
     betas = make_betas("scaled_linear", 0.00085, 0.012, 1000)
@@ -87,7 +89,7 @@ def train(
         x0 = mean + std * torch.randn(mean.shape, generator=torch_rng)
         # Stratified t: every batch sees every noise level.
         u = (rng.permutation(batch) + rng.random(batch)) / batch
-        late = 0.7 if early is None else 1 - early  # u below it: t below 700
+        late = 1 - early if step < early_steps else 0.7  # u below it: t below 700
         t = (1000 * np.interp(u, (0, late, 1), (0, 0.7, 1))).astype(int)
         a = alphas_cumprod[t][:, None, None, None]
         eps = torch.randn(x0.shape, generator=torch_rng)
