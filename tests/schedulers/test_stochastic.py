@@ -190,10 +190,10 @@ def to_sigma_down(denoise, x, interval, memory, draw, *, stretched=True):
     prediction = denoise(x, sigma)
     if sigma_next == 0:
         return prediction.x0, prediction, ()
-    past, at = (prediction.x0, *memory), [sigma]
+    past, at = (prediction.x0, *memory), (sigma,)
     if memory:
         before = interval.sigmas[interval.index - 1]
-        at.append(sigma * before / (ancestral(before, sigma, 1.0)[0] if stretched else sigma))
+        at += (sigma * before / (ancestral(before, sigma, 1.0)[0] if stretched else sigma),)
     x_next = exponential_step(x, past, at, down) + up * draw(sigma, sigma_next)
     return x_next, prediction, past[:1]
 
