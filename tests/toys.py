@@ -1,6 +1,7 @@
 """Stand-ins for a network, and diffusers' loop to compare with. No weights."""
 
 import math
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -54,6 +55,19 @@ def our_steps(scheduler, steps, model=wavy, seeds=SEEDS, start=0, x=None):
 def our_latents(scheduler, steps, **options) -> Tensor:
     done, plan = our_steps(scheduler, steps, **options)
     return done[-1].x_next * plan.end_scale
+
+
+def diffusers_scheduler(class_name, config=None, **fields):
+    """diffusers' class from a config, or SD's training table and these fields: no steps set yet.
+
+    Some constructors call set_timesteps(1000), which takes up to 2 s; every run calls it again.
+    """
+    import diffusers
+
+    whole = getattr(diffusers, class_name)
+    of_any = whole.set_timesteps
+    with mock.patch.object(whole, "set_timesteps", lambda self, steps, *_: of_any(self, 2)):
+        return whole.from_config({**SD, **fields} if config is None else config)
 
 
 def diffusers_latents(scheduler, steps, model=wavy, seeds=SEEDS, **options) -> Tensor:

@@ -197,10 +197,10 @@ def _apart(a: Tensor, b: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Moments:
-    """What a run makes of its start and its draws in a Gaussian world, where all is linear."""
+    """The law of x at a run's end in a Gaussian world, for a start with the world's own law."""
 
-    mean: float  # of x at the end over that of x at the start, each less the world's mean
-    variance: float  # of x at the end, for a start with the world's own variance
+    mean: float
+    variance: float
     draws: int
     nfe: int
 
@@ -210,11 +210,12 @@ def moments(
 ) -> Moments:
     """Mean and variance at the end of a stochastic run, exactly: nothing is drawn at random.
 
-    In a Gaussian world x at the end is a * start + sum_k c_k z_k with unit noises z_k. One batch
-    finds every coefficient: row 0 starts one off the mean and hears silence, row k + 1 starts at
-    the mean and hears 1 in draw k alone. The variance is a^2 (std^2 + sigma^2) + c^T K c, where K
-    is the covariance of the draws: 1 for each, and for a Brownian path the overlap of two
-    intervals over the root of their lengths.
+    There x at the end is m + a (start - mean) + sum_k c_k z_k with unit noises z_k. A run from the
+    mean that hears silence finds m, its mean at the end; one batch finds every other coefficient:
+    row 0 starts one off the mean and hears silence, row k + 1 starts at the mean and hears 1 in
+    draw k alone. The variance is a^2 (std^2 + sigma^2) + c^T K c, where K is the covariance of the
+    draws: 1 for each, and for a Brownian path the overlap of two intervals over the root of their
+    lengths, negative where one goes up in sigma and the other down.
     """
     spans: list[tuple[float, float]] = []
 
@@ -224,23 +225,24 @@ def moments(
 
     mean = world.mean
     still = torch.zeros(1, 1, 1, 1, dtype=torch.float64) + mean
-    nfe = sum(step.nfe for step in _steps(world, still, sigmas, solver, listen))
+    silent = _steps(world, still, sigmas, solver, listen)
     rows = torch.eye(len(spans) + 1, dtype=torch.float64).reshape(-1, len(spans) + 1, 1, 1, 1)
     end = _steps(world, mean + rows[:, 0], sigmas, solver, lambda draw, *_: rows[:, draw + 1])
-    response = (end[-1].x_next - mean).flatten()
+    response = (end[-1].x_next - silent[-1].x_next).flatten()
     start, drawn = response[0].item(), response[1:]
     covariance = torch.eye(len(spans), dtype=torch.float64)
     if brownian:
         covariance = covariance.new_tensor([[_overlap(a, b) for b in spans] for a in spans])
     variance = start**2 * (world.std**2 + sigmas[0] ** 2) + (drawn @ covariance @ drawn).item()
-    return Moments(start, variance, len(spans), nfe)
+    ends_at = silent[-1].x_next.item()
+    return Moments(ends_at, variance, len(spans), sum(step.nfe for step in silent))
 
 
 def _overlap(a: tuple[float, float], b: tuple[float, float]) -> float:
     """The correlation of a Brownian path's increments over two intervals of sigma."""
-    (top, bottom), (other_top, other_bottom) = a, b
-    shared = max(0.0, min(top, other_top) - max(bottom, other_bottom))
-    return shared / math.sqrt((top - bottom) * (other_top - other_bottom))
+    shared = max(0.0, min(max(a), max(b)) - max(min(a), min(b)))
+    lengths = (a[0] - a[1]) * (b[0] - b[1])
+    return math.copysign(shared / math.sqrt(abs(lengths)), lengths)
 
 
 def _variance_error(
