@@ -20,7 +20,7 @@ demo: $(VENV)/.runtime ## draw a picture with the bundled model and print its pa
 test: $(VENV)/.test ## run the tests (ARGS="-k name" to choose)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
-test-full: $(VENV)/.test ## the slow tests: models of the published sizes (16 GB of memory)
+test-full: $(VENV)/.test ## the slow tests: published sizes (16 GB of memory), every recorded run, every number of steps
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.test ## ruff: rules and layout

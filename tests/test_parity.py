@@ -1,4 +1,4 @@
-"""The bundled model, live beside diffusers and transformers: one component pass, a few runs.
+"""The bundled model, live beside diffusers and transformers: one component pass and a whole run.
 
 All runs are in tests/test_reference.py (recorded) and `python -m scripts.parity` (live).
 """
@@ -38,7 +38,11 @@ def test_components(sd: sdcore.StableDiffusion, ref: reference.Reference) -> Non
 @pytest.mark.weights
 @pytest.mark.parametrize(
     ("name", "spacing", "eta"),
-    [("dpmpp_2m", "karras", None), ("ddim", "leading", 1.0), ("euler_a", "linspace", None)],
+    [
+        ("ddim", "leading", 1.0),
+        pytest.param("dpmpp_2m", "karras", None, marks=pytest.mark.slow),
+        pytest.param("euler_a", "linspace", None, marks=pytest.mark.slow),
+    ],
 )
 @torch.inference_mode()
 def test_whole_runs(

@@ -88,10 +88,10 @@ def test_nfe_is_known_before_and_true_after(sd: StableDiffusion, scheduler: str,
 def test_a_picture_does_not_depend_on_its_batch(
     sd: StableDiffusion, scheduler: str, size: int, cfg: float
 ) -> None:
-    how = {"scheduler": scheduler, "steps": 4, "cfg": cfg, "width": size, "height": size}
+    how = {"scheduler": scheduler, "steps": 3, "cfg": cfg, "width": size, "height": size}
     whole = sd.prepare(["red boat", "blue house"], seeds=[1, 0, 7], **how)
     together = last(whole)
-    for part in (1, 2, 4):
+    for part in (1, 4):  # the latter leaves a batch of two
         assert torch.equal(torch.cat([last(run) for run in whole.split(part)]), together)
     alone = last(sd.prepare("blue house", seeds=[7], **how))
     assert torch.equal(alone[0], together[5])

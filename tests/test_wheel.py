@@ -26,9 +26,16 @@ def test_a_wheel_draws_in_an_unrelated_folder(tmp_path: Path) -> None:
         archive.extractall(unpacked)
     assert not [n for n in names if n.startswith(("tests/", "scripts/", "weights/"))]
     elsewhere.mkdir()
-    command = [sys.executable, "-m", "sdcore", "sample", "a red house", "--seed", "0"]
+    # `python -m sdcore`, which first says where its model lies: the source tree's would be beside
+    # the package, not inside.
+    code = (
+        "import runpy, sys, sdcore.checkpoints as c;"
+        "print(c.bundled_models()['picturebook'], file=sys.stderr, flush=True);"
+        "runpy.run_module('sdcore', run_name='__main__')"
+    )
+    asked = ["sample", "a red house", "--seed", "0", "--steps", "1", "--device", "cpu"]
     done = subprocess.run(
-        [*command, "--steps", "1", "--device", "cpu"],
+        [sys.executable, "-c", code, *asked],
         cwd=elsewhere,
         env={**os.environ, "PYTHONPATH": str(unpacked), "HF_HUB_OFFLINE": "1"},
         check=True,
@@ -36,14 +43,5 @@ def test_a_wheel_draws_in_an_unrelated_folder(tmp_path: Path) -> None:
         text=True,
     )
     assert (elsewhere / done.stdout.strip()).is_file()
-    # It was the wheel's own model: the source tree's lies beside the package, not inside.
-    where = "import sdcore.checkpoints as c; print(c.bundled_models()['picturebook'])"
-    found = subprocess.run(
-        [sys.executable, "-c", where],
-        cwd=elsewhere,
-        env={**os.environ, "PYTHONPATH": str(unpacked)},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert Path(found.strip()).is_relative_to(unpacked)
+    where = done.stderr.splitlines()[0]
+    assert Path(where).is_relative_to(unpacked)

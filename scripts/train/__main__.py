@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -64,21 +64,22 @@ FULL = Recipe(  # made the model in weights/, but for `refine`
     refine_batch=32,
     refine_early=950,
 )
+_FEW = Schedule(steps=2, lr=1e-3, warmup=2)
 QUICK = Recipe(
-    pictures=64,
-    encoded=64,
-    vae_half=Schedule(steps=4, lr=1e-3, warmup=2),
-    vae_full=Schedule(steps=2, lr=1e-3, warmup=2),
-    vae_sharp=Schedule(steps=2, lr=1e-3, warmup=2),
-    vae_batch=(4, 4),
-    guided=2,
+    pictures=16,
+    encoded=16,
+    vae_half=_FEW,
+    vae_full=_FEW,
+    vae_sharp=_FEW,
+    vae_batch=(2, 2),
+    guided=1,
     captions=200,
-    text=Schedule(steps=4, lr=1e-3, warmup=2),
-    unet=Schedule(steps=4, lr=1e-3, warmup=2, ema=0.9),
-    refine=Schedule(steps=4, lr=1e-3, warmup=2, ema=0.9),
+    text=_FEW,
+    unet=replace(_FEW, ema=0.9),
+    refine=replace(_FEW, ema=0.9),
     batch=4,
     refine_batch=4,
-    refine_early=2,
+    refine_early=1,
 )
 
 

@@ -60,5 +60,5 @@ def factors(shape: torch.Size, rank: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def latents(sd: StableDiffusion, prompt: str = "a red boat") -> Tensor:
-    run: sdcore.Run = sd.prepare(prompt, steps=4, seeds=[1], scheduler="ddim")
+    run: sdcore.Run = sd.prepare(prompt, steps=2, seeds=[1], scheduler="ddim")
     return [step.x_next for step in run][-1]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import NamedTuple
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -76,65 +78,111 @@ class Hub:
             for p in files
         ]
 
-    def sdcore(self, home: Path, *args: str, offline: bool = False) -> subprocess.CompletedProcess:
+    def sdcore(self, home: Path, *commands: list[str], offline: bool = False) -> list["Done"]:
+        """What `sdcore` answers to these commands, one after another in one new process."""
         endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
         env = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
         env |= {"HF_HUB_OFFLINE": str(int(offline)), "HF_HUB_DISABLE_TELEMETRY": "1"}
         env.pop("HF_HUB_CACHE", None)
-        command = [sys.executable, "-m", "sdcore", *args]
-        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        run = subprocess.run(
+            [sys.executable, "-c", IN_TURN, json.dumps(commands)],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        return [Done(*each) for each in json.loads(run.stdout)]
 
 
-@pytest.fixture
-def hub(broken_path: Path) -> Iterator[Hub]:
-    unet = broken_path / "unet"
+class Done(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
+
+IN_TURN = """
+import contextlib, io, json, sys
+from sdcore.cli import main
+done = []
+for command in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(command)
+        except SystemExit as stop:
+            status = stop.code
+    done.append((status, out.getvalue(), err.getvalue()))
+print(json.dumps(done))
+"""
+
+REFUSED = [
+    (["download", "nobody/none"], "the hub answered 404 for nobody/none: is the name right?"),
+    (["download", REPO, "--variant", "bf16"], "has no variant 'bf16' of any component"),
+    (["download"], "name a model (owner/name), or --vocabulary"),
+]
+
+
+@pytest.fixture(scope="module")
+def hub(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    folder = tmp_path_factory.mktemp("hub") / "tiny"
+    shutil.copytree(tiny_path, folder)
+    unet = folder / "unet"
     plain = unet / "diffusion_pytorch_model.safetensors"
     (unet / "diffusion_pytorch_model.bin").write_bytes(b"not asked for")
     half = {key: tensor.half() for key, tensor in load_file(plain).items()}
     save_file(half, unet / "diffusion_pytorch_model.fp16.safetensors")
-    (broken_path / "safety_checker").mkdir()
-    (broken_path / "safety_checker" / "model.safetensors").write_bytes(b"large")
-    (broken_path / "v1.ckpt").write_bytes(b"larger")
-    hub = Hub(broken_path)
+    (folder / "safety_checker").mkdir()
+    (folder / "safety_checker" / "model.safetensors").write_bytes(b"large")
+    (folder / "v1.ckpt").write_bytes(b"larger")
+    hub = Hub(folder)
     yield hub
     hub.server.shutdown()
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def online(hub: Hub, home: Path) -> list[Done]:
+    """A download, that of a variant, and what is refused."""
+    variant = ["download", REPO, "--variant", "fp16"]
+    return hub.sdcore(home, ["download", REPO], variant, *(command for command, _ in REFUSED))
+
+
 def test_only_what_is_read_is_fetched_and_then_no_network_is_needed(
-    hub: Hub, tmp_path: Path
+    hub: Hub, home: Path, online: list[Done], tmp_path: Path
 ) -> None:
-    done = hub.sdcore(tmp_path, "download", REPO)
-    assert done.returncode == 0, done.stderr
+    done, other = online[:2]
+    assert done.status == 0, done.stderr
     folder = Path(done.stdout.strip())
     assert (folder / "model_index.json").is_file()
     assert folder.name == COMMIT
-    assert folder.is_relative_to(tmp_path / "hub" / "models--somebody--tiny" / "snapshots")
-    weights = [name for name in hub.taken if not name.endswith((".json", ".txt"))]
+    assert folder.is_relative_to(home / "hub" / "models--somebody--tiny" / "snapshots")
+    assert other.status == 0, other.stderr
+    # Nothing twice; the variant is one file more, and all that is fetched.
+    assert len(set(hub.taken)) == len(hub.taken)
+    *weights, last = (name for name in hub.taken if not name.endswith((".json", ".txt")))
     assert sorted(weights) == [
         "text_encoder/model.safetensors",
         "unet/diffusion_pytorch_model.safetensors",
         "vae/diffusion_pytorch_model.safetensors",
     ]
+    assert last == hub.taken[-1] == "unet/diffusion_pytorch_model.fp16.safetensors"
     hub.taken.clear()
-    again = hub.sdcore(tmp_path, "download", REPO, offline=True)
-    assert (again.stderr, again.stdout, hub.taken) == ("", done.stdout, [])
     draw = ["sample", "red", "--seed", "0", "--steps", "1", "--model", REPO, "--device", "cpu"]
-    drawn = hub.sdcore(tmp_path, *draw, "--out", str(tmp_path / "a.png"), offline=True)
-    assert drawn.returncode == 0, drawn.stderr
-    # The variant is one file more, and all that is fetched.
-    other = hub.sdcore(tmp_path, "download", REPO, "--variant", "fp16")
-    assert other.returncode == 0, other.stderr
-    assert hub.taken == ["unet/diffusion_pytorch_model.fp16.safetensors"]
+    draw += ["--out", str(tmp_path / "a.png")]
+    again, drawn = hub.sdcore(home, ["download", REPO], draw, offline=True)
+    assert (again.stderr, again.stdout, hub.taken) == ("", done.stdout, [])
+    assert drawn.status == 0, drawn.stderr
+    assert (tmp_path / "a.png").is_file()
 
 
-def test_what_the_hub_refuses_is_one_line(hub: Hub, tmp_path: Path) -> None:
-    for args, line in (
-        (["download", "nobody/none"], "the hub answered 404 for nobody/none: is the name right?"),
-        (["download", REPO, "--variant", "bf16"], "has no variant 'bf16' of any component"),
-        (["download"], "name a model (owner/name), or --vocabulary"),
-    ):
-        done = hub.sdcore(tmp_path, *args)
-        assert done.returncode == 2
+def test_what_the_hub_refuses_is_one_line(online: list[Done]) -> None:
+    for done, (_, line) in zip(online[2:], REFUSED, strict=True):
+        assert done.status == 2
         assert done.stderr.count("\n") == 1
         assert line in done.stderr
 

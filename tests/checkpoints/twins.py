@@ -14,7 +14,7 @@ from sdcore.checkpoints import Checkpoint, load_component
 from tests.checkpoints.ldm_writer import ldm_clip, ldm_open_clip, ldm_unet, ldm_vae, training_state
 from tests.conftest import write_tokenizer
 
-DRAW: dict[str, Any] = {"steps": 3, "width": 32, "height": 32, "seeds": [3]}
+DRAW: dict[str, Any] = {"steps": 2, "width": 32, "height": 32, "seeds": [3]}
 
 
 def seeded(build: Callable[[], nn.Module]) -> Any:

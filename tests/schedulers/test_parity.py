@@ -9,7 +9,16 @@ import torch
 
 from sdcore.noise import SeededNoise
 from sdcore.schedulers import resolve
-from tests.toys import CLASSES, SD, SEEDS, SHAPE, diffusers_latents, our_latents, our_steps
+from tests.toys import (
+    CLASSES,
+    SD,
+    SEEDS,
+    SHAPE,
+    diffusers_latents,
+    diffusers_scheduler,
+    our_latents,
+    our_steps,
+)
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
@@ -27,12 +36,11 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 def reference(name, spacing=None, **fields):
-    config = {**SD, **fields}
     if spacing == "karras":
-        config["use_karras_sigmas"] = True
+        fields["use_karras_sigmas"] = True
     elif spacing is not None:
-        config["timestep_spacing"] = spacing
-    return getattr(diffusers, CLASSES[name]).from_config(config)
+        fields["timestep_spacing"] = spacing
+    return diffusers_scheduler(CLASSES[name], **fields)
 
 
 def off(ours, theirs):

@@ -12,7 +12,15 @@ import torch
 
 from sdcore.noise import SeededNoise
 from sdcore.schedulers import resolve
-from tests.toys import CLASSES, SD, SEEDS, SHAPE, diffusers_latents, our_steps
+from tests.toys import (
+    CLASSES,
+    SD,
+    SEEDS,
+    SHAPE,
+    diffusers_latents,
+    diffusers_scheduler,
+    our_steps,
+)
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
@@ -21,10 +29,6 @@ COUNTS = (1, 2, 3, 5, 10, 20, 30)
 LIMIT = 1e-5
 MULTISTEP = {"algorithm_type": "sde-dpmsolver++"}
 THIRD = {"predictor_order": 3, "corrector_order": 4}
-
-
-def reference(class_name, **fields):
-    return getattr(diffusers, class_name).from_config({**SD, **fields})
 
 
 def off(ours, theirs):
@@ -41,7 +45,9 @@ def compare(class_name, steps, eta=None, start=0, dtype=torch.float32, **fields)
     done, _ = our_steps(scheduler, steps, start=start, x=x)
     told = {"start": start, "x0": x0} if start else {}
     told |= {} if eta is None or class_name != "TCDScheduler" else {"eta": eta}
-    theirs = diffusers_latents(reference(class_name, **fields), steps, dtype=dtype, **told)
+    theirs = diffusers_latents(
+        diffusers_scheduler(class_name, **fields), steps, dtype=dtype, **told
+    )
     return off(done[-1].x_next * plan.end_scale, theirs)
 
 
@@ -133,7 +139,7 @@ def test_dpm2_ancestral(spacing, prediction, same_draws):
 def test_sa_solver_of_high_order(orders, lower, same_draws, monkeypatch):
     """diffusers' float32 coefficients cancel to 1e-4; on a float64 grid they agree with ours."""
     fields = {**orders, "lower_order_final": lower}
-    exact = reference("SASolverScheduler")._sigma_to_alpha_sigma_t
+    exact = diffusers_scheduler("SASolverScheduler")._sigma_to_alpha_sigma_t
     monkeypatch.setattr(
         diffusers.SASolverScheduler,
         "_sigma_to_alpha_sigma_t",
@@ -161,7 +167,7 @@ def test_dpm_solver_sde_with_our_path(spacing, prediction):
     noise = BrownianNoise(SEEDS, SHAPE)
     for steps in COUNTS:
         drawn = []  # by order: their sigmas are 1e-6 from ours, and so would be the path
-        theirs = reference("DPMSolverSDEScheduler", **fields)
+        theirs = diffusers_scheduler("DPMSolverSDEScheduler", **fields)
         theirs.set_timesteps(steps)
         plan = scheduler.plan(steps)
         told = {"cond": {"context": torch.zeros(2, 1, 1)}}

@@ -29,7 +29,7 @@ def test_constant_eps_is_exact(name, spacing):
     eps = torch.randn(1, 2, 3, 3, generator=generator, dtype=torch.float64)
     x = torch.randn(1, 2, 3, 3, generator=generator, dtype=torch.float64)
     scheduler = resolve(name, spacing=spacing)
-    for steps in range(1, 61) if spacing == "karras" else (1, 2, 3, 7, 20):
+    for steps in (*range(1, 13), 31, 60) if spacing == "karras" else (1, 2, 3, 7, 20):
         sigmas = scheduler.plan(steps).sigmas
         for start in {0, steps // 3, steps - 1}:
             exact = x + (sigmas[-1] - sigmas[start]) * eps
