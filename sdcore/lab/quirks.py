@@ -145,12 +145,13 @@ QUIRKS: tuple[Quirk, ...] = (
         test="schedulers/test_quirks.py::test_lms_image_to_image_starts_its_multistep_afresh",
     ),
     Quirk(
-        name="diffusers.unipc.bh1_into_zero",
+        name="diffusers.unipc.into_zero",
         reference=DIFFUSERS,
         number=math.nan,
-        what="UniPC with solver_type bh1 multiplies 0 by infinity in its last step, into sigma 0, "
-        "which is the default; the latents are no numbers.",
-        test="schedulers/test_quirks.py::test_unipc_bh1_goes_to_zero",
+        what="UniPC with solver_type bh1, with predict_x0 false or with lower_order_final false "
+        "multiplies 0 by infinity in its last step, into sigma 0, which is the default; the "
+        "latents are no numbers.",
+        test="schedulers/test_quirks.py::test_unipc_goes_to_zero",
     ),
     Quirk(
         name="diffusers.deis.karras_one_step",
@@ -193,6 +194,39 @@ QUIRKS: tuple[Quirk, ...] = (
         "where + 0.5 is meant, which tends to -1 and not to 0; the number is the order that is "
         "left with the noise switched off, where k-diffusion's formula, which is ours, has 2.",
         test="schedulers/test_quirks.py::test_dpmpp_3m_sde_weighs_the_curvature_with_plus_one_half",
+    ),
+    Quirk(
+        name="diffusers.ddpm.noise_at_the_end",
+        reference=DIFFUSERS,
+        number=0.323,
+        what="DDPM with variance_type fixed_large adds noise in its last step too, unless that is "
+        "at t = 0: the picture stays noisy. The number is the noise's std for trailing, N = 10.",
+        test="schedulers/test_quirks.py::test_ddpm_ends_without_noise",
+    ),
+    Quirk(
+        name="diffusers.ddpm.fixed_large_log",
+        reference=DIFFUSERS,
+        number=math.nan,
+        what="DDPM with variance_type fixed_large_log takes the root of a logarithm; the latents "
+        "are no numbers. It means the variance of fixed_large.",
+        test="schedulers/test_quirks.py::test_ddpm_fixed_large_log_is_fixed_large",
+    ),
+    Quirk(
+        name="diffusers.tcd.no_thresholding",
+        reference=DIFFUSERS,
+        number=0.0,
+        what="TCD takes the fields of thresholding and never bounds x0; the number is what they "
+        "change in 10 steps of the stand-in network.",
+        test="schedulers/test_quirks.py::test_tcd_bounds_x0_where_it_is_told",
+    ),
+    Quirk(
+        name="diffusers.dpm2_a.float32_sigma_down",
+        reference=DIFFUSERS,
+        number=math.nan,
+        what="DPM2 ancestral takes sigma_down as a difference of near equals in float32, of which "
+        "nothing is left where a step is long: on the cosine table with N = 10 the latents are no "
+        "numbers.",
+        test="schedulers/test_quirks.py::test_dpm2_ancestral_takes_long_steps",
     ),
     Quirk(
         name="diffusers.euler.churn_order",

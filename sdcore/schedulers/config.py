@@ -182,8 +182,18 @@ _SUPPORTED: Config = {
     "predict_x0": (True, False),
     "solver_p": (None,),
     "tau_func": (None,),
-    "timestep_scaling": (10.0,),
-    "variance_type": (None, "fixed_small"),
+    "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
+}
+# Why a field's other values, or this one, are not, where a list of what is does not say it.
+_REASONS: Config = {
+    "sde-dpmsolver": "with eps held where noise is added, a picture that the network knows exactly "
+    "ends with the wrong noise",
+    "use_flow_sigmas": "the loop of flow matching, whose networks are trained on another path from "
+    "noise to picture",
+    "variance_type": "for networks that predict a variance beside the noise",
+    "timestep_type": "for networks that are told log(sigma) / 4 in place of t",
+    "solver_p": "a second scheduler inside the first",
+    "tau_func": "a Python function",
 }
 _SUPPORTED_BY: Mapping[str, Config] = {
     "DPMSolverMultistepScheduler": {
@@ -191,12 +201,12 @@ _SUPPORTED_BY: Mapping[str, Config] = {
         "solver_type": ("midpoint", "heun"),
     },
     "DPMSolverSinglestepScheduler": {
-        "algorithm_type": ("dpmsolver++",),
+        "algorithm_type": ("dpmsolver++", "dpmsolver"),
         "solver_type": ("midpoint", "heun"),
     },
     "UniPCMultistepScheduler": {"solver_type": ("bh1", "bh2")},
     "DEISMultistepScheduler": {"algorithm_type": ("deis",), "solver_type": ("logrho",)},
-    "SASolverScheduler": {"algorithm_type": ("data_prediction",)},
+    "SASolverScheduler": {"algorithm_type": ("data_prediction", "noise_prediction")},
 }
 
 # A value that was written for another class, and what diffusers reads it as.
@@ -234,10 +244,12 @@ def fields_for(class_name: str, config: Config) -> dict[str, Any]:
     supported = {**_SUPPORTED, **_SUPPORTED_BY.get(class_name, {})}
     for key, value in fields.items():
         if key in supported and value not in supported[key]:
-            known = " or ".join(repr(v) for v in supported[key] if v is not None)
+            known = " or ".join(repr(v) for v in supported[key] if v is not None) or "null"
+            reason = _REASONS.get(str(value), _REASONS.get(key))
+            reason = f" ({reason})" if reason else ""
             raise InputError(
-                f"the scheduler config asks for {key} = {value!r}; {class_name} has only {known} "
-                "here: change the field or choose another scheduler"
+                f"the scheduler config asks for {key} = {value!r}{reason}; {class_name} has only "
+                f"{known} here: change the field or choose another scheduler"
             )
     return fields
 
@@ -249,18 +261,19 @@ def method_of(class_name: str, fields: Config) -> str | None:
     """
     if class_name == "PNDMScheduler":
         return "pndm" if fields["skip_prk_steps"] else "pndm_prk"
+    algorithm = fields.get("algorithm_type")
+    if algorithm == "dpmsolver" and fields["final_sigmas_type"] == "zero":
+        raise InputError(
+            "the scheduler config asks for algorithm_type = 'dpmsolver', which integrates eps "
+            "over log sigma and cannot end at sigma 0: set final_sigmas_type = 'sigma_min', or "
+            "choose dpm_2m or dpm_3m, whose step into 0 is Euler's"
+        )
     if class_name != "DPMSolverMultistepScheduler":
         return None
     order = fields["solver_order"]
-    if fields["algorithm_type"] == "dpmsolver++":
+    if algorithm == "dpmsolver++":
         return {1: "ddim", 2: "dpmpp_2m", 3: "dpmpp_3m"}[order]
-    if fields["algorithm_type"] == "dpmsolver":
-        if fields["final_sigmas_type"] == "zero":
-            raise InputError(
-                "the scheduler config asks for algorithm_type = 'dpmsolver', which integrates eps "
-                "over log sigma and cannot end at sigma 0: set final_sigmas_type = 'sigma_min', or "
-                "choose dpm_2m or dpm_3m, whose step into 0 is Euler's"
-            )
+    if algorithm == "dpmsolver":
         return {1: "ddim", 2: "dpm_2m", 3: "dpm_3m"}[order]
     if order == 1:
         return "euler_a"

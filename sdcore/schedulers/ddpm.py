@@ -23,11 +23,12 @@ def ddpm(
     """DDPM (Ho et al. 2020, arXiv 2006.11239, algorithm 2); its mean is eq. 7's.
 
     variance_type: "fixed_small" is the posterior's variance, and then the step is Euler ancestral
-    (DDIM with eta 1); "fixed_large" is beta of the step, the mean unchanged. No noise into sigma 0.
+    (DDIM with eta 1); "fixed_large" is beta of the step, the mean unchanged. "_log" after either
+    says how code keeps the number, and changes none. No noise into sigma 0.
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
     down, up = ancestral(sigma, sigma_next, eta)
-    if up > 0 and variance_type == "fixed_large":
+    if up > 0 and variance_type in ("fixed_large", "fixed_large_log"):
         # beta = 1 - acp / acp_next, in the form x0 + sigma * eps
         beta = (sigma**2 - sigma_next**2) / (1 + sigma**2)
         up = eta * math.sqrt(beta * (1 + sigma_next**2))

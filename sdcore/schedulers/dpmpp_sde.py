@@ -124,6 +124,17 @@ ENTRIES = (
         stochastic=True,
         noise="brownian",
     ),
+    Entry(  # ComfyUI's: at eta 1 its way to sigma_down and the noise after it are this very step
+        name="res_multistep_a",
+        solver=dpmpp_2m_sde,
+        labels=("res_multistep_ancestral",),
+        order=2,
+        nfe=1,
+        paper="arXiv 2308.02157",
+        options={"solver_type": "heun", "lower_order_final": False},
+        eta=1.0,
+        stochastic=True,
+    ),
     Entry(
         name="dpmpp_3m_sde",
         solver=dpmpp_3m_sde,

@@ -8,16 +8,18 @@ from torch import Tensor
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.dpmpp import published
 from sdcore.schedulers.entry import Entry
-from sdcore.schedulers.integrals import combine, exact, exponential_weights, newest
+from sdcore.schedulers.integrals import Form, combine, exact, exponential_weights, newest
 
 
-def block_weights(at: tuple[float, ...], sigma_next: float, solver_type: str) -> Sequence[float]:
-    """Weights of the block's x0 at these sigmas, newest first, in a step from its start at[-1].
+def block_weights(
+    at: tuple[float, ...], sigma_next: float, solver_type: str, form: Form
+) -> Sequence[float]:
+    """Weights of a block's x0 or eps at these sigmas, newest first, in a step from at[-1].
 
     "heun" integrates the polynomial through all. "midpoint" takes phi_1 / 2 for phi_2 with two
     points, and leaves out the middle one of three.
     """
-    weigh = partial(exponential_weights, sigma=at[-1], sigma_next=sigma_next)
+    weigh = partial(exponential_weights, sigma=at[-1], sigma_next=sigma_next, form=form)
     if solver_type == "heun" or len(at) == 1:
         return weigh(at, rule=exact)
     if len(at) == 2:
@@ -36,27 +38,30 @@ def singlestep(
     solver_order: int = 2,
     solver_type: str = "midpoint",
     lower_order_final: bool = True,
+    algorithm_type: str = "dpmsolver++",
 ) -> tuple[Tensor, Prediction, Memory]:
     """DPM-Solver++ singlestep (Lu et al. 2022, arXiv 2211.01095) with grid points as its nodes.
 
     Steps come in blocks of solver_order; the k-th of a block is the k-th order step from the
     block's start. Here it is a step from x: what the last step did from there is taken back, so
     nothing but x0 is remembered. First order into sigma 0, and in a last step that would complete
-    its block, if lower_order_final.
+    its block, if lower_order_final. algorithm_type "dpmsolver": the same of eps (Lu et al. 2022,
+    arXiv 2206.00927).
     """
     sigma, sigma_next, index = interval.sigma, interval.sigma_next, interval.index
+    form: Form = "eps" if algorithm_type == "dpmsolver" else "x0"
     prediction = denoise(x, sigma)
     order = min(index % solver_order + 1, len(memory) + 1)
     if lower_order_final and index + 1 == interval.count and order == solver_order:
         order = 1
-    past = (prediction.x0, *memory)[:order]
+    past = (prediction.x0 if form == "x0" else prediction.eps, *memory)[:order]
     if sigma_next == 0:
         return prediction.x0, prediction, past
     at = newest(interval.sigmas, index, order)
-    found = block_weights(at, sigma_next, solver_type)
-    ratio = sigma_next / sigma
+    found = block_weights(at, sigma_next, solver_type, form)
+    ratio = sigma_next / sigma if form == "x0" else 1.0
     if order > 1:
-        before = block_weights(at[1:], sigma, solver_type)
+        before = block_weights(at[1:], sigma, solver_type, form)
         found = [b - ratio * a for a, b in zip((0.0, *before), found, strict=True)]
     return combine(x * ratio, found, past), prediction, past
 

@@ -322,12 +322,14 @@ def test_lms_image_to_image_starts_its_multistep_afresh():
     )
 
 
-def test_unipc_bh1_goes_to_zero():
-    """diffusers' B(h) = h is infinite in the last step, and 0 times infinity is no number."""
-    fields = {"solver_type": "bh1"}
+@pytest.mark.parametrize(
+    "fields", [{"solver_type": "bh1"}, {"predict_x0": False}, {"lower_order_final": False}], ids=str
+)
+def test_unipc_goes_to_zero(fields):
+    """diffusers' h is infinite in the last step, and 0 times infinity is no number."""
     theirs = diffusers_latents(reference("unipc", **fields), 10)
-    assert theirs.isnan().all()
-    assert math.isnan(number("diffusers.unipc.bh1_into_zero"))
+    assert not theirs.isfinite().any()
+    assert math.isnan(number("diffusers.unipc.into_zero"))
     assert our_latents(resolve("unipc", config={**SD, **fields}), 10).isfinite().all()
 
 
@@ -522,3 +524,53 @@ def test_dpm2_ancestral_tells_one_sigma_as_two_timesteps():
     for _ in sample(asked, x, plan.sigmas, scheduler.solver, lambda *_: x):
         pass
     assert told[1:-2:2] == told[2:-1:2] == list(plan.timesteps[1:-1])
+
+
+def of_class(class_name, **fields):
+    """(ours, theirs) of one of diffusers' classes."""
+    theirs = getattr(diffusers, class_name).from_config({**SD, **fields})
+    return resolve(class_name, config={**SD, **fields}), theirs
+
+
+def test_ddpm_ends_without_noise():
+    """Ho et al. 2020, algorithm 2: z = 0 in the last step."""
+    fields = {"variance_type": "fixed_large", "timestep_spacing": "trailing"}
+    scheduler, theirs = of_class("DDPMScheduler", **fields)
+    theirs.set_timesteps(10)
+    zero = torch.zeros(1, *SHAPE)
+    generator = torch.Generator().manual_seed(7)
+    end = theirs.step(zero, theirs.timesteps[-1], zero, generator=generator).prev_sample
+    noise = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(7))
+    std = (end / noise).mean().item()
+    assert std == pytest.approx(number("diffusers.ddpm.noise_at_the_end"), abs=1e-3)
+    last = our_steps(scheduler, 10)[0][-1]
+    assert torch.equal(last.x_next, last.prediction.x0)
+    assert last.draws == 9
+
+
+def test_ddpm_fixed_large_log_is_fixed_large():
+    large, _ = of_class("DDPMScheduler", variance_type="fixed_large")
+    scheduler, theirs = of_class("DDPMScheduler", variance_type="fixed_large_log")
+    assert not diffusers_latents(theirs, 10).isfinite().any()
+    assert math.isnan(number("diffusers.ddpm.fixed_large_log"))
+    assert torch.equal(our_latents(scheduler, 10), our_latents(large, 10))
+
+
+def test_tcd_bounds_x0_where_it_is_told():
+    _, plain = of_class("TCDScheduler")
+    scheduler, theirs = of_class("TCDScheduler", thresholding=True)
+    changed = (diffusers_latents(theirs, 10) - diffusers_latents(plain, 10)).abs().max()
+    assert changed == number("diffusers.tcd.no_thresholding")
+    network = Denoiser(wavy, scheduler.plan(10).timestep, {"cond": {}}, CFG(1))
+    bounded = [step.prediction.x0.abs().max() for step in our_steps(scheduler, 10)[0]]
+    free = [network(step.x, step.sigma).x0.abs().max() for step in our_steps(scheduler, 10)[0]]
+    assert max(bounded) <= 1 < min(free)
+
+
+def test_dpm2_ancestral_takes_long_steps():
+    fields = {"beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "linspace"}
+    scheduler, theirs = of_class("KDPM2AncestralDiscreteScheduler", **fields)
+    assert not diffusers_latents(theirs, 10, dtype=torch.float64).isfinite().any()
+    assert math.isnan(number("diffusers.dpm2_a.float32_sigma_down"))
+    x = SeededNoise(SEEDS, SHAPE).start().double() * scheduler.plan(10).start_scale
+    assert our_steps(scheduler, 10, x=x)[0][-1].x_next.isfinite().all()

@@ -11,10 +11,11 @@ from sdcore.errors import InputError
 from sdcore.lab import Gaussian, moments
 from sdcore.noise import SeededNoise
 from sdcore.sampling import Prediction, sample
+from sdcore.schedulers import resolve
 from sdcore.schedulers.churn import churn
 from sdcore.schedulers.consistency import lcm, tcd
 from sdcore.schedulers.ddpm import ddpm
-from sdcore.schedulers.dpmpp import dpmpp_2m
+from sdcore.schedulers.dpmpp import dpmpp_2m, res_multistep
 from sdcore.schedulers.dpmpp_sde import (
     dpmpp_2m_sde,
     dpmpp_3m_sde,
@@ -22,9 +23,9 @@ from sdcore.schedulers.dpmpp_sde import (
     multistep,
 )
 from sdcore.schedulers.er_sde import POINTS, er_sde, integral, noise_scale
-from sdcore.schedulers.euler import euler
+from sdcore.schedulers.euler import ancestral, euler
 from sdcore.schedulers.heun import heun
-from sdcore.schedulers.integrals import exact
+from sdcore.schedulers.integrals import exact, exponential_step
 from sdcore.schedulers.midpoint import dpm2, dpmpp_2s, dpmpp_sde
 from sdcore.schedulers.noise_schedule import STABLE_DIFFUSION
 from sdcore.schedulers.sa_solver import sa_solver
@@ -59,6 +60,7 @@ LAWS = {
     "dpmpp_2m_sde": (partial(dpmpp_2m_sde, eta=1.0), 2, 9e-4),
     "dpmpp_2m_sde eta 0.5": (partial(dpmpp_2m_sde, eta=0.5), 2, 9e-4),
     "dpmpp_2m_sde_heun": (partial(dpmpp_2m_sde, eta=1.0, solver_type="heun"), 2, 1.9e-3),
+    "res_multistep_a": (resolve("res_multistep_a").solver, 2, 1.9e-3),
     "dpmpp_3m_sde": (partial(dpmpp_3m_sde, eta=1.0), 2, 7e-4),
     "dpmpp_3m_sde_taylor": (partial(dpmpp_3m_sde_taylor, eta=1.0), 2, 4e-4),
     "er_sde": (partial(er_sde, eta=1.0), 2, 4e-4),
@@ -186,6 +188,36 @@ def test_sa_solver_without_its_shortcut_is_3m_sde():
         patch.setattr("sdcore.schedulers.sa_solver.few_steps", exact)
         plain = partial(multistep, eta=1.0, order=3, rule=exact)
         assert gap(predictor, plain, sigmas) <= 1e-13
+
+
+def to_sigma_down(denoise, x, interval, memory, draw, *, stretched=True):
+    """RES multistep as ComfyUI makes it ancestral: a line through two x0 down to sigma_down.
+
+    stretched: their distance is the way that the last step took, to its own sigma_down.
+    """
+    sigma, sigma_next = interval.sigma, interval.sigma_next
+    down, up = ancestral(sigma, sigma_next, 1.0)
+    prediction = denoise(x, sigma)
+    if sigma_next == 0:
+        return prediction.x0, prediction, ()
+    past, at = (prediction.x0, *memory), (sigma,)
+    if memory:
+        before = interval.sigmas[interval.index - 1]
+        at += (sigma * before / (ancestral(before, sigma, 1.0)[0] if stretched else sigma),)
+    x_next = exponential_step(x, past, at, down) + up * draw(sigma, sigma_next)
+    return x_next, prediction, past[:1]
+
+
+def test_res_multistep_ancestral_is_2m_sde_heun():
+    """And not its look-alike with the true distance, whose variance is of first order only."""
+    ours = resolve("res_multistep_a")
+    assert resolve("comfyui:res_multistep_ancestral").entry == ours.entry
+    assert gap(ours.solver, to_sigma_down, TO_ZERO) <= 1e-13
+    assert gap(resolve("res_multistep_a", eta=0.0).solver, res_multistep, TO_ZERO) <= 1e-13
+    alike = partial(to_sigma_down, stretched=False)
+    coarse, fine = excess(alike, 80), excess(alike, 160)
+    assert fine == pytest.approx(6.0e-2, abs=1e-3)
+    assert math.log2(coarse / fine) == pytest.approx(1.2, abs=0.05)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])

@@ -122,8 +122,8 @@ TOOLS: Mapping[str, Tool] = {
             default="simple",
             unit_variance=True,
             has=_KDIFFUSION.union(
-                ("ddim", "ddpm", "lcm", "ipndm", "ipndm_v", "deis", "res_multistep", "euler_ge"),
-                ("er_sde", "sa_solver", "unipc", "unipc_bh1"),
+                ("ddim", "ddpm", "lcm", "ipndm", "ipndm_v", "deis", "euler_ge", "er_sde"),
+                ("res_multistep", "res_multistep_a", "sa_solver", "unipc", "unipc_bh1"),
             ),
             renamed={"unipc": "unipcbh1"},  # its uni_pc; uni_pc_bh2 is ours
             whole=True,
