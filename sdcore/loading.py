@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
-from sdcore.checkpoints import Checkpoint, Component, load_component, open_source, ready_bytes
+from sdcore.checkpoints import (
+    Checkpoint,
+    Component,
+    load_component,
+    open_source,
+    read_ahead,
+    ready_bytes,
+)
 from sdcore.devices import choose_device, choose_dtype
 from sdcore.errors import InputError
 from sdcore.memory import MODES, apply, available, choose
@@ -47,6 +54,9 @@ def load(
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
     checkpoint = open_source(model, source)
+    # A quarter of what is free: the cache must hold it until it is read.
+    free = available(torch.device("cpu"))
+    read_ahead(checkpoint.components.values(), limit=0 if free is None else free // 4)
     readers = {
         name: load_tokenizer(*checkpoint.vocabulary(name))
         for name in ("text_encoder", "text_encoder_2")

@@ -1,5 +1,6 @@
 """From a name on the command line to modules with weights: find, read, name, load strictly."""
 
+from sdcore.checkpoints.ahead import read_ahead
 from sdcore.checkpoints.checkpoint import Checkpoint, Component
 from sdcore.checkpoints.find import bundled_models, find_model
 from sdcore.checkpoints.folder import open_folder
@@ -17,6 +18,7 @@ __all__ = [
     "open_file",
     "open_folder",
     "open_model",
+    "read_ahead",
     "ready_bytes",
     "open_source",
 ]

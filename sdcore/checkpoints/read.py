@@ -218,13 +218,15 @@ def as_dtype(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 def _between_halves(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """float16 to bfloat16 or back: torch's kernels are vectorised to and from float32 only.
 
-    Through float32, a piece at a time that stays in the processor's cache: the same bits in half
-    the time. A larger piece would be shared out among threads, which costs more than it saves.
+    Through float32, 1 MB of it at a time, which stays in the processor's caches: the same bits in
+    less than half the time.
     """
-    out, size = torch.empty(tensor.shape, dtype=dtype), 1 << 15
+    size = 1 << 18
+    single = torch.empty(min(size, tensor.numel()), dtype=torch.float32)
+    out = torch.empty(tensor.shape, dtype=dtype)
     pieces = zip(tensor.reshape(-1).split(size), out.view(-1).split(size), strict=True)
     for stored, wanted in pieces:
-        wanted.copy_(stored.float())
+        wanted.copy_(single[: len(stored)].copy_(stored))
     return out
 
 
