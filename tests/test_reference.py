@@ -40,7 +40,7 @@ def sd() -> sdcore.StableDiffusion:
 # the other spacings, as tests/schedulers/test_parity.py does with a stand-in for the network.
 OFTEN = (
     "run ddim leading eta 1",
-    "run pndm leading",
+    "run euler leading",
     "run euler trailing",
     "run euler_a linspace",
     "run heun karras",

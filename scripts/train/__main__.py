@@ -48,7 +48,7 @@ class Recipe:
     refine_early: int  # steps of it spent mostly where it is decided what will be where
 
 
-FULL = Recipe(  # made the model in weights/, but for `refine`
+FULL = Recipe(  # made the model in weights/
     pictures=40_000,
     encoded=32_000,
     vae_half=Schedule(steps=900, lr=1.5e-3, flat=0.7),
