@@ -15,7 +15,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 14
 
 demo: $(VENV)/.runtime ## draw a picture with the bundled model and print its path
-	@$(BIN)/sdcore sample "$(PROMPT)" --seed 1 --out out/ $(ARGS)
+	@$(BIN)/sdcore sample "$(PROMPT)" --seed 3 --out out/ $(ARGS)
 
 test: $(VENV)/.test ## run the tests (ARGS="-k name" to choose)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
