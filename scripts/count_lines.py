@@ -31,14 +31,14 @@ PARTS = {
     "plan": (
         "schedulers/spacing/plan.py",
         ("Grid", "Rule", "Plan", "Spacing"),
-        ("_check_count", "_check_fall"),  # what is refused
+        (),
     ),
     "denoiser": (
         "denoiser.py",
         ("from_eps", "TO_X0_EPS", "_cast", "Denoiser"),
-        ("__post_init__",),  # what is refused
+        (),
     ),
-    "guidance": ("guidance.py", ("CFG",), ("__post_init__",)),  # what is refused
+    "guidance": ("guidance.py", ("Guidance", "CFG"), ()),
     "solver": ("schedulers/euler.py", ("ancestral", "euler"), ()),
     "loop": (
         "sampling.py",

@@ -26,7 +26,7 @@ from sdcore.noise import SeededNoise
 from sdcore.sampling import State, sample
 from sdcore.schedulers import Scheduler, resolve
 from sdcore.schedulers.config import CLASSES
-from tests.toys import SD, SEEDS, SHAPE, wavy
+from tests.toys import SD, SEEDS, SHAPE, diffusers_scheduler, wavy
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
@@ -465,19 +465,6 @@ def their_run(
     return run
 
 
-def made(class_name: str, fields: Mapping[str, Any]) -> Any:
-    """The reference's scheduler, without laying a thousand steps that the loop lays anew."""
-    kind = getattr(diffusers, class_name)
-    whole = kind.set_timesteps
-
-    def few(self: Any, steps: int, *rest: Any, **named: Any) -> None:
-        whole(self, min(steps, 2), *rest, **named)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kind, "set_timesteps", few)
-        return kind.from_config({**SD, **fields})
-
-
 @contextmanager
 def in_float64(scheduler_class: type) -> Iterator[None]:
     """The same draws, which the model's dtype would change, and the weights in float64."""
@@ -506,7 +493,7 @@ def both(class_name: str, fields: Mapping[str, Any], double: bool = False) -> li
     if key not in KEPT:
         dtype = torch.float64 if double or class_name in IN_FLOAT64 else torch.float32
         scheduler = resolve(class_name, eta=fields.get("eta"), config={**SD, **fields})
-        theirs, KEPT[key] = made(class_name, fields), []
+        theirs, KEPT[key] = diffusers_scheduler(class_name, **fields), []
         with torch.inference_mode():
             for steps in counts(class_name):
                 ours = our_run(scheduler, fields.get("start", 0), steps, dtype)
@@ -540,7 +527,9 @@ def test_a_field(class_name, name, case):
                 assert apart(ours, both(class_name, {})[i][0]) == 0
             else:
                 with pytest.raises((NotImplementedError, ValueError)):
-                    their_run(made(class_name, fields), fields, steps, dtype, ours.drawn)
+                    their_run(
+                        diffusers_scheduler(class_name, **fields), fields, steps, dtype, ours.drawn
+                    )
         return
     runs = both(class_name, fields, case.double)
     errors = [apart(*pair) for pair in runs]
@@ -593,7 +582,7 @@ def test_sds_pipelines_write_over_two_fields(class_name):
     parts = ("vae", "text_encoder", "tokenizer", "unet", "safety_checker", "feature_extractor")
     pipeline = diffusers.StableDiffusionPipeline(
         **dict.fromkeys(parts),
-        scheduler=made(class_name, fields),
+        scheduler=diffusers_scheduler(class_name, **fields),
         requires_safety_checker=False,
     )
     config = pipeline.scheduler.config
