@@ -157,7 +157,11 @@ def test_grids_over_sigma_equal_diffusers(class_name, spacing, curve):
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("curve", CURVES)
 def test_grids_over_sigma_equal_diffusers_for_every_number(class_name, spacing, curve):
-    assert compare_curve(class_name, spacing, curve, range(1, 1001)) >= 990
+    """Each class has its own copy of three curves: two are tried with every number of steps, each
+    other one with every seventh, beginning elsewhere (half a second a grid, in KDPM2)."""
+    begin, stride = (1, 1) if class_name in FIRST else (1 + list(CLASSES).index(class_name) % 7, 7)
+    counts = range(begin, 1001, stride)
+    assert compare_curve(class_name, spacing, curve, counts) >= len(counts) - 10
 
 
 @pytest.mark.parametrize("class_name", ["EulerDiscreteScheduler", "UniPCMultistepScheduler"])
