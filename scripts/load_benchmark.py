@@ -112,6 +112,7 @@ def load_and_tell(engine: str, folder: Path, dtype: str, started: float) -> None
         "cpu": busy,
         "peak": peak,
         "sum": total,
+        "bytes": sum(p.nbytes for part in parts for p in part.parameters()),
     }
     print(json.dumps(result))
 
@@ -138,15 +139,30 @@ def _environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 
+def memory_seconds(size: float, rounds: int) -> float:
+    """The least that any loading takes: torch asks the system for so many bytes and fills them."""
+    code = (
+        "import time, torch; t = time.time(); "
+        f"torch.empty({int(size)}, dtype=torch.uint8).fill_(1); print(time.time() - t)"
+    )
+    return statistics.median(_printed(code) for _ in range(rounds))
+
+
+def _printed(code: str) -> float:
+    """The number that this line of Python prints in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, env=_environment()
+    )
+    return float(done.stdout)
+
+
 def import_seconds(rounds: int) -> dict[str, float]:
     """Medians of importing each of three packages, in fresh processes; the first is not counted."""
     times: dict[str, list[float]] = {"torch": [], "sdcore": [], "sdcore.pipeline": []}
     for _ in range(rounds + 1):
         for name, seconds in times.items():
             code = f"import time; t = time.time(); import {name}; print(time.time() - t)"
-            command = [sys.executable, "-c", code]
-            done = subprocess.run(command, capture_output=True, check=True, env=_environment())
-            seconds.append(float(done.stdout))
+            seconds.append(_printed(code))
     return {name: statistics.median(seconds[1:]) for name, seconds in times.items()}
 
 
@@ -212,6 +228,10 @@ def main(
                     f"| {dtype} | {cache} | {label} | {' | '.join(shown)} | {ratio:.2f} "
                     f"| {verdict} |"
                 )
+    for dtype in DTYPES:
+        size = results[f"sdcore {dtype} hot"][0]["bytes"]
+        print(f"\nnew memory for the weights in {dtype}, {size / 2**20:.0f} MB, filled once: "
+              f"{memory_seconds(size, rounds):.2f} s")  # fmt: skip
     sums = {round(r["sum"], 3) for key, rows in results.items() for r in rows if "float32" in key}
     seconds = import_seconds(rounds)
     more = seconds["sdcore.pipeline"] - seconds["torch"]

@@ -57,6 +57,12 @@ def test_headers_that_make_no_sense(tmp_path: Path, header: bytes) -> None:
         read_header(path)
 
 
+def test_a_file_that_was_changed_is_read_again(file: Path) -> None:
+    assert read_header(file) is read_header(file)
+    save_file({"new": torch.zeros(3)}, file)
+    assert list(read_header(file)) == ["new"]
+
+
 def test_offsets_that_disagree_with_shapes(tmp_path: Path) -> None:
     header = b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}'
     path = tmp_path / "w.safetensors"
