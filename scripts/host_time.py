@@ -3,9 +3,11 @@
 Scheduler and guidance (CFG 7.5) around a stub that answers at once with the same tensor, 1x4x64x64
 float32 on the CPU. Both engines run in turns in one process; medians over the rounds, of CPU time,
 so that whatever else the machine does is not counted. What is computed once (the plan,
-set_timesteps) is not in it. The C library is told to keep freed memory, as it does beside a real
-network: else it hands a few pages back and asks for them again in every step, which takes longer
-than the step.
+set_timesteps) is not in it. "Tensors alone" is the same loop's tensor operations with nothing
+around them.
+
+The C library is told to keep freed memory, as it does beside a real network: else it hands a few
+pages back and asks for them again in every step, which takes longer than the step.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from sdcore.noise import SeededNoise
 from sdcore.sampling import sample
 from sdcore.schedulers import TABLE, resolve
 from sdcore.schedulers.config import SD15
+from sdcore.schedulers.integrals import combine
 
 SHAPE = (4, 64, 64)
 SCALE = 7.5
@@ -73,6 +76,27 @@ def theirs(class_name: str, steps: int, out: torch.Tensor) -> Callable[[], None]
     return run
 
 
+def bare(name: str, steps: int, out: torch.Tensor) -> Callable[[], None] | None:
+    """The tensor operations of a step, one after the other: what no loop in torch does without."""
+    x, past = torch.randn(1, *SHAPE), torch.randn(1, *SHAPE)
+    ends: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+        "euler": lambda x0, eps: torch.add(x0, eps, alpha=0.9),
+        "dpmpp_2m": lambda x0, eps: torch.lerp(torch.lerp(past, x0, 1.4), x, 0.9),
+        "unipc": lambda x0, eps: combine(x * 0.9, (0.2, 0.1, -0.1), (x0, past, past)),
+    }
+    if name not in ends:
+        return None
+
+    def run() -> None:
+        for _ in range(steps):
+            torch.cat([x * 0.9] * 2)
+            uncond, cond = out.chunk(2)
+            eps = torch.lerp(uncond, cond, SCALE)
+            ends[name](torch.add(x, eps, alpha=-0.9), eps)
+
+    return run
+
+
 def seconds(run: Callable[[], None]) -> float:
     getattr(run, "prepare", lambda: None)()
     begun = time.process_time()
@@ -100,22 +124,27 @@ def main(steps: int, rounds: int, names: tuple[str, ...]) -> None:
     keep_freed_memory()
     out = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
     print(f"diffusers {diffusers.__version__}, torch {torch.__version__}, one thread\n")
-    print("| scheduler | sdcore, us a step | diffusers | ratio | wanted |")
-    print("|---|---|---|---|---|")
+    print("| scheduler | sdcore, us a step | tensors alone | diffusers | ratio | wanted |")
+    print("|---|---|---|---|---|---|")
     for entry in TABLE:
         chosen = entry.name in names if names else entry.class_name in entry.labels
         if not chosen or entry.class_name == "DPMSolverSDEScheduler":  # which needs torchsde
             continue
-        runs = ours(entry.name, steps, out), theirs(entry.class_name, steps, out)
-        times: tuple[list[float], list[float]] = ([], [])
+        runs = [ours(entry.name, steps, out), theirs(entry.class_name, steps, out)]
+        alone = bare(entry.name, steps, out)
+        runs += [] if alone is None else [alone]
+        times: list[list[float]] = [[] for _ in runs]
         for number in range(rounds + 2):
             for run, taken in zip(runs, times, strict=True):
                 spent = seconds(run)
                 if number >= 2:  # the first two warm up
                     taken.append(spent / steps * 1e6)
-        a, b = map(statistics.median, times)
+        a, b, *least = map(statistics.median, times)
+        floor = f"{least[0]:.0f}" if least else ""
         wanted = f"{TARGETS[entry.name]:.2f}" if entry.name in TARGETS else ""
-        print(f"| {entry.name} | {a:.0f} | {b:.0f} | {a / b:.2f} | {wanted} |", flush=True)
+        print(
+            f"| {entry.name} | {a:.0f} | {floor} | {b:.0f} | {a / b:.2f} | {wanted} |", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """UniPC: predict, and correct with the prediction that the next step needs anyway."""
 
-from collections.abc import Collection, Sequence
-from functools import partial
+from collections.abc import Collection
+from functools import lru_cache, partial
 from itertools import zip_longest
 
 from torch import Tensor
@@ -34,15 +34,31 @@ def half(solver_type: str, count: int, z: float) -> list[float]:
 RULES: dict[str, Rule] = {name: partial(half, name) for name in ("bh1", "bh2")}
 
 
-def correction(at: tuple[float, ...], rule: Rule, form: Form) -> list[float]:
-    """Weights of the predictions at these sigmas that correct x at at[0].
+@lru_cache(maxsize=4096)
+def step_weights(
+    at: tuple[float, ...], sigma_next: float, corrector: int, predictor: int, rule: Rule, form: Form
+) -> tuple[float, tuple[float, ...]]:
+    """(r, w) of the whole step x_next = r x + sum_j w_j p_j, p_j the prediction at sigma at[j].
 
-    The corrector is the step from at[1] again, with the prediction at at[0] as a node. Both steps
-    begin with the same x, so it is enough to add the difference of their weights.
+    The corrector is the last step again, from at[1] to at[0], with the prediction at at[0] as a
+    node more. Both begin with the same x, so it is enough to add the difference of their weights.
+    From there the predictor goes on, a sum of the same predictions.
+
+    corrector, predictor: their orders; 0: not corrected. Remembered like `exponential_weights`.
     """
-    predicted = exponential_weights(at[1:], at[1], at[0], rule, form)
-    corrected = exponential_weights(at, at[1], at[0], rule, form)
-    return [b - a for a, b in zip((0.0, *predicted), corrected, strict=True)]
+    change: tuple[float, ...] = ()
+    if corrector:
+        nodes = at[: corrector + 1]
+        predicted = exponential_weights(nodes[1:], at[1], at[0], rule, form)
+        corrected = exponential_weights(nodes, at[1], at[0], rule, form)
+        change = tuple(b - a for a, b in zip((0.0, *predicted), corrected, strict=True))
+    ratio = sigma_next / at[0] if form == "x0" else 1.0
+    if sigma_next > 0:
+        ahead = exponential_weights(at[:predictor], at[0], sigma_next, rule, form)
+    else:
+        ahead = (-at[0],)  # to x0, in terms of eps; with form x0 there is nothing to weigh
+    total = zip_longest((ratio * weight for weight in change), ahead, fillvalue=0.0)
+    return ratio, tuple(map(sum, total))
 
 
 def unipc(
@@ -66,31 +82,23 @@ def unipc(
     up first. predict_x0: integrate x0, else eps. disable_corrector: the steps whose result is not
     corrected. Remembers what it integrates.
     """
-    sigma, sigma_next, index = interval.sigma, interval.sigma_next, interval.index
+    index, count = interval.index, interval.count
     form: Form = "x0" if predict_x0 else "eps"
-    rule = RULES[solver_type]
-    prediction = denoise(x, sigma)
+    prediction = denoise(x, interval.sigma)
     past = (prediction.x0 if predict_x0 else prediction.eps, *memory)
 
     def order(at: int, known: int) -> int:
-        return min(known, solver_order, interval.count - at if lower_order_final else known)
+        return min(known, solver_order, count - at if lower_order_final else known)
 
-    change: list[float] = []
-    if memory and index - 1 not in disable_corrector:
-        at = newest(interval.sigmas, index, order(index - 1, len(memory)) + 1)
-        change = correction(at, rule, form)
-    remember = past[:solver_order]
-    if sigma_next == 0 and predict_x0:
-        return past[0], prediction, remember
-    if sigma_next == 0:
-        ahead: Sequence[float] = (-sigma,)
-    else:
-        at = newest(interval.sigmas, index, order(index, len(past)))
-        ahead = exponential_weights(at, sigma, sigma_next, rule, form)
-    ratio = sigma_next / sigma if predict_x0 else 1.0
-    total = [ratio * a + b for a, b in zip_longest(change, ahead, fillvalue=0.0)]
-    x_next = combine(x * ratio if predict_x0 else x, total, past[: len(total)])
-    return x_next, prediction, remember
+    if interval.sigma_next == 0 and predict_x0:
+        return past[0], prediction, past[:solver_order]
+    corrector = 0 if index - 1 in disable_corrector else order(index - 1, len(memory))
+    predictor = order(index, len(past))
+    at = newest(interval.sigmas, index, len(past))
+    rule = RULES[solver_type]
+    ratio, found = step_weights(at, interval.sigma_next, corrector, predictor, rule, form)
+    x_next = combine(x * ratio if predict_x0 else x, found, past[: len(found)])
+    return x_next, prediction, past[:solver_order]
 
 
 ENTRIES = (
