@@ -30,8 +30,6 @@ from tests.toys import SD, SEEDS, SHAPE, diffusers_scheduler, wavy
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
-# numpy's of what diffusers rounds; to note down a hundred thousand of them takes half the time
-pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 
 COUNTS = (10, 5)
 LONGER = (10, 16)  # where diffusers ends otherwise from 15 steps on
