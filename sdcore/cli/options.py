@@ -31,6 +31,13 @@ class _Pair(click.ParamType):
 _SIZE, _CORNER = _Pair("x", "1024x768"), _Pair(",", "0,0")
 
 
+def _fallback(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value not in (None, "size"):
+        why = ": fewer steps need no less memory" if "steps" in value else ""
+        raise InputError(f"--fallback allows a smaller picture, size, and not {value!r}{why}")
+    return value
+
+
 def _option(*names: str, **settings: Any) -> click.Option:
     return click.Option(names, **settings)
 
@@ -94,7 +101,8 @@ _GROUPS: Mapping[str, Sequence[click.Option]] = {
         _option("--memory", metavar="MODE", help="fast, balanced, low.  [default: what fits]"),
         _option(
             "--fallback",
-            type=click.Choice(["size"]),
+            metavar="size",
+            callback=_fallback,
             help="When memory runs out even so: a smaller picture.  [default: an error]",
         ),
     ],

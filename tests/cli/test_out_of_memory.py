@@ -86,6 +86,11 @@ def test_a_smaller_picture_where_it_is_allowed(
     assert settings.memory == "low"
 
 
+def test_fewer_steps_would_not_help(draw: Callable) -> None:
+    said = str(draw("picture.png", "--fallback", "size,steps").exception)
+    assert "not 'size,steps': fewer steps need no less memory" in said
+
+
 def test_the_pictures_after_it_are_drawn_as_leanly(
     draw: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
