@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,18 @@ class _Inert:
     """Stands where a published file names a class, as text would; it has nothing to run."""
 
 
+class _Dict(dict):
+    """Stands for torch's ParameterDict, in which the first textual inversions lie."""
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.update(state["_parameters"])
+
+
 # SD 1.x's own .ckpt files note which callback saved them, by its class.
-_INERT = tuple(
-    f"{package}.callbacks.model_checkpoint.ModelCheckpoint"
+_STAND_INS = [
+    (_Inert, f"{package}.callbacks.model_checkpoint.ModelCheckpoint")
     for package in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
-)
+] + [(_Dict, "torch.nn.modules.container.ParameterDict")]
 
 
 def is_pickled(path: Path) -> bool:
@@ -59,9 +68,10 @@ def read_pickled(path: Path, device: str = "cpu") -> dict[str, Tensor]:
 
 def load_pickle(path: Path, device: str = "cpu") -> Any:
     """Whatever a pickled file holds. Raises InputError as `read_pickled` does."""
-    inert = [(_Inert, name) for name in _INERT]
+    _check_stored(path)
     try:
-        with torch.serialization.safe_globals(inert):  # type: ignore[arg-type]
+        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():  # type: ignore[arg-type]
+            warnings.simplefilter("ignore")  # of old forms, which are read all the same
             return _load(path, device)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
@@ -70,9 +80,23 @@ def load_pickle(path: Path, device: str = "cpu") -> Any:
             f"{path} needs {what}: pickled code is never run; "
             "convert the file to .safetensors where you trust it"
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # torch's readers stumble over garbled bytes in every way there is
         reason = re.split(r"\n|\. ", str(error))[0] or type(error).__name__
         raise InputError(f"{path} is garbled: {reason}") from None
+
+
+def _check_stored(path: Path) -> None:
+    """Raises InputError for a compressed archive, which torch never writes.
+
+    Mapped, its bytes would be taken for the numbers; unpacked, 400 kB may become gigabytes.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # torch's format of before 1.6, or a broken one
+    if packed:
+        raise InputError(f"{path} is a compressed archive, which torch's own files never are")
 
 
 def _load(path: Path, device: str) -> Any:
@@ -85,8 +109,8 @@ def _load(path: Path, device: str) -> Any:
 
 
 def flat(value: Any) -> dict[str, Tensor]:
-    """The tensors of a checkpoint: of its state_dict, if it has one."""
-    for name in ("state_dict", "model", "module"):
+    """The tensors of a checkpoint: of its state_dict, if it has one, or of A1111's embeddings."""
+    for name in ("state_dict", "model", "module", "string_to_param"):
         if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
             value = value[name]
     if not isinstance(value, Mapping):

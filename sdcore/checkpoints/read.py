@@ -61,7 +61,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # of no JSON, no UTF-8, endless brackets
         raise InputError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} should hold a JSON object, and holds {type(value).__name__}")
@@ -119,9 +119,10 @@ def _json_header(path: Path) -> tuple[dict[str, Any], int, int]:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
+            begin = file.read(8)
+            length = int.from_bytes(begin, "little")
             if size < 8 or length > MAX_HEADER_BYTES:
-                raise InputError(f"{path} is no safetensors file (its first bytes are no header)")
+                raise InputError(f"{path} {_no_weights(begin)}")
             if size < 8 + length:
                 raise InputError(
                     f"{path} is truncated: the header alone takes {8 + length} bytes, "
@@ -134,11 +135,21 @@ def _json_header(path: Path) -> tuple[dict[str, Any], int, int]:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     try:
         header = json.loads(raw)
-    except ValueError:
+        "".join(header).encode()  # half a surrogate pair is text to JSON, and cannot be printed
+    except (ValueError, TypeError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise InputError(f"{path} is garbled: its safetensors header makes no sense")
     return header, 8 + length, size
+
+
+def _no_weights(begin: bytes) -> str:
+    """What is wrong with a file that begins so."""
+    if not begin:
+        return "is empty"
+    if begin == b"version ":
+        return "is what git-lfs leaves in place of a large file: fetch that with git lfs pull"
+    return "is neither a safetensors nor a torch file (its first bytes are no header)"
 
 
 def _info(path: Path, key: str, entry: dict[str, Any], data: int) -> TensorInfo:
@@ -146,7 +157,8 @@ def _info(path: Path, key: str, entry: dict[str, Any], data: int) -> TensorInfo:
     if entry["dtype"] not in DTYPES:
         raise InputError(f"{path} holds {key} as {entry['dtype']}; known: {', '.join(DTYPES)}")
     info = TensorInfo(entry["dtype"], tuple(entry["shape"]), data + begin)
-    if begin < 0 or end - begin != info.nbytes or min(info.shape, default=0) < 0:
+    numbers = (begin, end, *info.shape)
+    if any(type(n) is not int or n < 0 for n in numbers) or end - begin != info.nbytes:
         raise ValueError(key)
     return info
 

@@ -28,8 +28,12 @@ def stored(path: Path, value: dict[str, Tensor]) -> Path:
     return path
 
 
-def a1111(path: Path, vectors: Tensor) -> Path:
-    value = {"string_to_token": {"*": 265}, "string_to_param": {"*": vectors}, "name": "cat"}
+def a1111(path: Path, vectors: Tensor, within: Callable[..., Any] = dict) -> Path:
+    value: dict[str, Any] = {
+        "string_to_token": {"*": 265},
+        "string_to_param": within({"*": vectors}),
+    }
+    value["name"] = "cat"
     return pickled(path, value | {"step": 900, "sd_checkpoint": None})
 
 
@@ -39,6 +43,10 @@ FORMS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "A1111 pt": (lambda p: a1111(p / "x.pt", VECTORS), "cat"),
     "A1111 pt, a parameter": (
         lambda p: a1111(p / "x.pt", torch.nn.Parameter(VECTORS.clone())),
+        "cat",
+    ),
+    "the first pt": (
+        lambda p: a1111(p / "x.pt", VECTORS, torch.nn.ParameterDict),
         "cat",
     ),
     "A1111 safetensors": (lambda p: stored(p / "cat.safetensors", {"emb_params": VECTORS}), "cat"),

@@ -513,7 +513,7 @@ def test_files_that_are_none(sd: StableDiffusion, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds none of pytorch_lora_weights"):
         sd.with_lora(tmp_path)
     (tmp_path / "a.safetensors").write_bytes(b"no")
-    with pytest.raises(InputError, match="no safetensors file"):
+    with pytest.raises(InputError, match="neither a safetensors nor a torch file"):
         sd.with_lora(tmp_path / "a.safetensors")
     torch.save({"x": Path("p")}, tmp_path / "a.bin")
     with pytest.raises(InputError, match="which is code: pickled code is never run"):

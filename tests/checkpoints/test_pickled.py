@@ -2,7 +2,9 @@
 
 import fractions
 import sys
+import zipfile
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -80,5 +82,32 @@ def test_broken_pickles(tmp_path: Path, new: bool, keep: int) -> None:
 def test_a_name_proves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "w.ckpt"
     path.write_text("<html>please log in to download this model</html>")
-    with pytest.raises(InputError, match="no safetensors file"):
+    with pytest.raises(InputError, match="neither a safetensors nor a torch file"):
         read_header(path)
+
+
+def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
+    """Mapped, its packed bytes would be read as the numbers."""
+    plain, packed = tmp_path / "plain.ckpt", tmp_path / "w.ckpt"
+    torch.save({"a": torch.ones(9)}, plain)
+    with (
+        zipfile.ZipFile(plain) as old,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    for read in (read_header, read_pickled):
+        with pytest.raises(InputError, match=r"w\.ckpt is a compressed archive"):
+            read(packed)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_changed_bytes_end_in_one_line_or_in_tensors(tmp_path: Path, new: bool) -> None:
+    path = tmp_path / "w.ckpt"
+    whole = {"state_dict": {"a.b": torch.ones(3)}, "n": 3}
+    torch.save(whole, path, _use_new_zipfile_serialization=new)
+    data = path.read_bytes()
+    for place in range(4, len(data), max(1, len(data) // 150)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x5A]) + data[place + 1 :])
+        with suppress(InputError):
+            dict(Weights((path,)))

@@ -37,7 +37,8 @@ def test_several_files_are_one(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", [0, 5, 40, -1])
 def test_truncated(file: Path, keep: int) -> None:
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(InputError, match=r"truncated|no safetensors file"):
+    why = r"truncated|is empty|neither a safetensors nor a torch file"
+    with pytest.raises(InputError, match=why):
         read_header(file)
 
 
@@ -49,10 +50,26 @@ def test_garbled_header(file: Path) -> None:
         read_header(file)
 
 
-@pytest.mark.parametrize("header", [b"[]", b'{"a": 3}', b'{"a": {"dtype": "F32"}}', b"\xff\xfe"])
+SCALAR = b'{"a":{"dtype":"F32","shape":%s,"data_offsets":[0,4]}}'
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b'{"a": 3}',
+        b'{"a": {"dtype": "F32"}}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        SCALAR % b"[1.0]",
+        SCALAR % b"[-1,-1]",
+        SCALAR % (b"[" + b"1" * 5000 + b"]"),
+        (SCALAR % b"[1]").replace(b'"a"', b'"\\ud800"'),
+    ],
+)
 def test_headers_that_make_no_sense(tmp_path: Path, header: bytes) -> None:
     path = tmp_path / "w.safetensors"
-    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with pytest.raises(InputError, match="garbled"):
         read_header(path)
 
@@ -74,7 +91,14 @@ def test_offsets_that_disagree_with_shapes(tmp_path: Path) -> None:
 def test_no_safetensors_at_all(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_text("<html>please log in to download this model</html>")
-    with pytest.raises(InputError, match="no safetensors file"):
+    with pytest.raises(InputError, match="neither a safetensors nor a torch file"):
+        read_header(path)
+
+
+def test_what_git_leaves_in_place_of_a_large_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4265146304\n")
+    with pytest.raises(InputError, match="git lfs pull"):
         read_header(path)
 
 
@@ -85,7 +109,7 @@ def test_missing_files(tmp_path: Path) -> None:
         read_json(tmp_path / "gone.json")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "3"])
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "3", "[" * 100_000, "1" * 5000])
 def test_json_that_is_no_object(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c.json"
     path.write_text(text)
