@@ -24,7 +24,7 @@ class Checkpoint:
     """A whole model: the networks, the folders of its tokenizers, its scheduler's configuration."""
 
     path: Path
-    index: dict[str, Any]  # model_index.json, {} for a single file
+    index: dict[str, Any]  # model_index.json; {} for a single file, but for those of `convert`
     components: dict[str, Component]
     tokenizers: dict[str, Path]  # "tokenizer" -> folder
     scheduler: dict[str, Any]  # scheduler_config.json, {} where the checkpoint has none
@@ -51,10 +51,12 @@ def check_agreement(components: dict[str, Component]) -> None:
     """Networks of one checkpoint must fit each other, or the loop would fail with a shape error."""
     unet, vae = components["unet"], components["vae"]
     encoders = [c for name, c in components.items() if name.startswith("text_encoder")]
-    widths = [int(c.config.get("hidden_size", 0)) for c in encoders]
+    found = [c.config.get("hidden_size") for c in encoders]
+    widths = [width for width in found if isinstance(width, int)]
     context = unet.config.get("cross_attention_dim")
     # SDXL's UNet takes both encoders side by side, its refiner only the second.
-    if isinstance(context, int) and all(widths) and context not in (sum(widths), widths[-1]):
+    known = isinstance(context, int) and len(widths) == len(encoders)
+    if known and context not in (sum(widths), widths[-1]):
         raise InputError(
             f"{unet.config_path} says cross_attention_dim {context}, but "
             f"{encoders[0].config_path} says hidden_size {widths[0]}"

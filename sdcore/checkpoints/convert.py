@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,12 @@ from torch import Tensor
 from sdcore.checkpoints.checkpoint import Checkpoint, Component
 from sdcore.checkpoints.choose import CONFIG, INDEX, TOKENIZER_FILES
 from sdcore.checkpoints.families import FAMILIES, UNET, VAE, Family
+from sdcore.checkpoints.find import WEIGHTS
 from sdcore.checkpoints.ldm import open_clip_name
 from sdcore.checkpoints.ldm_write import text_encoder_to_open_clip, unet_to_ldm, vae_to_ldm
 from sdcore.checkpoints.read import Weights, as_dtype, read_json
 from sdcore.checkpoints.single_file import CONFIGS
+from sdcore.checkpoints.write import written_whole
 from sdcore.errors import InputError
 
 State = dict[str, Tensor]
@@ -42,23 +42,17 @@ def convert(
         states: component -> parameters in place of its own (`sdcore.adapters.merged`).
 
     Raises:
-        InputError: a target that is there already or cannot be written; a single file whose
-            vocabulary is not at hand, which a folder needs.
+        InputError: a target that is there already or cannot be written, or would be pickled; a
+            single file whose vocabulary is not at hand, which a folder needs.
 
     Everything is written beside the target, which then gets its name: it is whole or not there.
     """
-    if target.exists():
-        raise InputError(f"{target} is there already")
-    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write to {target.parent}: it is no folder that can be written")
+    if target.suffix in WEIGHTS and target.suffix != ".safetensors":
+        raise InputError(f"pickles are not written: name it {target.with_suffix('.safetensors')}")
     states = {} if states is None else states
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
-        written = Path(beside) / target.name
-        if target.suffix == ".safetensors":
-            _write_file(checkpoint, written, dtype, states)
-        else:
-            _write_folder(checkpoint, written, dtype, states)
-        os.rename(written, target)
+    write = _write_file if target.suffix == ".safetensors" else _write_folder
+    with written_whole(target) as path:
+        write(checkpoint, path, dtype, states)
 
 
 def component_state(component: Component, dtype: torch.dtype | None) -> State:
@@ -90,12 +84,13 @@ def _write_file(
             found = text_encoder_to_open_clip(state) if encoder.rename is open_clip_name else state
         tensors |= {f"{prefix}{key}": tensor for key, tensor in found.items()}
     configs: dict[str, Any] = {n: c.config for n, c in checkpoint.components.items()}
+    index = {k: v for k, v in checkpoint.index.items() if not isinstance(v, list)}
     prediction = checkpoint.scheduler.get("prediction_type", "epsilon")
     metadata = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.prediction_type": "v" if prediction == "v_prediction" else prediction,
-        CONFIGS: json.dumps(configs | {"scheduler": checkpoint.scheduler}),
+        CONFIGS: json.dumps(configs | {"scheduler": checkpoint.scheduler, "index": index}),
     }
     _save(tensors, path, metadata)
 
@@ -103,11 +98,11 @@ def _write_file(
 def _write_folder(
     checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None, states: Mapping[str, State]
 ) -> None:
-    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", **checkpoint.index}
+    # Of what is not written, such as a safety checker, diffusers is told that there is none.
+    told = {k: [None, None] if isinstance(v, list) else v for k, v in checkpoint.index.items()}
+    index: dict[str, Any] = {**_pipeline(checkpoint), **told}
     encoders = [name for name in checkpoint.components if name.startswith("text_encoder")]
     sources = {name: checkpoint.vocabulary(name) for name in encoders}  # before anything is written
-    if len(encoders) > 1 or "text_encoder_2" in encoders:
-        index["_class_name"] = "StableDiffusionXLPipeline"
     for name, component in checkpoint.components.items():
         config = dict(component.config)
         if name in CLASSES:
@@ -136,6 +131,23 @@ def _write_folder(
         (folder / "scheduler").mkdir()
         _dump(checkpoint.scheduler, folder / "scheduler" / "scheduler_config.json")
     _dump(index, folder / INDEX)
+
+
+def _pipeline(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What diffusers' model_index.json says of such a model beside its parts."""
+    unet = checkpoint.components["unet"].config
+    family = family_of(checkpoint).name
+    if family == "SDXL refiner":
+        told = {"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False}
+        absent = {"text_encoder": [None, None], "tokenizer": [None, None]}
+        return {"_class_name": "StableDiffusionXLImg2ImgPipeline", **told, **absent}
+    if unet.get("time_cond_proj_dim") is not None:
+        return {"_class_name": "LatentConsistencyModelPipeline"}
+    inpaint = "Inpaint" if unet.get("in_channels", 4) == 9 else ""
+    if family == "SDXL":
+        kind = f"StableDiffusionXL{inpaint}Pipeline"
+        return {"_class_name": kind, "force_zeros_for_empty_prompt": True}
+    return {"_class_name": f"StableDiffusion{inpaint}Pipeline"}
 
 
 def _copy_vocabulary(source: Path, folder: Path, pad: str | None) -> None:
@@ -169,7 +181,4 @@ def _dump(value: dict[str, Any], path: Path) -> None:
 def _save(tensors: State, path: Path, metadata: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
-    try:
-        save_file({k: t.contiguous() for k, t in tensors.items()}, path, metadata)
-    except OSError as error:
-        raise InputError(f"cannot write {path.name}: {error.strerror}") from None
+    save_file({k: t.contiguous() for k, t in tensors.items()}, path, metadata)

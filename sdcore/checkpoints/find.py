@@ -40,10 +40,11 @@ def find_model(model: str | Path, variant: str | None = None, revision: str | No
     if path.is_dir() or path.is_file():
         return path
     name = str(model)
-    if _HUB_ID.fullmatch(name) and not name.startswith("."):
+    is_file = Path(name).suffix in WEIGHTS
+    if _HUB_ID.fullmatch(name) and not name.startswith(".") and not is_file:
         from sdcore.checkpoints.hub import fetch
 
         return fetch(name, variant, revision)
-    if "/" in name or os.sep in name or Path(name).suffix in WEIGHTS:
+    if "/" in name or os.sep in name or is_file:
         raise InputError(f"no model at {name}: there is no such file or folder")
     raise unknown("model", name, bundled)

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from torch import Tensor
 
 from sdcore.checkpoints.families import UNET, VAE
 from sdcore.checkpoints.read import Weights, read_metadata
+from sdcore.checkpoints.write import check_target, written_whole
 from sdcore.errors import InputError, listed
 
 RECIPE = "sdcore.merge"  # the metadata key
@@ -47,8 +46,8 @@ def merge(
         A line for what is not mixed: keys of A that another file lacks are A's.
 
     Raises:
-        InputError: files with nothing in common or of other shapes, an unknown block, a target
-            that is there already or cannot be written. It is written beside, then renamed.
+        InputError: files with nothing in common or of other shapes, a block that A has not, a
+            target that is there already or cannot be written. It is written beside, then renamed.
     """
     blocks = {} if blocks is None else dict(blocks)
     for name in blocks:
@@ -58,12 +57,17 @@ def merge(
             )
     if not all(map(math.isfinite, (alpha, *blocks.values()))):
         raise InputError("alpha must be a finite number")
-    if target.exists() or target.suffix != ".safetensors":
-        why = "is there already" if target.exists() else "is no .safetensors name"
-        raise InputError(f"{target} {why}")
-    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write to {target.parent}: it is no folder that can be written")
-    first, *others = (Weights((path,)) for path in (a, b, c) if path is not None)
+    if target.suffix != ".safetensors":
+        raise InputError(f"{target} is no .safetensors name")
+    check_target(target)
+    paths = [path for path in (a, b, c) if path is not None]
+    for path in paths:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: sdcore convert makes one file of it")
+    first, *others = (Weights((path,)) for path in paths)
+    there = {name for key in first.info for name in _names(key)}
+    for name in blocks.keys() - there:
+        raise InputError(f"{a} has no block {name!r}: --block would change nothing")
     for other in others:
         if not first.info.keys() & other.info.keys():
             raise InputError(f"{other.files[0]} has no key in common with {a}")
@@ -73,20 +77,19 @@ def merge(
                 raise InputError(f"{key} is {mine} in {a}, {its} in {other.files[0]}")
     left = [key for key in first.info if any(key not in other.info for other in others)]
     mixed: dict[str, Tensor] = {}
+    mapped = [dict(other) for other in others]
     for key, tensor in first:
         share = _alpha(key, alpha, blocks)
         if key in left or share == 0 or not tensor.is_floating_point():
             mixed[key] = tensor.contiguous()
             continue
-        plus, *minus = (next(iter(other.read({key})))[1].float() for other in others)
+        plus, *minus = (other[key].float() for other in mapped)
         base = minus[0] if minus else tensor.float()
         mixed[key] = (tensor.float() + share * (plus - base)).to(tensor.dtype)
     recipe = {"a": str(a), "b": str(b), "c": None if c is None else str(c)}
     notes = {**read_metadata(a), RECIPE: json.dumps({**recipe, "alpha": alpha, "blocks": blocks})}
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
-        written = Path(beside) / target.name
-        save_file(mixed, written, notes)
-        os.rename(written, target)
+    with written_whole(target) as path:
+        save_file(mixed, path, notes)
     line = listed(f"keys are {a}'s, since another file lacks them", left)
     return (line,) if line else ()
 

@@ -38,10 +38,10 @@ def open_file(path: Path, ema: bool = False) -> Checkpoint:
         components[name] = Component(name, config, path, (path,), partial(look_up, table))
     check_agreement(components)
     encoder = next(iter(family.encoders))
-    folder = find_vocabulary(path, components[encoder].config["vocab_size"])
+    folder = find_vocabulary(path, components[encoder].config.get("vocab_size"))
     return Checkpoint(
         path=path,
-        index={},
+        index=written.get("index", {}),
         components=components,
         tokenizers={} if folder is None else {"tokenizer": folder},
         scheduler=written.get("scheduler")
@@ -52,11 +52,11 @@ def open_file(path: Path, ema: bool = False) -> Checkpoint:
 
 
 def _written(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The configurations in a file that `convert` wrote: by component, and "scheduler"."""
+    """The configurations in a file that `convert` wrote: by component, "scheduler", "index"."""
     try:
         found = json.loads(metadata.get(CONFIGS, "{}"))
         return {name: dict(config) for name, config in found.items()}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path} is garbled: its {CONFIGS} makes no sense") from None
 
 

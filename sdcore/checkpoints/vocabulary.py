@@ -9,7 +9,7 @@ from sdcore.errors import InputError
 START = "<|startoftext|>"  # no vocabulary but CLIP's has it
 
 
-def find_vocabulary(file: Path, words: int) -> Path | None:
+def find_vocabulary(file: Path, words: int | None) -> Path | None:
     """The tokenizer folder for a model of so many words; None where there is none at hand.
 
     A `tokenizer/` folder beside `file` comes first, then whatever of the right size lies in the

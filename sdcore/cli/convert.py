@@ -31,9 +31,11 @@ def convert(
     from sdcore.adapters import merged, unmatched_warning
     from sdcore.checkpoints import open_model
     from sdcore.checkpoints.convert import convert as write
+    from sdcore.checkpoints.write import check_target
     from sdcore.devices import choose_dtype
 
     wanted = None if dtype is None else choose_dtype(dtype, torch.device("cpu"))
+    check_target(target)
     checkpoint = open_model(source, variant=variant, ema=ema)
     states, loras = merged(checkpoint, lora, wanted) if lora else ({}, ())
     for note in (*checkpoint.notes, *filter(None, map(unmatched_warning, loras))):

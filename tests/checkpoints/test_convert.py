@@ -1,5 +1,7 @@
 """From either layout to either: every weight bit for bit, and the same picture."""
 
+import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,9 +140,60 @@ def test_sdxl_there_and_back(family_path: Callable[[str], Path], tmp_path: Path)
         assert picture(place) == picture(source)
 
 
+@pytest.mark.parametrize("family", ["SDXL inpainting", "SDXL refiner", "LCM"])
+def test_diffusers_is_told_the_pipeline(
+    family_path: Callable[[str], Path], tmp_path: Path, family: str
+) -> None:
+    source, file, back = family_path(family), tmp_path / "one.safetensors", tmp_path / "back"
+    tokenizer = "tokenizer_2" if "refiner" in family else "tokenizer"
+    (tmp_path / "tokenizer").symlink_to(source / tokenizer)
+    convert(open_model(source), file)
+    convert(open_model(file), back)
+    convert(open_model(source), tmp_path / "copy")
+    wanted = json.loads((source / "model_index.json").read_text())
+    for place in (back, tmp_path / "copy"):
+        found = json.loads((place / "model_index.json").read_text())
+        assert found.items() >= {k: v for k, v in wanted.items() if k[:11] != "_diffusers_"}.items()
+
+
+def test_what_only_the_index_says_goes_into_the_file(
+    family_path: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for part in family_path("SDXL").iterdir():
+        (folder / part.name).symlink_to(part)
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"force_zeros_for_empty_prompt": False, "safety_checker": ["x", "Y"]}
+    (folder / "model_index.json").unlink()
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (tmp_path / "tokenizer").symlink_to(folder / "tokenizer")
+    convert(open_model(folder), tmp_path / "xl.safetensors")
+    convert(open_model(folder), tmp_path / "copy")
+    for place in (tmp_path / "xl.safetensors", tmp_path / "copy"):
+        assert open_model(place).index["force_zeros_for_empty_prompt"] is False
+    # It was not copied, and is not promised.
+    assert open_model(tmp_path / "copy").index["safety_checker"] == [None, None]
+
+
+def test_a_full_disk_leaves_nothing(sd1: Twins, tmp_path: Path) -> None:
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, old[1]))
+    try:
+        for name in ("a.safetensors", "folder"):
+            with pytest.raises(InputError, match=f"cannot write .*{name}") as caught:
+                convert(open_model(sd1.folder), tmp_path / name)
+            assert "\n" not in str(caught.value)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_written_leaves_nothing(sd1: Twins, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write to"):
         convert(open_model(sd1.folder), tmp_path / "gone" / "a.safetensors")
+    with pytest.raises(InputError, match=r"pickles are not written: name it .*a\.safetensors"):
+        convert(open_model(sd1.folder), tmp_path / "a.ckpt")
     alone = tmp_path / "alone.safetensors"
     alone.symlink_to(sd1.file)
     with pytest.raises(InputError, match="sdcore download --vocabulary"):

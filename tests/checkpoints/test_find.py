@@ -34,7 +34,9 @@ def test_a_file_is_itself(tmp_path: Path) -> None:
     assert find_model(file) == file
 
 
-@pytest.mark.parametrize("name", ["./no/such/folder", "/no/such", "gone.safetensors", "a/b/c"])
+@pytest.mark.parametrize(
+    "name", ["./no/such/folder", "/no/such", "gone.safetensors", "a/b.ckpt", "a/b/c"]
+)
 def test_a_path_to_nothing_says_so(name: str) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         find_model(name)

@@ -88,6 +88,8 @@ def test_what_is_refused(files: list[Path], tmp_path: Path) -> None:
         ((a, b, None, tmp_path / "no" / "out.safetensors"), "no folder that can be written"),
         ((a, b, None, out, float("nan")), "finite"),
         ((a, b, None, out, 0.5, {"middle": 1.0}), "unknown block 'middle'"),
+        ((a, b, None, out, 0.5, {"in4": 1.0, "in10": 1.0}), "has no block 'in10'"),
+        ((a, tmp_path, None, out), "is a folder: sdcore convert"),
         ((a, tmp_path / "z.safetensors", None, out), "is missing"),
     ]
     for arguments, message in calls:
