@@ -11,7 +11,7 @@ from torch import Tensor
 from sdcore.checkpoints.read import Weights, read_json, read_metadata
 from sdcore.errors import InputError
 
-_NAMES = (
+NAMES = (
     "pytorch_lora_weights.safetensors",
     "adapter_model.safetensors",
     "pytorch_lora_weights.bin",
@@ -23,9 +23,9 @@ def find_adapter(path: str | Path) -> Path:
     """The file itself, or that of a folder that diffusers or PEFT wrote. Raises InputError."""
     path = Path(path).expanduser()
     if path.is_dir():
-        found = [path / name for name in _NAMES if (path / name).is_file()]
+        found = [path / name for name in NAMES if (path / name).is_file()]
         if not found:
-            raise InputError(f"{path} holds none of {', '.join(_NAMES)}")
+            raise InputError(f"{path} holds none of {', '.join(NAMES)}")
         return found[0]
     if not path.is_file():
         raise InputError(f"no adapter at {path}: there is no such file")

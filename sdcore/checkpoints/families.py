@@ -105,17 +105,31 @@ FAMILIES = (
     ),
 )
 
+VIDEO = ".time_stack."  # what Stable Video Diffusion has between SD's own layers
+
 # Parts of names that only this kind of file has, the most telling first.
 OTHER_KINDS = {
+    "a video model": (VIDEO,),
     "a LoRA": ("lora_", ".lora.", "_lora.", ".hada_", ".lokr_"),
     "a ControlNet": ("control_model.", "controlnet_"),
-    "a Flux model": ("double_blocks.",),
-    "an SD 3 model": ("joint_blocks.",),
+    "a motion module": (".motion_modules.",),
+    "an IP-Adapter": ("ip_adapter.",),
+    "a Flux model": ("double_blocks.", "single_transformer_blocks."),
+    "an SD 3 model": ("joint_blocks.", ".ff_context."),
     "a textual inversion": ("emb_params", "clip_g", "clip_l"),
     "a UNet in the diffusers layout": ("down_blocks.0.resnets.0.time_emb_proj.",),
     "a VAE": ("decoder.conv_in.",),
-    "a text encoder": ("text_model.", "resblocks."),
+    "a text encoder": ("text_model.", "resblocks.", "embeddings.token_embedding."),
     "a bare UNet": ("input_blocks.",),
+}
+# What can be done with some of them all the same.
+USES = {
+    "a LoRA": "--lora lays it over one",
+    "a textual inversion": "--embedding teaches one its word",
+    "a UNet in the diffusers layout": "--unet puts it into one",
+    "a VAE": "--vae puts it into one",
+    "a text encoder": "--text-encoder puts it into one",
+    "a bare UNet": "--unet puts it into one",
 }
 
 
@@ -128,8 +142,11 @@ def recognise(path: Path, keys: Collection[str]) -> Family:
     def has(prefix: str) -> bool:
         return any(key.startswith(prefix) for key in keys)
 
-    if not has(f"{UNET}input_blocks."):
-        raise InputError(f"{path} holds {_other_kind(keys)}, no Stable Diffusion model")
+    if not has(f"{UNET}input_blocks.") or any(VIDEO in key for key in keys):
+        kind = other_kind(keys)
+        held = kind or listed("tensors", sorted(keys)) or "nothing"
+        use = f": {USES[kind]}" if kind in USES else ""
+        raise InputError(f"{path} holds {held}, no Stable Diffusion model{use}")
     found = {prefix for f in FAMILIES for prefix, _ in f.encoders.values() if has(prefix)}
     lacking = [name for name, there in (("VAE", has(VAE)), ("text encoder", found)) if not there]
     if lacking:
@@ -146,8 +163,9 @@ def recognise(path: Path, keys: Collection[str]) -> Family:
     )
 
 
-def _other_kind(keys: Collection[str]) -> str:
+def other_kind(keys: Collection[str]) -> str:
+    """What a file holds that is no whole model, with its article; "" where nothing tells."""
     for kind, marks in OTHER_KINDS.items():
         if any(mark in key for key in keys for mark in marks):
             return kind
-    return listed("tensors", sorted(keys)) or "nothing"
+    return ""

@@ -10,12 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sdcore.adapters.files import NAMES
 from sdcore.adapters.names import split_key
 from sdcore.checkpoints.checkpoint import Checkpoint
+from sdcore.checkpoints.choose import INDEX, shards, weights_name
 from sdcore.checkpoints.convert import family_of
+from sdcore.checkpoints.families import other_kind
 from sdcore.checkpoints.find import find_model
-from sdcore.checkpoints.folder import open_folder
-from sdcore.checkpoints.read import DTYPES, TensorInfo, Weights, read_header
+from sdcore.checkpoints.folder import PARTS, open_folder
+from sdcore.checkpoints.load import check_component
+from sdcore.checkpoints.read import DTYPES, TensorInfo, Weights
 from sdcore.checkpoints.single_file import open_file
 from sdcore.errors import InputError
 
@@ -31,29 +35,43 @@ def inspect(place: str | Path, variant: str | None = None) -> dict[str, Any]:
         "path", "kind", "layout", "tensors" (their number), "dtypes" (how many of each),
         "parameters"; of a model also "family", "prediction_type", "scheduler", "components",
         "ignored_keys", "notes"; of a LoRA "ranks", "targets"; of an embedding "vectors"; and
-        "refused", the line that loading it would end with, where it would.
+        "refused", the line that says why it cannot be drawn with, where that is so.
 
     Raises:
         InputError: nothing is there, or a broken file.
     """
     path = find_model(place, variant)
-    if path.is_dir():
+    if (path / INDEX).is_file():
         return {"path": str(path), "kind": "model", "layout": "diffusers folder"} | _model(
             open_folder(path, variant)
         )
-    info = read_header(path)
-    head = {"path": str(path), "kind": "unknown", "layout": f"single file ({path.suffix})"}
-    found = head | _counts(info)
+    layout = "folder" if path.is_dir() else f"single file ({path.suffix})"
+    info = Weights(_weights_in(path, variant) if path.is_dir() else (path,)).info
+    kind = other_kind(info).partition(" ")[2] or "unknown"
+    found = {"path": str(path), "kind": kind, "layout": layout} | _counts(info)
     lora = _lora(info)
     if lora is not None:
         return found | {"kind": "LoRA"} | lora
     vectors = _embedding(info)
     if vectors is not None:
         return found | {"kind": "textual inversion", "vectors": vectors}
+    if path.is_dir():
+        return found | {"refused": f"{path} is no model folder: {INDEX} is missing"}
     try:
         return found | {"kind": "model"} | _model(open_file(path))
     except InputError as error:
         return found | {"refused": str(error)}
+
+
+def _weights_in(folder: Path, variant: str | None) -> tuple[Path, ...]:
+    """The weights in the folder of a component or of an adapter. Raises InputError for others."""
+    names = {file.name for file in folder.iterdir()}
+    found = [*(weights_name(part, names, variant) for part in PARTS), *names.intersection(NAMES)]
+    name = next(filter(None, found), None)
+    if name is None:
+        raise InputError(f"{folder} is no model folder: {INDEX} is missing")
+    files = shards(folder / name) if name.endswith(".json") else (name,)
+    return tuple(folder / file for file in files)
 
 
 def _counts(info: Infos) -> dict[str, Any]:
@@ -72,7 +90,7 @@ def _model(checkpoint: Checkpoint) -> dict[str, Any]:
         components[name] = _counts(own) | {"keys": sum(len(component.spelling(k)) for k in own)}
         stored |= {(component.files, key) for key in info}
         read |= {(component.files, key) for key in own}
-    return {
+    report = {
         "family": family_of(checkpoint).name,
         "prediction_type": checkpoint.scheduler.get("prediction_type", "epsilon"),
         "scheduler": checkpoint.scheduler.get("_class_name"),
@@ -81,6 +99,14 @@ def _model(checkpoint: Checkpoint) -> dict[str, Any]:
         "ignored_keys": len(stored - read),
         "notes": list(checkpoint.notes),
     }
+    try:
+        for component in checkpoint.components.values():
+            check_component(component)
+        for name in filter(lambda name: name.startswith("text_encoder"), components):
+            checkpoint.vocabulary(name)
+    except InputError as error:
+        report["refused"] = str(error)
+    return report
 
 
 def _lora(info: Infos) -> dict[str, Any] | None:

@@ -61,17 +61,28 @@ def load_component(
     Raises:
         InputError: a broken file, or keys and shapes that do not fit the configuration.
     """
+    module, label = _built(component)
+    weights = Weights(component.files)
+    load_strictly(module, weights, component.spelling, label, device, dtype)
+    return module.eval().requires_grad_(False)
+
+
+def check_component(component: Component) -> None:
+    """Raises InputError where `load_component` would; reads the headers only."""
+    module, label = _built(component)
+    _origins(module, Weights(component.files), component.spelling, label)
+
+
+def _built(component: Component) -> tuple[nn.Module, str]:
+    """The module on the meta device, and how a complaint about its weights begins."""
     try:
         with torch.device("meta"), NoInit():
             module = BUILD[component.name](component.config)
     except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
         raise InputError(f"{component.config_path}: {error}") from None
-    label = f"{component.files[0]} does not fit {component.config_path.name} beside it"
     if component.config_path in component.files:
-        label = f"{component.files[0]}, {component.name}"
-    weights = Weights(component.files)
-    load_strictly(module, weights, component.spelling, label, device, dtype)
-    return module.eval().requires_grad_(False)
+        return module, f"{component.files[0]}, {component.name}"
+    return module, f"{component.files[0]} does not fit {component.config_path.name} beside it"
 
 
 def load_strictly(
@@ -87,6 +98,19 @@ def load_strictly(
     Raises InputError, beginning with `label` and naming the keys, unless names and shapes match
     one to one. They are compared by the headers, before any weight is read.
     """
+    origins = _origins(module, weights, spelling, label)
+    # One tensor at a time: a float16 file becomes float32 without ever lying in memory twice.
+    settled = aligned if dtype is not None else lambda tensor: tensor
+    state = {
+        name: settled(cut(tensor))
+        for key, tensor in weights.read(set(origins.values()), dtype, device)
+        for name, cut in spelling(key).items()
+    }
+    module.load_state_dict(state, strict=True, assign=True)
+
+
+def _origins(module: nn.Module, weights: Weights, spelling: Spelling, label: str) -> dict[str, str]:
+    """The key that each of the module's parameters is stored under. Raises InputError."""
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     parts = {key: spelling(key) for key in weights.names()}
     origin = {name: key for key, cuts in parts.items() for name in cuts}
@@ -109,11 +133,4 @@ def load_strictly(
         raise InputError(f"{label}: {'; '.join(filter(None, problems))}")
     if len(found) < sum(map(len, parts.values())):
         raise InputError(f"{label}: it holds the same weights under two names")
-    # One tensor at a time: a float16 file becomes float32 without ever lying in memory twice.
-    settled = aligned if dtype is not None else lambda tensor: tensor
-    state = {
-        name: settled(cut(tensor))
-        for key, tensor in weights.read(set(origin.values()), dtype, device)
-        for name, cut in parts[key].items()
-    }
-    module.load_state_dict(state, strict=True, assign=True)
+    return origin

@@ -1,6 +1,7 @@
 """What a file or a folder holds, said from names and shapes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,33 @@ def test_what_would_be_refused_says_why(sd1: Twins, tmp_path: Path) -> None:
     assert report["refused"].endswith("holds a Flux model, no Stable Diffusion model")
     with pytest.raises(InputError, match="there is no such file"):
         inspect("gone.safetensors")
+
+
+def test_parts_of_models_and_folders_of_adapters(sd1: Twins, tmp_path: Path) -> None:
+    for part, kind in (("vae", "VAE"), ("text_encoder", "text encoder"), ("unet", "UNet in")):
+        folder = sd1.folder / part
+        report = inspect(folder)
+        assert report["kind"].startswith(kind)
+        assert report["layout"] == "folder"
+        assert report["tensors"] == inspect(sd1.folder)["components"][part]["tensors"]
+        assert report["refused"] == f"{folder} is no model folder: model_index.json is missing"
+    key = "unet.mid_block.attentions.0.proj_in.lora_A.weight"
+    save(tmp_path / "pytorch_lora_weights.safetensors", {key: torch.ones(4, 32)})
+    assert inspect(tmp_path)["ranks"] == {"4": 1}
+
+
+def test_weights_that_do_not_fit_are_told(sd1: Twins, tmp_path: Path) -> None:
+    key = "model.diffusion_model.out.2.bias"
+    report = inspect(sd1.write("less", {key: None}))
+    assert report["refused"].endswith("less.safetensors, unet: 1 missing: conv_out.bias")
+    folder = tmp_path / "folder"
+    shutil.copytree(sd1.folder, folder)
+    assert "refused" not in inspect(folder)
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 5}))
+    assert "of another shape: conv_in.weight" in inspect(folder)["refused"]
+    (tmp_path / "alone.safetensors").symlink_to(sd1.file)
+    assert "holds no vocabulary" in inspect(tmp_path / "alone.safetensors")["refused"]
 
 
 def test_the_command_line(sd1: Twins, capfd: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,15 @@ def test_truncated_files(sd1: Twins, tmp_path: Path, keep: int) -> None:
     assert "truncated" in line or "neither a safetensors nor a torch file" in line
 
 
+USES = {
+    "a LoRA": "lora",
+    "a VAE": "vae",
+    "a text encoder": "text-encoder",
+    "a UNet in the diffusers layout": "unet",
+    "a textual inversion": "embedding",
+}
+
+
 @pytest.mark.parametrize(
     ("keys", "kind"),
     [
@@ -72,6 +81,10 @@ def test_truncated_files(sd1: Twins, tmp_path: Path, keep: int) -> None:
         (["first_stage_model.decoder.conv_in.weight"], "a VAE"),
         (["decoder.conv_in.weight", "encoder.conv_in.weight"], "a VAE"),
         (["text_model.embeddings.token_embedding.weight"], "a text encoder"),
+        (["embeddings.token_embedding.weight"], "a text encoder"),
+        (["model.diffusion_model.input_blocks.1.0.time_stack.x"], "a video model"),
+        (["down_blocks.0.motion_modules.0.x.weight"], "a motion module"),
+        (["single_transformer_blocks.0.attn.to_q.weight"], "a Flux model"),
         (["down_blocks.0.resnets.0.time_emb_proj.bias"], "a UNet in the diffusers layout"),
         (["model.diffusion_model.double_blocks.0.img_attn.qkv.weight"], "a Flux model"),
         (["model.diffusion_model.joint_blocks.0.x.weight"], "an SD 3 model"),
@@ -84,7 +97,9 @@ def test_files_that_hold_something_else_say_what(
     keys: list[str], kind: str, tmp_path: Path
 ) -> None:
     path = save(tmp_path / "x.safetensors", {key: torch.ones(2, 2) for key in keys})
-    assert one_line(path) == f"{path} holds {kind}, no Stable Diffusion model"
+    line, _, use = one_line(path).partition(": --")
+    assert line == f"{path} holds {kind}, no Stable Diffusion model"
+    assert use.partition(" ")[0] == USES.get(kind, "")
 
 
 def test_less_than_a_whole_model(sd1: Twins) -> None:
