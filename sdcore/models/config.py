@@ -7,9 +7,11 @@ no Stable Diffusion checkpoint uses are refused by name instead of being ignored
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from sdcore.errors import InputError
 
@@ -62,9 +64,30 @@ def _pick(cls: type, what: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `cls` that `raw` names, lists as tuples; null means the default."""
     if not isinstance(raw, Mapping):
         raise InputError(f"{what} config: expected a JSON object, got {type(raw).__name__}")
-    known = {f.name for f in fields(cls)}
-    found = {k: v for k, v in raw.items() if k in known and v is not None}
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    kinds = get_type_hints(cls)
+    found = {k: v for k, v in raw.items() if k in kinds and v is not None}
+    found = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    for name, value in found.items():
+        _require(_fits(value, kinds[name]), f"{what} config: {name} cannot be {raw[name]!r}")
+    return found
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a field's type; numbers are finite, whole ones not below 0."""
+    if isinstance(kind, UnionType):
+        return any(_fits(value, each) for each in get_args(kind))
+    if get_origin(kind) is tuple:
+        each = get_args(kind)[0]
+        return isinstance(value, tuple) and value != () and all(_fits(v, each) for v in value)
+    if kind is int:
+        return type(value) is int and value >= 0
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return isinstance(value, kind)
+
+
+def _divides(part: int, whole: int) -> bool:
+    return part > 0 and whole % part == 0
 
 
 def _require(condition: bool, message: str) -> None:
@@ -97,7 +120,7 @@ class TextEncoderConfig:
         picked["with_projection"] = "CLIPTextModelWithProjection" in names
         config = cls(**picked)
         _require(
-            config.hidden_size % config.num_attention_heads == 0,
+            _divides(config.num_attention_heads, config.hidden_size),
             f"text encoder config: hidden_size {config.hidden_size} is no multiple of "
             f"num_attention_heads {config.num_attention_heads}",
         )
@@ -178,7 +201,7 @@ class UNetConfig:
             )
         for channels, heads in zip(config.block_out_channels, config.heads, strict=True):
             _require(
-                channels % config.norm_num_groups == 0 and channels % heads == 0,
+                _divides(config.norm_num_groups, channels) and _divides(heads, channels),
                 f"UNet config: {channels} channels do not divide into "
                 f"{config.norm_num_groups} groups and {heads} heads",
             )
@@ -215,14 +238,17 @@ class VAEConfig:
         config = cls(**picked)
         for channels in config.block_out_channels:
             _require(
-                channels % config.norm_num_groups == 0,
+                _divides(config.norm_num_groups, channels),
                 f"VAE config: {channels} channels do not divide into "
                 f"{config.norm_num_groups} groups",
             )
         for key in ("down_block_types", "up_block_types"):
-            kinds = raw.get(key) or []
+            kinds = raw.get(key)
+            known = isinstance(kinds, list | tuple) and all(
+                kind in ("DownEncoderBlock2D", "UpDecoderBlock2D") for kind in kinds
+            )
             _require(
-                all(kind in ("DownEncoderBlock2D", "UpDecoderBlock2D") for kind in kinds),
-                f"VAE config: {key} {list(kinds)} are not those of AutoencoderKL",
+                kinds is None or known,
+                f"VAE config: {key} {kinds!r} are not those of AutoencoderKL",
             )
         return config

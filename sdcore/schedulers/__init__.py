@@ -166,7 +166,7 @@ def _ending(spacing: Spacing, tail: str | float) -> Spacing:
 def _class_of(config: Mapping[str, Any]) -> str:
     """The config's own class. Raises InputError where it has none or one that is not here."""
     name = config.get("_class_name")
-    if name not in {label for entry in TABLE for label in entry.labels}:
+    if name not in [label for entry in TABLE for label in entry.labels]:
         known = ", ".join(entry.name for entry in TABLE)
         raise InputError(
             f"the checkpoint's own scheduler {name} is not here; choose one of {known}"

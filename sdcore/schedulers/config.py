@@ -243,6 +243,8 @@ def fields_for(class_name: str, config: Config) -> dict[str, Any]:
         fields[key] = readings.get(fields[key], fields[key])
     supported = {**_SUPPORTED, **_SUPPORTED_BY.get(class_name, {})}
     for key, value in fields.items():
+        if not _is_like(value, defaults[key]):
+            raise InputError(f"the scheduler config has {key} = {value!r}: it cannot be that")
         if key in supported and value not in supported[key]:
             known = " or ".join(repr(v) for v in supported[key] if v is not None) or "null"
             reason = _REASONS.get(str(value), _REASONS.get(key))
@@ -252,6 +254,16 @@ def fields_for(class_name: str, config: Config) -> dict[str, Any]:
                 f"{known} here: change the field or choose another scheduler"
             )
     return fields
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a field may be of this type: numbers and texts where the class has them."""
+    if type(default) is int:
+        return type(value) is int and value >= 0
+    if type(default) is float:
+        no_limit = value is None and default == -math.inf
+        return no_limit or type(value) in (int, float)
+    return not isinstance(default, str) or isinstance(value, str)
 
 
 def method_of(class_name: str, fields: Config) -> str | None:

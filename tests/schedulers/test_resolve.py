@@ -172,6 +172,12 @@ def test_configs_come_from_json():
         ({"name": "euler", "tail": -1.0}, "at least 0"),
         ({"name": "euler", "tail": "nan"}, "at least 0"),
         ({"name": "ddim", "config": {**SD, "timestep_spacing": "odd"}}, "timestep_spacing = 'odd'"),
+        ({"name": "ddim", "config": {**SD, "beta_end": [1]}}, "beta_end = [1]"),
+        ({"name": "ddim", "config": {**SD, "beta_schedule": [1]}}, "beta_schedule = [1]"),
+        ({"name": "ddim", "config": {**SD, "num_train_timesteps": 1.5}}, "timesteps = 1.5"),
+        ({"name": "ddim", "config": {**SD, "num_train_timesteps": 0}}, "has 0 betas"),
+        ({"name": "ddim", "config": {**SD, "beta_start": -1}}, "betas from -1"),
+        ({"config": {**SD, "_class_name": ["x"]}}, "scheduler ['x'] is not here"),
         ({"name": "nowhere.py"}, "no solver file"),
     ],
 )
