@@ -129,8 +129,10 @@ def _dora(weight: Tensor, delta: Tensor, magnitude: Tensor, axis: int) -> Tensor
     return v * (magnitude.view(along) / norm) - weight
 
 
-def check_finite(parts: Parts) -> None:
-    """Raises InputError where a part holds what is no number."""
+def check_numbers(parts: Parts) -> None:
+    """Raises InputError where a part holds what is no number, or alpha several."""
     for name, part in parts.items():
+        if name == "alpha" and part.numel() != 1:
+            raise InputError(f"its alpha is {part.numel()} numbers")
         if not math.isfinite(float(part.float().abs().sum())):
             raise InputError(f"its {name} is not finite")

@@ -11,14 +11,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sdcore.adapters.deltas import Parts, check_finite, scaled
+from sdcore.adapters.deltas import Parts, check_numbers, scaled
 from sdcore.adapters.files import find_adapter, read_notes, read_tensors
 from sdcore.adapters.names import Place, places, split_key
 from sdcore.errors import InputError, listed
 
 # --lora FILE, FILE:0.8, FILE:unet=0.8,text=0.5
+_NUMBER = r"[+-]?[\d.]+(?:e[+-]?\d+)?"
 _STRENGTH = re.compile(
-    r"(.+?):((?:unet=|text=)?[+-]?[\d.]+(?:,(?:unet|text)=[+-]?[\d.]+)*)", re.DOTALL
+    rf"(.+?):((?:unet=|text=)?{_NUMBER}(?:,(?:unet|text)={_NUMBER})*)", re.DOTALL
 )
 
 
@@ -38,10 +39,9 @@ class LoRA:
 
     @property
     def spec(self) -> str:
-        """As `parse_lora` reads it."""
-        if self.unet == self.text:
-            return f"{self.name}:{self.unet:g}"
-        return f"{self.name}:unet={self.unet:g},text={self.text:g}"
+        """As `parse_lora` reads it, the strengths to the last digit."""
+        unet, text = (str(float(s)).removesuffix(".0") for s in (self.unet, self.text))
+        return f"{self.name}:{unet}" if unet == text else f"{self.name}:unet={unet},text={text}"
 
 
 def parse_lora(spec: str) -> tuple[str, float, float]:
@@ -95,13 +95,16 @@ def open_lora(
         else:
             layers.setdefault(place, {})[where[1]] = tensor
     if not layers:
+        if not any(map(split_key, unmatched)):
+            held = listed("tensors", unmatched, most=2) or "nothing"
+            raise InputError(f"{file} is no adapter: it holds {held}")
         raise InputError(f"{file} fits no layer of this model: {listed('keys', unmatched, most=2)}")
     notes = read_notes(file)
     for place, parts in layers.items():
         if (scale := _noted_scale(notes, place)) is not None and "alpha" not in parts:
             parts.update(scaled(parts, scale))
         try:
-            check_finite(parts)
+            check_numbers(parts)
         except InputError as error:
             raise InputError(f"{file}, {'.'.join(place)}: {error}") from None
     return LoRA(str(path), layers, unet, text, merged, tuple(unmatched))

@@ -32,8 +32,9 @@ _LOOKS_WEIGHTED = re.compile(
     | \b BREAK \b""",
     re.VERBOSE,
 )
+_ADAPTER, _OPTION = r"<(?:lora|lyco|hypernet):[^<>]*>", "adapters are options: --lora FILE:0.8"
 _ELSEWHERE = {
-    r"<(?:lora|lyco|hypernet):[^<>]*>": "adapters are options: --lora FILE:0.8",
+    _ADAPTER: _OPTION,
     r"\bAND\b": "prompts are not composed: write 'and'",
 }
 
@@ -119,6 +120,17 @@ def looks_weighted(text: str) -> bool:
     return _LOOKS_WEIGHTED.search(text) is not None
 
 
+def adapter_warning(text: str) -> str | None:
+    """The line for an adapter that is written into a prompt, where that is read as words."""
+    found = re.search(_ADAPTER, text)
+    return None if found is None else f"{found[0]!r} in a prompt is read as words: {_OPTION}"
+
+
+def unclosed(text: str) -> bool:
+    """Whether a prompt has a bracket that is never closed, and so reaches to the end."""
+    return _unclosed(parse(text))
+
+
 def parse(text: str) -> tuple[Node, ...]:
     """The brackets of a prompt as a tree.
 
@@ -185,6 +197,15 @@ def _weighed(nodes: Sequence[Node], weight: float) -> Iterator[tuple[str, float]
             yield from _weighed(node.before, weight)
         else:
             yield node, weight
+
+
+def _unclosed(nodes: Sequence[Node]) -> bool:
+    return any(
+        (not node.tail or _unclosed(node.inner))
+        if isinstance(node, Group)
+        else isinstance(node, Switch) and _unclosed((*node.before, *node.after))
+        for node in nodes
+    )
 
 
 def _switches(nodes: Sequence[Node], steps: int) -> Iterator[int]:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from sdcore.prompts.chunks import chunked
-from sdcore.prompts.grammar import at_step, looks_weighted, switches
+from sdcore.prompts.grammar import (
+    adapter_warning,
+    at_step,
+    looks_weighted,
+    switches,
+    unclosed,
+)
 from sdcore.prompts.tokens import Tokenizer, Tokens
 
 
@@ -13,7 +19,7 @@ def report(prompt: str, tokenizer: Tokenizer, grammar: str, steps: int) -> tuple
     Raises InputError for what the grammar does not read.
     """
     if grammar == "plain":
-        lines = [cut_warning(prompt, tokenizer(prompt), tokenizer.length)]
+        lines = [cut_warning(prompt, tokenizer(prompt), tokenizer.length), adapter_warning(prompt)]
         if looks_weighted(prompt):
             lines.append(
                 f"the brackets in {_shortened(prompt)!r} are read as typed; "
@@ -22,12 +28,18 @@ def report(prompt: str, tokenizer: Tokenizer, grammar: str, steps: int) -> tuple
         return tuple(filter(None, lines))
     stages = (0, *switches(prompt, steps))
     chunks = max(len(chunked(at_step(prompt, s, steps), tokenizer, grammar)) for s in stages)
-    if chunks == 1:
-        return ()
-    return (
-        f"the prompt {_shortened(prompt)!r} is read in {chunks} chunks of at most "
-        f"{tokenizer.length - 2} tokens, each by itself",
-    )
+    lines = []
+    if unclosed(prompt):
+        lines.append(
+            f"a bracket of the prompt {_shortened(prompt)!r} is never closed: it reaches to the "
+            "end; write \\( or \\[ for the sign itself"
+        )
+    if chunks > 1:
+        lines.append(
+            f"the prompt {_shortened(prompt)!r} is read in {chunks} chunks of at most "
+            f"{tokenizer.length - 2} tokens, each by itself"
+        )
+    return tuple(lines)
 
 
 def cut_warning(prompt: str, tokens: Tokens, length: int) -> str | None:

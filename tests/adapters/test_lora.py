@@ -436,11 +436,10 @@ def test_every_mode_of_memory_draws_the_same(
 
 def test_the_settings_name_it(sd: StableDiffusion, save: Save) -> None:
     path = save(kohya_lora(sd)[0])
-    new = sd.with_lora(path, 0.8).with_lora(path, unet=1, text=0.5)
-    assert new.prepare("red", steps=1).settings[0].loras == (
-        f"{path}:0.8",
-        f"{path}:unet=1,text=0.5",
-    )
+    new = sd.with_lora(path, 0.8).with_lora(path, unet=1, text=0.5).with_lora(path, 1 / 30000)
+    told = new.prepare("red", steps=1).settings[0].loras
+    assert told[:2] == (f"{path}:0.8", f"{path}:unet=1,text=0.5")
+    assert parse_lora(told[2]) == (str(path), 1 / 30000, 1 / 30000)  # to the last digit
 
 
 @pytest.mark.parametrize(
@@ -454,6 +453,7 @@ def test_the_settings_name_it(sd: StableDiffusion, save: Save) -> None:
         ("c:/x/a.safetensors", ("c:/x/a.safetensors", 1.0, 1.0)),
         ("a:unet=0.8,text=0.2", ("a", 0.8, 0.2)),
         ("a:text=0", ("a", 1.0, 0.0)),
+        ("a:unet=1e-05,text=0.123456789", ("a", 1e-5, 0.123456789)),
     ],
 )
 def test_how_it_is_typed(spec: str, wanted: tuple) -> None:
@@ -492,6 +492,9 @@ Q = kohya(LINEAR)
             {f"{Q}.lora_down.weight": rand(2, 8) / 0, f"{Q}.lora_up.weight": rand(8, 2)},
             "its down is not finite",
         ),
+        ({"model.weight": rand(1, 1)}, "is no adapter: it holds 1 tensors: model.weight"),
+        ({}, "is no adapter: it holds nothing"),
+        ({f"{Q}.alpha": rand(2)}, "its alpha is 2 numbers"),
         ({f"{Q}.diff_b": rand(8)}, "a bias that this layer does not have"),
         (
             {f"{Q}.diff": rand(8, 8), f"{Q}.dora_scale": rand(5, 1)},

@@ -146,7 +146,13 @@ def test_what_was_read_otherwise_is_told(sd: StableDiffusion) -> None:
     assert "read as typed; --grammar a1111" in line
     (line,) = sd.prepare("red " * 80, grammar="a1111").warnings
     assert "is read in 2 chunks of at most 75 tokens" in line
-    assert not sd.prepare("a (red:1.2) house (by night)", grammar="a1111").warnings
+    for text in ("a (red house", "(a [red house)", "[a:(b:0.5]"):
+        (line,) = sd.prepare(text, grammar="a1111").warnings
+        assert f"a bracket of the prompt {text!r} is never closed" in line
+    (line,) = sd.prepare("a red house <lora:style:0.8>").warnings
+    assert "'<lora:style:0.8>' in a prompt is read as words" in line
+    assert "--lora FILE:0.8" in line
+    assert not sd.prepare(r"a (red:1.2) [a:(b):2] \(by night :)", grammar="a1111").warnings
     assert not sd.prepare("a red house (by night)").warnings
 
 
