@@ -18,7 +18,7 @@ from sdcore.checkpoints import (
 from sdcore.devices import choose_device, choose_dtype
 from sdcore.errors import InputError
 from sdcore.memory import MODES, apply, available, choose
-from sdcore.models import TextEncoder, VAEConfig
+from sdcore.models import TextEncoder
 from sdcore.prompts import Tokenizer, load_tokenizer
 from sdcore.settings import Source
 
@@ -105,7 +105,8 @@ def load(
 def _dtype_of(component: Component, checkpoint: Checkpoint, dtype: torch.dtype) -> torch.dtype:
     """The networks' dtype; SDXL's VAE, which overflows in float16 and says so, is float32."""
     sdxl = checkpoint.components["unet"].config.get("addition_embed_type") is not None
-    upcast = component.name == "vae" and VAEConfig.from_dict(component.config).force_upcast
+    # null is diffusers' default, true; the configuration is checked where the VAE is built.
+    upcast = component.name == "vae" and component.config.get("force_upcast") is not False
     return torch.float32 if sdxl and upcast and dtype == torch.float16 else dtype
 
 

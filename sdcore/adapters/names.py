@@ -1,6 +1,7 @@
 """Whose an adapter's keys are: every trainer spells the layers in its own way.
 
 kohya, SD 1.x and 2.x  lora_unet_mid_block_attentions_0_proj_in.lora_down.weight, lora_te_
+LyCORIS by itself      lycoris_mid_block_attentions_0_proj_in.lokr_w1
 kohya, SDXL            lora_unet_middle_block_1_proj_in.lora_down.weight, lora_te1_, lora_te2_
 diffusers, PEFT        unet.mid_block.attentions.0.proj_in.lora_A.weight, text_encoder. ...
 older diffusers        unet.mid_block. ... .attn1.processor.to_q_lora.down.weight
@@ -37,7 +38,7 @@ _PROCESSOR = re.compile(
     r"(.+?)(?:\.processor)?\.to_(q|k|v|out)_lora\.(down\.weight|up\.weight|alpha)"
 )
 _PREFIXES = {
-    "unet": ("lora_unet",),
+    "unet": ("lora_unet", "lycoris"),
     "text_encoder": ("lora_te", "lora_te1"),
     "text_encoder_2": ("lora_te2",),
 }

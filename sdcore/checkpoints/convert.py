@@ -15,6 +15,7 @@ from sdcore.checkpoints.checkpoint import Checkpoint, Component
 from sdcore.checkpoints.choose import CONFIG, INDEX, TOKENIZER_FILES
 from sdcore.checkpoints.families import FAMILIES, UNET, VAE, Family
 from sdcore.checkpoints.find import WEIGHTS
+from sdcore.checkpoints.folder import CLASSES
 from sdcore.checkpoints.ldm import open_clip_name
 from sdcore.checkpoints.ldm_write import text_encoder_to_open_clip, unet_to_ldm, vae_to_ldm
 from sdcore.checkpoints.read import Weights, as_dtype, read_json
@@ -23,10 +24,6 @@ from sdcore.checkpoints.write import written_whole
 from sdcore.errors import InputError
 
 State = dict[str, Tensor]
-CLASSES = {
-    "unet": ("diffusers", "UNet2DConditionModel", "diffusion_pytorch_model"),
-    "vae": ("diffusers", "AutoencoderKL", "diffusion_pytorch_model"),
-}
 
 
 def convert(
@@ -106,7 +103,7 @@ def _write_folder(
     for name, component in checkpoint.components.items():
         config = dict(component.config)
         if name in CLASSES:
-            library, kind, stem = CLASSES[name]
+            library, kind, stem = "diffusers", CLASSES[name], "diffusion_pytorch_model"
             config["_class_name"] = kind
             if name == "vae":
                 levels = len(config["block_out_channels"])

@@ -11,6 +11,11 @@ WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form owner/name."""
+    return _HUB_ID.fullmatch(name) is not None and not name.startswith(".")
+
+
 def bundled_models() -> dict[str, Path]:
     """Names and folders of the models that ship with sdcore."""
     # A wheel carries weights/ inside the package; the source tree has it beside the package.
@@ -31,17 +36,21 @@ def find_model(model: str | Path, variant: str | None = None, revision: str | No
         variant, revision: what of a hub id is fetched.
 
     Raises:
-        InputError: nothing of that name; a hub id while offline.
+        InputError: nothing of that name; a revision of what is no hub id; a hub id while offline.
     """
     bundled = bundled_models()
-    if isinstance(model, str) and model in bundled:
-        return bundled[model]
     path = Path(model).expanduser()
+    if isinstance(model, str) and model in bundled:
+        path = bundled[model]
     if path.is_dir() or path.is_file():
+        if revision is not None:
+            raise InputError(f"{path} is here, and no hub id: it has no revision {revision!r}")
         return path
     name = str(model)
+    if name.startswith(("https://", "http://")):
+        raise InputError(f"{name} is an address: name a model on the hub as owner/name")
     is_file = Path(name).suffix in WEIGHTS
-    if _HUB_ID.fullmatch(name) and not name.startswith(".") and not is_file:
+    if is_hub_id(name) and not is_file:
         from sdcore.checkpoints.hub import fetch
 
         return fetch(name, variant, revision)

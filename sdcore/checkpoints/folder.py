@@ -17,6 +17,7 @@ PARTS = {
     "vae": spelt(vae_key),
 }
 REQUIRED = ("unet", "vae")
+CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}  # diffusers'
 
 
 def open_folder(path: Path, variant: str | None = None) -> Checkpoint:
@@ -45,8 +46,11 @@ def open_folder(path: Path, variant: str | None = None) -> Checkpoint:
         raise InputError(f"{path} has no variant {variant!r} of any component")
     check_agreement(components)
     tokenizers = {f.name: f for f in sorted(path.glob("tokenizer*")) if f.is_dir()}
-    if not tokenizers:
-        raise InputError(f"{path / 'tokenizer'} is missing")
+    promised = {name for name, entry in index.items() if entry not in (None, [None, None])}
+    needed = {name for name in promised if name.startswith("tokenizer")}
+    lacking = sorted(needed - tokenizers.keys()) if tokenizers else ["tokenizer"]
+    if lacking:
+        raise InputError(f"{path / lacking[0]} is missing")
     scheduler = path / "scheduler" / "scheduler_config.json"
     if not scheduler.is_file() and "scheduler" in index:
         raise InputError(f"{scheduler} is missing")
@@ -60,6 +64,9 @@ def open_component(folder: Path, name: str, variant: str | None = None) -> Compo
         raise InputError(f"{folder} is missing")
     path = folder / CONFIG
     config, weights = read_json(path), weights_name(name, _names(folder), variant)
+    kind = config.get("_class_name")
+    if name in CLASSES and kind not in (None, CLASSES[name]):
+        raise InputError(f"{path} is of class {kind}; what is read as {name} is {CLASSES[name]}")
     if weights is None:
         raise InputError(f"{folder} holds no weights: a .safetensors or .bin file is missing")
     files = shards(folder / weights) if weights.endswith(".json") else (weights,)

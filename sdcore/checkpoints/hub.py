@@ -73,12 +73,12 @@ def _checked(folder: Path, variant: str | None) -> Path:
     names = {path.relative_to(folder).as_posix() for path in folder.glob("*")}
     if CONFIG in names and any(weights_name(part, names, variant) for part in PARTS):
         return folder
-    lacking = [
-        file
-        for component in open_folder(folder, variant).components.values()
-        for file in component.files
-        if not file.is_file()
-    ]
+    found = open_folder(folder, variant)
+    files = [file for component in found.components.values() for file in component.files]
+    for place in found.tokenizers.values():
+        if not (place / "tokenizer.json").is_file():
+            files += [place / "vocab.json", place / "merges.txt"]
+    lacking = [file for file in files if not file.is_file()]
     if lacking:
         raise InputError(f"{lacking[0]} is missing")
     return folder
@@ -128,6 +128,7 @@ def files_read(repo: str, names: Collection[str], variant: str | None = None) ->
 
 def _asked(repo: str, ask: Callable[[], Any]) -> Any:
     """What the hub answers to `ask`; what goes wrong with it is one line."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RevisionNotFoundError
 
     try:
@@ -145,7 +146,8 @@ def _asked(repo: str, ask: Callable[[], Any]) -> Any:
         raise InputError(f"the hub answered {status} for {repo}: is the name right?") from None
     except Exception as error:
         # The client lets its HTTP library's own exceptions through; all of them mean: no network.
+        why = f"the hub cannot be reached ({type(error).__name__})"
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else why
         raise InputError(
-            f"{repo} is no folder here, not in the Hugging Face cache, and the hub cannot be "
-            f"reached ({type(error).__name__})"
+            f"{repo} is no folder here, not in the Hugging Face cache, and {why}"
         ) from None

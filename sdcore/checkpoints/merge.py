@@ -69,12 +69,16 @@ def merge(
     for name in blocks.keys() - there:
         raise InputError(f"{a} has no block {name!r}: --block would change nothing")
     for other in others:
-        if not first.info.keys() & other.info.keys():
-            raise InputError(f"{other.files[0]} has no key in common with {a}")
-        for key in first.info.keys() & other.info.keys():
-            if first.info[key].shape != other.info[key].shape:
-                mine, its = (list(weights.info[key].shape) for weights in (first, other))
-                raise InputError(f"{key} is {mine} in {a}, {its} in {other.files[0]}")
+        place, common = other.files[0], [key for key in first.info if key in other.info]
+        if not common:
+            raise InputError(f"{place} has no key in common with {a}")
+        for key in common:
+            mine, its = (list(weights.info[key].shape) for weights in (first, other))
+            if mine != its:
+                raise InputError(
+                    f"{a} and {place} are not of one family: {key} is {mine} in one, {its} in the "
+                    "other"
+                )
     left = [key for key in first.info if any(key not in other.info for other in others)]
     mixed: dict[str, Tensor] = {}
     mapped = [dict(other) for other in others]

@@ -44,15 +44,22 @@ def open_model(
         raise InputError(f"{path} is a folder: its averaged weights are its plain ones")
     else:
         checkpoint = open_folder(path, variant)
-    components = dict(checkpoint.components)
+    components, notes = dict(checkpoint.components), list(checkpoint.notes)
     for name, place in ({} if parts is None else parts).items():
         if place is None:
             continue
         if name not in components:
             raise InputError(f"{path} has no {name} to replace; it has {', '.join(components)}")
-        components[name] = open_part(place, components[name])
+        own, new = components[name], open_part(place, components[name])
+        scales = [c.config.get("scaling_factor", 0.18215) for c in (new, own)]
+        if name == "vae" and scales[0] != scales[1]:
+            notes.append(
+                f"{place} is a VAE for other latents than {path} makes: its scaling factor is "
+                f"{scales[0]}, the model's own has {scales[1]}"
+            )
+        components[name] = new
     check_agreement(components)
-    return replace(checkpoint, components=components)
+    return replace(checkpoint, components=components, notes=tuple(notes))
 
 
 def open_source(model: str | Path, source: Mapping[str, Any]) -> Checkpoint:

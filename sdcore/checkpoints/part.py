@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sdcore.checkpoints.checkpoint import Component
 from sdcore.checkpoints.choose import CONFIG, INDEX
+from sdcore.checkpoints.families import other_kind
 from sdcore.checkpoints.find import find_model
 from sdcore.checkpoints.folder import open_component, open_folder
 from sdcore.checkpoints.ldm import open_clip_name, pieces, unet_name, vae_name
@@ -103,9 +104,8 @@ def _from_file(path: Path, like: Component) -> Component:
             raise InputError(f"{path}, {like.name}: {listed('unknown keys', strangers)}")
         config = _config(path, kind, shapes, like)
         return Component(like.name, config, path, (path,), partial(look_up, table))
-    raise InputError(
-        f"{path} holds no {like.name} that fits: {listed('tensors', sorted(info)) or 'nothing'}"
-    )
+    held = other_kind(info) or listed("tensors", sorted(info)) or "nothing"
+    raise InputError(f"{path} holds no {like.name} that fits: it holds {held}")
 
 
 def _rename(kind: str, keys: Iterable[str]) -> Rename | None:

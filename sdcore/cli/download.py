@@ -18,8 +18,11 @@ def download(
     It goes into the ordinary Hugging Face cache; HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE
     mean what they mean everywhere. `--model ID` finds it there without the network.
     """
+    from sdcore.checkpoints.find import is_hub_id
     from sdcore.checkpoints.hub import fetch, fetch_vocabulary
 
     if (model is None) != vocabulary:
         raise InputError("name a model (owner/name), or --vocabulary")
+    if model is not None and not is_hub_id(model):
+        raise InputError(f"{model!r} is no hub id: write it as owner/name")
     click.echo(fetch_vocabulary() if model is None else fetch(model, variant, revision))

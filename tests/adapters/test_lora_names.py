@@ -50,6 +50,7 @@ def test_every_layer_of_a_unet(model: str, count: int) -> None:
         assert table[f"lora_unet_{flat(ldm)}"] == ("unet", own)
         assert table[f"diffusion_model.{ldm}"] == ("unet", own)
         assert table[f"lora_unet_{flat(own)}"] == ("unet", own)
+        assert table[f"lycoris_{flat(own)}"] == ("unet", own)
         assert table[f"unet.{own}"] == ("unet", own)
     # What the trainer takes unless it is told: 192 layers of SD 1.x, 722 of SDXL.
     layers = [n for n in walked.values() if ".attentions." in n and n.endswith(TRANSFORMER)]

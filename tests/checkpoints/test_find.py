@@ -42,6 +42,13 @@ def test_a_path_to_nothing_says_so(name: str) -> None:
         find_model(name)
 
 
+def test_what_is_no_hub_id_has_no_revision(tiny_path: Path) -> None:
+    with pytest.raises(InputError, match="no hub id: it has no revision 'v1'"):
+        find_model(tiny_path, revision="v1")
+    with pytest.raises(InputError, match="is an address: name a model on the hub as owner/name"):
+        find_model("https://huggingface.co/somebody/tiny")
+
+
 def test_a_hub_id_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError, match="not in the Hugging Face cache, and HF_HUB_OFFLINE"):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 from safetensors.torch import load_file, save_file
 
-from sdcore.checkpoints.hub import files_read
+from sdcore.checkpoints.hub import _checked, files_read
 from sdcore.errors import InputError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -120,6 +120,7 @@ REFUSED = [
     (["download", "nobody/none"], "the hub answered 404 for nobody/none: is the name right?"),
     (["download", REPO, "--variant", "bf16"], "has no variant 'bf16' of any component"),
     (["download"], "name a model (owner/name), or --vocabulary"),
+    (["download", "tiny"], "'tiny' is no hub id: write it as owner/name"),
 ]
 
 
@@ -185,6 +186,22 @@ def test_what_the_hub_refuses_is_one_line(online: list[Done]) -> None:
         assert done.status == 2
         assert done.stderr.count("\n") == 1
         assert line in done.stderr
+
+
+@pytest.mark.parametrize("gone", ["merges.txt", "vocab.json"])
+def test_a_vocabulary_that_is_not_whole_is_fetched_again(
+    tiny_path: Path, tmp_path: Path, gone: str
+) -> None:
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_path, folder)
+    assert _checked(folder, None) == folder
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    for name in ("vocab.json", "merges.txt"):
+        (folder / "tokenizer" / name).touch()
+    assert _checked(folder, None) == folder
+    (folder / "tokenizer" / gone).unlink()
+    with pytest.raises(InputError, match=f"{gone} is missing"):
+        _checked(folder, None)
 
 
 NAMES = [

@@ -51,6 +51,17 @@ def test_every_weight_arrives(tiny_path: Path, dtype: torch.dtype) -> None:
         assert all(p.device.type == "cpu" and p.dtype == dtype for p in module.parameters())
 
 
+def test_a_tokenizer_that_the_index_promises(
+    family_path: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """SDXL's second pads with "!": the first does not stand for it."""
+    for part in family_path("SDXL").iterdir():
+        if part.name != "tokenizer_2":
+            (tmp_path / part.name).symlink_to(part)
+    with pytest.raises(InputError, match="tokenizer_2 is missing"):
+        open_folder(tmp_path)
+
+
 def test_float16_files_become_float32(broken_path: Path) -> None:
     edit_weights(broken_path / UNET, lambda t: t.update({k: v.half() for k, v in t.items()}))
     unet = load_all(broken_path)["unet"]

@@ -120,6 +120,16 @@ def test_load_takes_parts_and_a_pickled_model(sd1: Twins, tmp_path: Path) -> Non
         sdcore.load(sd1.folder, vea="x")  # type: ignore[call-arg]
 
 
+def test_a_vae_for_other_latents_is_told(sd1: Twins, tmp_path: Path) -> None:
+    folder = tmp_path / "vae"
+    shutil.copytree(sd1.folder / "vae", folder)
+    assert not open_model(sd1.folder, {"vae": folder}).notes
+    config = json.loads((folder / "config.json").read_text()) | {"scaling_factor": 0.13025}
+    (folder / "config.json").write_text(json.dumps(config))
+    (note,) = open_model(sd1.folder, {"vae": folder}).notes
+    assert "its scaling factor is 0.13025, the model's own has 0.18215" in note
+
+
 def refused(twins: Twins, part: str, place: Path) -> str:
     with pytest.raises(InputError) as caught:
         open_model(twins.folder, {part: place})
@@ -129,7 +139,8 @@ def refused(twins: Twins, part: str, place: Path) -> str:
 
 def test_what_is_no_such_component_is_refused(sd1: Twins, sd2: Twins, tmp_path: Path) -> None:
     vae = sd1.folder / FILES["vae"]
-    assert f"{vae} holds no unet that fits: 248 tensors" in refused(sd1, "unet", vae)
+    assert f"{vae} holds no unet that fits: it holds a VAE" in refused(sd1, "unet", vae)
+    assert "is of class AutoencoderKL; what is read as unet" in refused(sd1, "unet", vae.parent)
     assert "has no text_encoder_2 to replace" in refused(sd1, "text_encoder_2", vae)
     more = save(tmp_path / "more.safetensors", load_file(vae) | {"decoder.x.y": torch.ones(1)})
     open_part(more, open_model(sd1.folder).components["vae"])  # its keys are held by `load`
