@@ -62,7 +62,10 @@ def order(
     if path is not None:
         draw_orders(results, path, f"Error of the method, {where}")
     if as_json:
-        rows = [{**vars(each), "order": _finite(each.order)} for each in results]
+        rows = [
+            {key: finite(value) for key, value in {**vars(each), "order": each.order}.items()}
+            for each in results
+        ]
         click.echo(json.dumps({"where": where, "solvers": rows}, indent=2))
         return
     for line in table(results):
@@ -97,5 +100,8 @@ def _counts(text: str) -> tuple[int, ...]:
     return counts
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def finite(value: Any) -> Any:
+    """For JSON, which has neither infinity nor nan: null in their place, also in a tuple."""
+    if isinstance(value, tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -98,13 +98,19 @@ def answers_well(solver: Solver, setting: Setting) -> str | None:
 
 
 def asks_first_at_x(solver: Solver, setting: Setting) -> str | None:
-    """The model is asked through `denoise`; the prediction returned is its answer at (x, sigma)."""
+    """The model is asked through `denoise`; the prediction returned is its answer at (x, sigma).
+
+    And at sigma above 0 only: x is the picture at 0, and a network was not trained there.
+    """
     answers: list[Prediction] = []  # at (x, sigma), in the step that runs
+    beyond: list[float] = []
 
     def watched(ask, x, interval, memory, draw):
         answers.clear()
 
         def noting(at: Tensor, sigma: float) -> Prediction:
+            if not sigma > 0:
+                beyond.append(sigma)
             prediction = ask(at, sigma)
             if sigma == interval.sigma and torch.equal(at, x):
                 answers.append(prediction)
@@ -115,6 +121,8 @@ def asks_first_at_x(solver: Solver, setting: Setting) -> str | None:
     for step in setting.run(watched):
         if step.nfe == 0:
             return f"step {step.index + 1} does not ask the model"
+        if beyond:
+            return f"step {step.index + 1} asks at sigma {beyond[0]:g}; the model answers above 0"
         if not any(torch.equal(step.prediction.x0, answer.x0) for answer in answers):
             return f"the prediction of step {step.index + 1} is not the one at (x, sigma)"
     return None

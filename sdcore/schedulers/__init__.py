@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sdcore.errors import InputError, unknown
@@ -86,8 +87,10 @@ def resolve(
         entry, named, tool = find(name)
     else:  # one's own solver runs with Euler's conventions
         entry, named, tool = find("euler")
-        function = load_solver(name) if isinstance(name, str) else name
-        label = getattr(function, "__name__", type(function).__name__)
+        if isinstance(name, str):
+            function, label = load_solver(name), Path(name).stem
+        else:
+            function, label = name, getattr(name, "__name__", type(name).__name__)
         entry = Entry(name=label, solver=function, order=0, nfe=0, paper="")
     fields = fields_for(entry.class_name, config)
     if name in CLASSES:

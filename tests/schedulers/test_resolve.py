@@ -235,3 +235,60 @@ def test_a_file_without_a_solver_is_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError, match=r"broken\.py"):
         load_solver(path)
+
+
+STEP = """
+def step(denoise, x, interval, memory, draw, *, share=1.0):
+    prediction = denoise(x, interval.sigma)
+    return prediction.x0 + share * interval.sigma_next * prediction.eps, prediction, ()
+"""
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "from functools import partial\nsolver = partial(step, share=1)\n",
+        "class Step:\n    def __call__(self, *given): return step(*given)\nsolver = Step()\n",
+    ],
+)
+def test_whatever_can_be_called_is_a_solver_named_like_its_file(tmp_path, made):
+    path = tmp_path / "mine.py"
+    path.write_text(STEP + made)
+    scheduler = resolve(str(path))
+    assert scheduler.name == "mine"
+    x, sigmas = torch.ones(1, 1, 2, 2), scheduler.plan(3).sigmas
+    ours, euler = (
+        list(sample(gaussian, x, sigmas, solver))[-1].x_next
+        for solver in (scheduler.solver, resolve("euler").solver)
+    )
+    assert torch.allclose(ours, euler)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("raise SystemExit(3)\n", "bad.py does not run: SystemExit: 3"),
+        ("def solver(denoise, x, sigma): pass\n", "takes (denoise, x, sigma), and is given"),
+        ("def solver(*_): return 1, 2\n", "returns (int, int) and not (x_next, prediction, memo"),
+        ("def solver(*_): yield 1\n", "returns generator and not"),
+        ("def solver(*_):\n    return 1 / 0\n", "bad.py, line 2: ZeroDivisionError"),
+    ],
+)
+def test_a_file_with_a_wrong_solver_is_one_clear_line(tmp_path, text, message):
+    path = tmp_path / "bad.py"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        list(sample(gaussian, torch.ones(1, 1, 2, 2), (1.0, 0.0), resolve(str(path)).solver))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_model_raises_is_not_the_solvers_mistake(tmp_path):
+    path = tmp_path / "good.py"
+    path.write_text(STEP + "solver = step\n")
+
+    def broken(x, sigma):
+        raise KeyError("of the model")
+
+    with pytest.raises(KeyError):
+        list(sample(broken, torch.ones(1, 1, 2, 2), (1.0, 0.0), resolve(str(path)).solver))
