@@ -90,7 +90,9 @@ class NoiseSchedule:
         Raises InputError outside the table.
         """
         if not 0 <= t <= len(self) - 1:
-            raise InputError(f"timestep {t} is not in 0 to {len(self) - 1}; take fewer steps")
+            raise InputError(
+                f"timestep {t:g} is not in 0 to {len(self) - 1}; take fewer steps, or others"
+            )
         low = int(t)
         if low == t:  # the table's own value, also where the next one is infinite
             return self.sigmas[low]

@@ -10,6 +10,7 @@ import torch
 from sdcore.errors import InputError
 from sdcore.sampling import Prediction, sample
 from sdcore.schedulers import TOOLS, Plan, Scheduler, resolve
+from sdcore.schedulers.config import CLASSES
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,19 @@ def rehearse(scheduler: Scheduler, plan: Plan) -> list[Row]:
     return rows
 
 
-# What the other tools call the nearest grid, where they have none of that name.
-_NEAREST = {"linspace": "normal", "leading": "ddim_uniform", "trailing": "simple", "beta_t": "beta"}
+# What the other tools call the nearest grid, where they have none of that name; or its nearest.
+_NEAREST = {
+    "linspace": "normal",
+    "leading": "ddim_uniform",
+    "ddim_uniform": "normal",
+    "trailing": "simple",
+    "simple": "normal",
+    "sgm_uniform": "normal",
+    "lcm": "sgm_uniform",
+    "beta_t": "beta",
+    "log_linear": "exponential",
+    "polyexponential": "exponential",
+}
 _NEAREST_CLASS = {
     "normal": "linspace",
     "simple": "trailing",
@@ -51,8 +63,24 @@ _NEAREST_CLASS = {
     "ddim_uniform": "leading",
     "beta_t": "beta",
 }
+# What diffusers' classes run where a field of their config says so.
+_BY_CONFIG = (
+    *("pndm_prk", "dpmpp_3m", "dpm_2m", "dpm_3m", "dpmpp_2m_sde", "dpmpp_2m_sde_heun"),
+    *("dpmpp_3m_sde", "unipc_bh1", "unipc_3", "deis_3", "euler_churn"),
+)
 LIKE = ("diffusers", "comfyui", "a1111", "kdiffusion")
 _OUR_NOISE = "one CPU generator a picture"  # and so diffusers', given a list of generators
+
+
+def _nearest(name: str, tool: str) -> str:
+    """The tool's spacing of this name, or the nearest that it has. InputError if none is near."""
+    has, near = TOOLS[tool].spacings, name
+    while near not in has and near in _NEAREST:
+        near = _NEAREST[near]
+    if near not in has:
+        label = TOOLS[tool].label
+        raise InputError(f"{label} has no spacing like {name}, only {', '.join(has)}")
+    return f"{tool}:{near}"
 
 
 @dataclass(frozen=True)
@@ -74,18 +102,20 @@ def compare(
     name = scheduler.spacing.name.rpartition(":")[2]
     if scheduler.spacing.steps is not None:
         raise InputError("a list of one's own is the same in every tool: nothing to compare")
+    here = scheduler.entry.name
     if tool == "diffusers":
-        name, noise = _NEAREST_CLASS.get(name, name), _OUR_NOISE
+        spacing, noise = f"diffusers:{_NEAREST_CLASS.get(name, name)}", _OUR_NOISE
+        known = here in _BY_CONFIG or any(label in CLASSES for label in scheduler.entry.names)
+    elif here in TOOLS[tool].by_timestep:
+        spacing, known, noise = "diffusers:leading", True, TOOLS[tool].noise
     else:
-        name = name if name in TOOLS[tool].spacings else _NEAREST.get(name, name)
-        noise = TOOLS[tool].noise
-    other = resolve(scheduler.entry.name, f"{tool}:{name}", config=config)
+        spacing, known, noise = _nearest(name, tool), here in TOOLS[tool].has, TOOLS[tool].noise
+    own = not scheduler.entry.paper  # a solver of the user's, which no tool has
+    other = resolve(scheduler.entry.solver if own else here, spacing, config=config)
     ours, theirs = scheduler.plan(steps), other.plan(steps)
     pairs = list(zip(ours.sigmas[:-1], theirs.sigmas[:-1], strict=True))
     worst = max(range(steps), key=lambda i: abs(pairs[i][0] / pairs[i][1] - 1))
     farthest = max(range(steps), key=lambda i: abs(ours.timesteps[i] - theirs.timesteps[i]))
-    here = scheduler.entry.name
-    known = tool == "diffusers" or here in TOOLS[tool].has
     found = [
         Difference("scheduler", here, here if known else "none of that kind"),
         Difference("spacing", scheduler.spacing.name, other.spacing.name),

@@ -1,6 +1,6 @@
 """The table of names: what a user can call a scheduler, and which step function that is."""
 
-from sdcore.errors import unknown
+from sdcore.errors import InputError, unknown
 from sdcore.schedulers import (
     adaptive,
     churn,
@@ -54,9 +54,9 @@ def find(name: str) -> tuple[Entry, str | None, Tool | None]:
     """The entry of a name, the spacing if the name ends in one, and the tool whose name it is.
 
     Case, spaces and underscores do not matter. The tool comes from a prefix ("comfyui:euler"), from
-    k-diffusion's "sample_", or from A1111's spelling ("DPM++ 2M Karras", "Euler a", "Euler") of a
-    sampler that it runs by sigma; None means diffusers' class. Raises InputError with the nearest
-    names.
+    k-diffusion's "sample_" or "k_", or from A1111's spelling ("DPM++ 2M Karras", "Euler a",
+    "Euler") of a sampler that it runs by sigma; None means diffusers' class. Raises InputError with
+    the nearest names.
     """
     key, _, rest = name.strip().rpartition(":")
     if key.casefold() not in ("", "diffusers", *TOOLS):
@@ -75,12 +75,20 @@ def find(name: str) -> tuple[Entry, str | None, Tool | None]:
                 found = entries[plain.removesuffix(end)], spacing
                 break
     if found is None:
+        alone, plus, _ = plain.partition("cfgpp")
+        if plus and alone in entries:
+            solver = entries[alone].name
+            raise InputError(
+                f"scheduler {name!r} is {solver} with CFG++, another guidance, which is not here: "
+                f"take {solver}"
+            )
         own = [entry.name for entry in TABLE]
         labels = [label for entry in TABLE for label in entry.labels]
         raise unknown("scheduler", name, own + labels, short=own)
     if not key:
         tool = TOOLS.get(_spelt_by(rest))
-        # A1111 runs DDIM, PLMS and UniPC by timestep: what comes out is diffusers' `leading`.
+        # A1111 runs DDIM and PLMS by timestep: what comes out is diffusers' `leading`. Its UniPC is
+        # the authors' code, evenly in t.
         tool = tool if tool is not None and found[0].name in tool.has else None
     return found[0], found[1], tool
 
@@ -103,12 +111,12 @@ def find_spacing(name: str) -> tuple[str, Tool | None, bool]:
 def _spelt_by(name: str) -> str:
     """Whose spelling this is: "kdiffusion", "a1111", or "" for ours and diffusers'."""
     name = name.strip()
-    if name.casefold().startswith("sample_"):
+    if name.casefold().startswith(("sample_", "k_")):
         return "kdiffusion"
     capital = name != name.lower() and not name.endswith("Scheduler")
     return "a1111" if capital or "++" in name or " " in name else ""
 
 
 def _plain(name: str) -> str:
-    name = name.strip().casefold().removeprefix("sample_").replace("++", "pp")
+    name = name.strip().casefold().removeprefix("sample_").removeprefix("k_").replace("++", "pp")
     return "".join(letter for letter in name if letter.isalnum())

@@ -86,6 +86,34 @@ def test_what_another_tool_would_do():
     assert differences("--scheduler", "euler", "--spacing", "linspace", "--like", "diffusers") == {}
 
 
+def test_another_tool_runs_the_nearest_spacing_that_it_has():
+    for scheduler, tool, spacing in (
+        ("lcm", "a1111", "a1111:lcm"),
+        ("lcm", "comfyui", "comfyui:sgm_uniform"),
+        ("ddim", "kdiffusion", "kdiffusion:normal"),
+    ):
+        found = differences("--scheduler", scheduler, "--steps", 4, "--like", tool)
+        assert found["spacing"][1] == spacing
+
+
+def test_whether_another_tool_has_the_scheduler(tmp_path):
+    """A1111 runs DDIM by timestep, which is what diffusers does with `leading`: as here."""
+    assert set(differences("--scheduler", "ddim", "--like", "a1111")) == {"noise"}
+    own = tmp_path / "mine.py"
+    own.write_text(
+        "def solver(denoise, x, interval, memory, draw):\n"
+        "    return x, denoise(x, interval.sigma), ()\n"
+    )
+    for scheduler in ("restart", "dpmpp_3m_taylor", own):
+        assert differences("--scheduler", scheduler, "--like", "diffusers") == {
+            "scheduler": (resolve(str(scheduler)).name, "none of that kind")
+        }
+    assert "scheduler" in differences("--scheduler", own, "--like", "comfyui")
+    assert differences("--scheduler", "dpmpp_3m", "--like", "diffusers") == {}
+    of_a_class = differences("--scheduler", "DPMSolverMultistepScheduler", "--like", "diffusers")
+    assert of_a_class == {}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -93,7 +121,7 @@ def test_what_another_tool_would_do():
         (("--sigmas", "3,1", "--timesteps", "3,1"), "--sigmas and --timesteps both"),
         (("--sigmas", "3,1", "--steps", "5"), "has 1 steps, and steps says 5"),
         (("--sigmas", "3,1", "--like", "a1111"), "same in every tool"),
-        (("--spacing", "lcm", "--like", "comfyui"), "unknown spacing of ComfyUI"),
+        (("--spacing", "ays", "--like", "kdiffusion"), "k-diffusion has no spacing like ays, only"),
         (("--scheduler", "eulr"), "did you mean euler"),
     ],
 )

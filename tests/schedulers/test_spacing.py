@@ -318,6 +318,23 @@ def test_distilled_timesteps():
         assert plan("LCMScheduler", SD, steps).timesteps == times
 
 
+def test_distilled_timesteps_as_a1111_lays_them():
+    """Evenly over the 50 known ones, log sigma between two of them, the nearest one told."""
+    ours, sigma = resolve("LCM").plan(4), resolve("a1111:euler").noise_schedule.sigma
+    assert ours.timesteps == (999, 679, 339, 19)
+    two_thirds = sigma(659) ** (1 / 3) * sigma(679) ** (2 / 3)
+    one_third = sigma(339) ** (2 / 3) * sigma(359) ** (1 / 3)
+    assert ours.sigmas == pytest.approx((sigma(999), two_thirds, one_third, sigma(19), 0))
+    assert resolve("LCM").plan(1).timesteps == (999,)
+
+
+def test_a_tail_above_the_last_step_is_refused():
+    last = resolve("euler", "karras").plan(5).sigmas[-2]
+    assert resolve("euler", "karras", tail=last).plan(5).sigmas[-1] == last
+    with pytest.raises(InputError, match=r"the tail 0\.5 is above the last step's sigma, 0\.02917"):
+        resolve("euler", "karras", tail=0.5).plan(5)
+
+
 def test_ends_are_data():
     euler, ddim = resolve("euler").plan(20), resolve("ddim").plan(20)
     assert euler.start_scale == euler.sigmas[0] == pytest.approx(14.614647, abs=1e-6)

@@ -75,7 +75,13 @@ class Spacing:
         sigmas, timesteps = self.rule(schedule, steps)
         self._check_fall(sigmas)
         last = schedule.sigmas[0] if self.tail == "sigma_min" else 0.0
-        last = last if isinstance(self.tail, str) else self.tail
+        if not isinstance(self.tail, str):
+            last = self.tail
+            if last > sigmas[-1]:
+                raise InputError(
+                    f"the tail {last:g} is above the last step's sigma, {sigmas[-1]:.4g}: "
+                    "take a smaller one"
+                )
         start = sigmas[0] if self.start == "sigma" else math.hypot(1, sigmas[0])
         end = 1 / math.hypot(1, last) if self.end == "unit_variance" else 1.0
         return Plan((*sigmas, last), timesteps, start, end, schedule)

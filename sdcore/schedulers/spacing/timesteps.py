@@ -113,6 +113,17 @@ def distilled(schedule: NoiseSchedule, steps: int, *, origin: int = 50) -> Grid:
     return at_timesteps(schedule, [number * stride - 1 for number in picked])
 
 
+def distilled_evenly(schedule: NoiseSchedule, steps: int, *, origin: int = 50) -> Grid:
+    """`normal` on the table of those `origin` timesteps alone, both ends included (A1111's LCM).
+
+    The network is told the nearest one of them.
+    """
+    stride = len(schedule) // origin
+    known = NoiseSchedule(schedule.alphas_cumprod[stride - 1 :: stride], schedule.dtype)
+    sigmas, places = normal(known, steps)
+    return Grid(sigmas, tuple(round(place) * stride + stride - 1.0 for place in places))
+
+
 def _log_linear(schedule: NoiseSchedule, timesteps: Sequence[float]) -> Grid:
     """The grid of explicit timesteps with log sigma, not sigma, linear between whole ones."""
     logs = schedule.log_sigmas

@@ -1,6 +1,6 @@
 """How ComfyUI, A1111 and k-diffusion lay the grids that they have, and explicit lists.
 
-Restated from what these tools do (facts with numbers in tests/schedulers/test_tools.py), where they
+Restated from what these tools do (with numbers in tests/schedulers/test_spacing.py), where they
 differ from diffusers: which rules there are, the timestep sent, both ends, the table's precision.
 """
 
@@ -31,7 +31,8 @@ class Tool:
     spacings: Mapping[str, Rule]
     default: str  # the spacing that it runs when none is chosen
     noise: str  # where its noise comes from
-    has: frozenset[str]  # its schedulers, in our names
+    has: frozenset[str]  # the schedulers that it runs by sigma, in our names
+    by_timestep: frozenset[str] = frozenset()  # its others, which run as diffusers' `leading`
     renamed: Mapping[str, str] = field(default_factory=dict)  # a name that means another here
     unit_variance: bool = False  # scales the noise by sqrt(1 + sigma^2) where sigma is the largest
     whole: bool = False  # sends the network whole timesteps only
@@ -98,9 +99,11 @@ TOOLS: Mapping[str, Tool] = {
                 **_some("normal", *_KARRAS, "sgm_uniform", "simple", "ddim_uniform", "beta"),
                 "kl_optimal": partial(curves.along, curve=curves.without_last(curves.kl_optimal)),
                 **_AYS,
+                "lcm": grids.distilled_evenly,
             },
             default="normal",
             automatic={
+                "lcm": "lcm",
                 **dict.fromkeys(("dpmpp_2m", "dpmpp_sde", "dpmpp_2s_a", *_DPM2), "karras"),
                 "restart": "karras",
                 **dict.fromkeys(("dpmpp_2m_sde", "dpmpp_2m_sde_heun"), "exponential"),
@@ -109,6 +112,7 @@ TOOLS: Mapping[str, Tool] = {
             discards=frozenset((*_DPM2, "dpmpp_3m_sde")),
             to_sigma_min=frozenset({"kl_optimal"}),
             has=_KDIFFUSION | {"restart", "lcm"},
+            by_timestep=frozenset({"ddim", "pndm"}),
             noise="one generator a picture, on the GPU (Philox) or the CPU, by a setting",
         ),
         Tool(
