@@ -209,7 +209,9 @@ _SUPPORTED_BY: Mapping[str, Config] = {
     "SASolverScheduler": {"algorithm_type": ("data_prediction", "noise_prediction")},
 }
 
-# A value that was written for another class, and what diffusers reads it as.
+# A value that was written for another class, and what diffusers reads it as; where it refuses one
+# (SA-Solver all of DPM-Solver's, DEIS the stochastic ones), what the class has.
+_DPM_KINDS = ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++")
 _DPM_ALIASES: Config = {
     "algorithm_type": {"deis": "dpmsolver++"},
     "solver_type": dict.fromkeys(("logrho", "bh1", "bh2"), "midpoint"),
@@ -221,8 +223,11 @@ _ALIASES: Mapping[str, Config] = {
         "solver_type": dict.fromkeys(("midpoint", "heun", "logrho"), "bh2"),
     },
     "DEISMultistepScheduler": {
-        "algorithm_type": dict.fromkeys(("dpmsolver", "dpmsolver++"), "deis"),
+        "algorithm_type": dict.fromkeys(_DPM_KINDS, "deis"),
         "solver_type": dict.fromkeys(("midpoint", "heun", "bh1", "bh2"), "logrho"),
+    },
+    "SASolverScheduler": {
+        "algorithm_type": dict.fromkeys((*_DPM_KINDS, "deis"), "data_prediction"),
     },
 }
 

@@ -127,6 +127,17 @@ def test_the_config_says_whether_pndm_starts_with_runge_kutta():
     assert resolve(config=SD).name == resolve("PNDMScheduler").name == "pndm"
 
 
+def test_every_scheduler_runs_with_the_config_of_dpm_solvers():
+    """As with the bundled model's. diffusers has no SA-Solver from such a file."""
+    config = {**SD, "_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver++"}
+    for entry in TABLE:
+        assert resolve(entry.name, config=config).name == entry.name
+    for kind in ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis"):
+        for name in ("sa_solver", "deis"):
+            ours = resolve(name, config={**config, "algorithm_type": kind}).solver
+            assert ours.keywords == resolve(name).solver.keywords
+
+
 def test_configs_come_from_json():
     text = json.dumps({**SDXL, "sigma_min": None, "lambda_min_clipped": -float("inf")})
     assert resolve(config=json.loads(text)).plan(5).sigmas == resolve(config=SDXL).plan(5).sigmas
