@@ -90,8 +90,13 @@ def _vectors(file: Path, held: Any) -> tuple[str, dict[str, Tensor]]:
     else:
         keys = listed("tensors", sorted(found)) or "no tensors"
         raise InputError(f"{file} is no textual inversion: it holds {keys}")
-    vectors = {k: t.detach().float().reshape(-1, t.shape[-1]) for k, t in vectors.items() if t.ndim}
-    if not vectors or any(t.ndim != 2 or not t.isfinite().all() for t in vectors.values()):
+    vectors = {
+        k: t.detach().float().reshape(-1, t.shape[-1])
+        for k, t in vectors.items()
+        if t.ndim and t.numel()
+    }
+    counts = {len(t) for t in vectors.values()}
+    if len(counts) != 1 or not all(t.isfinite().all() for t in vectors.values()):
         raise InputError(f"{file} is no textual inversion: its vectors make no sense")
     return name, vectors
 

@@ -59,8 +59,8 @@ def shards(index: Path) -> tuple[str, ...]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{index} has no weight_map")
-    names = sorted(set(map(str, weight_map.values())))
+    names = dict.fromkeys(map(str, weight_map.values()))
     for name in names:
-        if Path(name).name != name:
-            raise InputError(f"{index} names {name}, which is not beside it")
-    return tuple(names)
+        if Path(name).name != name or name in ("", "..") or "\0" in name:
+            raise InputError(f"{index} names {name!r}, which is not beside it")
+    return tuple(sorted(names))

@@ -39,13 +39,14 @@ def convert(
         states: component -> parameters in place of its own (`sdcore.adapters.merged`).
 
     Raises:
-        InputError: a target that is there already or cannot be written, or would be pickled; a
+        InputError: a target that is there already or cannot be written, or of another suffix; a
             single file whose vocabulary is not at hand, which a folder needs.
 
     Everything is written beside the target, which then gets its name: it is whole or not there.
     """
-    if target.suffix in WEIGHTS and target.suffix != ".safetensors":
-        raise InputError(f"pickles are not written: name it {target.with_suffix('.safetensors')}")
+    if target.suffix.lower() in WEIGHTS and target.suffix != ".safetensors":
+        name = target.with_suffix(".safetensors")
+        raise InputError(f"a single file is written as .safetensors: name it {name}")
     states = {} if states is None else states
     write = _write_file if target.suffix == ".safetensors" else _write_folder
     with written_whole(target) as path:

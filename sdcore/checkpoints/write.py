@@ -15,7 +15,11 @@ from sdcore.errors import InputError
 
 def check_target(target: Path) -> None:
     """Raises InputError for a target that is there already, or in no folder that can be written."""
-    if target.exists():
+    try:
+        there = target.exists()
+    except OSError as error:  # a name that is too long
+        raise InputError(f"cannot write {target}: {error.strerror}") from None
+    if there:
         raise InputError(f"{target} is there already")
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK | os.X_OK):
         raise InputError(f"cannot write to {target.parent}: it is no folder that can be written")

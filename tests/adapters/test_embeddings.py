@@ -177,6 +177,9 @@ def test_the_settings_name_it(sd: StableDiffusion, tmp_path: Path) -> None:
         ({"a": rand(76, 16)}, "76 vectors; a prompt has room for 75"),
         ({"a": rand(1, 16) / 0}, "its vectors make no sense"),
         ({"a": torch.tensor(1.0)}, "its vectors make no sense"),
+        ({"a": torch.zeros(0, 16)}, "its vectors make no sense"),
+        ({"a": torch.zeros(0)}, "its vectors make no sense"),
+        ({"clip_l": rand(2, 16), "clip_g": rand(3, 16)}, "its vectors make no sense"),
     ],
 )
 def test_what_is_refused(

@@ -192,8 +192,11 @@ def test_a_full_disk_leaves_nothing(sd1: Twins, tmp_path: Path) -> None:
 def test_what_cannot_be_written_leaves_nothing(sd1: Twins, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write to"):
         convert(open_model(sd1.folder), tmp_path / "gone" / "a.safetensors")
-    with pytest.raises(InputError, match=r"pickles are not written: name it .*a\.safetensors"):
-        convert(open_model(sd1.folder), tmp_path / "a.ckpt")
+    for name in ("a.ckpt", "a.SafeTensors"):
+        with pytest.raises(InputError, match=r"as \.safetensors: name it .*a\.safetensors"):
+            convert(open_model(sd1.folder), tmp_path / name)
+    with pytest.raises(InputError, match=r"cannot write .* too long"):
+        convert(open_model(sd1.folder), tmp_path / ("a" * 300))
     alone = tmp_path / "alone.safetensors"
     alone.symlink_to(sd1.file)
     with pytest.raises(InputError, match="sdcore download --vocabulary"):

@@ -116,6 +116,10 @@ def test_sharded_weights(tiny_path: Path, broken_path: Path) -> None:
     (path.parent / "b.safetensors").unlink()
     with pytest.raises(InputError, match=r"b\.safetensors is missing"):
         load_all(broken_path)
+    for name in ("../a.safetensors", "/a.safetensors", "..", "", "a\0"):
+        Path(f"{path}.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+        with pytest.raises(InputError, match="which is not beside it"):
+            open_folder(broken_path)
 
 
 def test_missing_extra_and_misshapen_keys_are_listed(broken_path: Path) -> None:
