@@ -18,6 +18,7 @@ from sdcore.adapters.deltas import LOW_RANK, MAGNITUDES, Parts, change, factor
 from sdcore.adapters.lora import LoRA, open_lora, parse_lora
 from sdcore.adapters.names import Place
 from sdcore.checkpoints import Checkpoint, load_component
+from sdcore.checkpoints.read import as_dtype
 from sdcore.errors import InputError
 from sdcore.models.layers import placement
 
@@ -78,8 +79,8 @@ def merged(
 
     Args:
         specs: as `parse_lora` reads them.
-        dtype: of the networks; None: as stored. The sums are in float32 either way, and a dtype
-            below it rounds them.
+        dtype: of the parameters; None: as stored. The sums are in float32 either way, and rounded
+            to it once.
 
     Returns:
         component -> its parameters, of those that adapters touch; the adapters.
@@ -88,7 +89,7 @@ def merged(
         InputError: no adapter, one of an unknown kind, one for another family.
     """
     modules = {
-        name: load_component(component, "cpu", dtype)
+        name: load_component(component, "cpu", None if dtype is None else torch.float32)
         for name, component in checkpoint.components.items()
         if name != "vae"
     }
@@ -97,7 +98,11 @@ def merged(
         path, unet, text = parse_lora(spec)
         loras.append(open_lora(path, modules, unet, text))
     new = {name: adapted(name, module, loras) for name, module in modules.items()}
-    touched = {name: new[name].state_dict() for name in new if new[name] is not modules[name]}
+    touched = {
+        name: {key: as_dtype(tensor, dtype) for key, tensor in module.state_dict().items()}
+        for name, module in new.items()
+        if module is not modules[name]
+    }
     return touched, tuple(loras)
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sdcore
+from sdcore.adapters import merged
 from sdcore.checkpoints import open_model
 from sdcore.checkpoints.convert import convert
 from sdcore.checkpoints.ldm_write import text_encoder_to_open_clip, unet_to_ldm, vae_to_ldm
@@ -122,10 +123,13 @@ def test_a_lora_merged_in_draws_what_it_draws_beside(
     with torch.inference_mode():
         beside = run.decode([step.x_next for step in run][-1])[0].tobytes()
     assert picture(path) == beside != picture(sd1.folder)
-    merged, own = modules(open_model(path)), modules(open_model(sd1.folder))
+    whole, half = (merged(open_model(sd1.folder), [str(lora)], d)[0] for d in (None, torch.half))
+    for name, state in whole.items():  # rounded once, after the sum
+        assert all(torch.equal(half[name][k], t.half()) for k, t in state.items())
+    own, written = modules(open_model(sd1.folder)), modules(open_model(path))
     for name in own:
         state = own[name].state_dict()
-        changed = {k for k, t in merged[name].state_dict().items() if not torch.equal(t, state[k])}
+        changed = {k for k, t in written[name].state_dict().items() if not torch.equal(t, state[k])}
         assert len(changed) == (name in places), changed
 
 

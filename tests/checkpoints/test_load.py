@@ -220,7 +220,7 @@ def test_shards_of_a_variant(tiny_path: Path, broken_path: Path) -> None:
     new, old = load_all(broken_path)["unet"].state_dict(), load_all(tiny_path)["unet"].state_dict()
     assert all(torch.equal(new[k], old[k]) for k in old)
     index.write_text(json.dumps({"weight_map": {"a": "../../elsewhere.safetensors"}}))
-    with pytest.raises(InputError, match=r"elsewhere\.safetensors, which is not beside"):
+    with pytest.raises(InputError, match=r"elsewhere\.safetensors', which is not beside"):
         open_folder(broken_path)
 
 
