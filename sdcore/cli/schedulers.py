@@ -12,9 +12,9 @@ def schedulers(spacings: bool, as_json: bool) -> None:
     """List every scheduler: names, order of convergence, NFE a step, noise, paper.
 
     Any of the names will do. A short name or a class of diffusers runs with the spacing, the ends
-    and the timesteps of that class; a name of k-diffusion (sample_euler) or in A1111's spelling
-    ("DPM++ 2M Karras") with that tool's; a prefix chooses: diffusers:, kdiffusion:, a1111:,
-    comfyui:.
+    and the timesteps of that class; a name of k-diffusion (sample_euler, k_euler) or in A1111's
+    spelling ("DPM++ 2M Karras") with that tool's; a prefix chooses: diffusers:, kdiffusion:,
+    a1111:, comfyui:.
     """
     from sdcore.schedulers import SPACINGS, TABLE, TOOLS
 
