@@ -114,7 +114,7 @@ def compare(model: str | Path, steps: int | None = None, side: int | None = None
     quiet()
     with ExitStack() as stack:
         folder, variant = checkpoint.path, _variant(checkpoint)
-        if not checkpoint.index:
+        if checkpoint.path.is_file() or not checkpoint.index:
             variant = None
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
             convert(checkpoint, folder)
