@@ -83,6 +83,7 @@ def read_header(path: Path) -> Mapping[str, TensorInfo]:
 
 @lru_cache(maxsize=32)
 def _known_header(path: Path, changed: int, size: int) -> Mapping[str, TensorInfo]:
+    """The header of the file as it was then: a changed one is another entry."""
     return MappingProxyType(_read_header(path))
 
 

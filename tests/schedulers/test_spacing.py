@@ -171,7 +171,7 @@ def test_grids_over_sigma_equal_diffusers_for_every_number(class_name, spacing, 
     other one with every seventh, beginning elsewhere (half a second a grid, in KDPM2)."""
     begin, stride = (1, 1) if class_name in FIRST else (1 + list(CLASSES).index(class_name) % 7, 7)
     counts = range(begin, 1001, stride)
-    assert compare_curve(class_name, spacing, curve, counts) >= len(counts) - 10
+    assert compare_curve(class_name, spacing, curve, counts) >= len(counts) - 1  # leading's 1000
 
 
 @pytest.mark.parametrize("class_name", ["EulerDiscreteScheduler", "UniPCMultistepScheduler"])
