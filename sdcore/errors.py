@@ -1,14 +1,48 @@
 """The one exception for whatever the user can mend, and how it names near misses."""
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+LONGEST_WORD, LONGEST_LINE = 400, 1600  # letters of a message: paths fit, keys of 100 MB do not
+
+# What steers a terminal or turns a line round: C0 (but for tab and line feed), DEL, C1, the line
+# and paragraph separators, marks of text direction; and halves of surrogate pairs, which no
+# encoding has.
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 class InputError(ValueError):
     """Bad input. The message is one line: what was wrong, what is allowed, what to do.
 
-    The command line prints it to stderr and exits with status 2.
+    Whatever it repeats of the input is made fit to be printed (`one_line`). The command line prints
+    it to stderr and exits with status 2.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
+
+
+def printable(text: str) -> str:
+    """`text` whose control characters are escaped, as JSON and Python spell them.
+
+    >>> printable("red\\x1b[31m")
+    'red\\\\u001b[31m'
+    """
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def one_line(text: str) -> str:
+    """`text` as one printable line; of words and lines that are too long the middle is left out."""
+    words = (_shortened(word, LONGEST_WORD) for word in _shortened(text, 1 << 16).split())
+    return printable(_shortened(" ".join(words), LONGEST_LINE))
+
+
+def _shortened(text: str, most: int) -> str:
+    """The beginning and the end of a text of more than `most` letters."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"
 
 
 def unknown(
@@ -24,7 +58,7 @@ def unknown(
     names: dict[str, str] = {}
     for each in known:
         names.setdefault(_letters(each), each)
-    near = get_close_matches(_letters(name), sorted(names), n=3, cutoff=0.6)
+    near = get_close_matches(_letters(name[:LONGEST_WORD]), sorted(names), n=3, cutoff=0.6)
     if near:
         offered = " or ".join(names[each] for each in near)
         return InputError(f"unknown {what} {name!r}: did you mean {offered}?")

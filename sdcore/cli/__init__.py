@@ -10,6 +10,7 @@ from sdcore import __version__
 from sdcore.cli.check import check
 from sdcore.cli.convert import convert
 from sdcore.cli.download import download
+from sdcore.cli.echo import tell
 from sdcore.cli.inspect import inspect
 from sdcore.cli.lab import lab
 from sdcore.cli.merge import merge
@@ -60,5 +61,5 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    click.echo(f"sdcore: {' '.join(message.split())}", err=True)
+    tell(message)
     sys.exit(status)

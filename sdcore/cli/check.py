@@ -4,6 +4,7 @@ import json
 
 import click
 
+from sdcore.cli.echo import echo
 from sdcore.cli.lab import finite
 
 
@@ -34,15 +35,15 @@ def check(solver: str, order: int | None, as_json: bool) -> int:
             "counts": () if measured is None else measured.counts,
             "errors": () if measured is None else finite(measured.errors),
         }
-        click.echo(json.dumps(found, indent=2))
+        echo(json.dumps(found, indent=2))
         return 0 if report.holds else 1
     for finding in report.findings:
         detail = f": {finding.detail}" if finding.detail else ""
-        click.echo(f"{'holds' if finding.holds else 'FAILS'}  {finding.law}{detail}")
+        echo(f"{'holds' if finding.holds else 'FAILS'}  {finding.law}{detail}")
     if report.nfe:
-        click.echo(f"NFE of 8 steps: {' '.join(map(str, report.nfe))}; draws: {report.draws}")
+        echo(f"NFE of 8 steps: {' '.join(map(str, report.nfe))}; draws: {report.draws}")
     broken = sum(not finding.holds for finding in report.findings)
     told = f"{broken} of {len(report.findings)} laws broken"
     told += "" if report.nfe else "; the others are tried once it runs"
-    click.echo(told if broken else "every law holds")
+    echo(told if broken else "every law holds")
     return 1 if broken else 0

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from sdcore.cli.echo import echo, tell
+
 
 @click.command()
 @click.argument("source")
@@ -39,6 +41,6 @@ def convert(
     checkpoint = open_model(source, variant=variant, ema=ema)
     states, loras = merged(checkpoint, lora, wanted) if lora else ({}, ())
     for note in (*checkpoint.notes, *filter(None, map(unmatched_warning, loras))):
-        click.echo(f"sdcore: {note}", err=True)
+        tell(note)
     write(checkpoint, target, wanted, states)
-    click.echo(target)
+    echo(target)

@@ -2,6 +2,7 @@
 
 import click
 
+from sdcore.cli.echo import echo
 from sdcore.errors import InputError
 
 
@@ -25,4 +26,4 @@ def download(
         raise InputError("name a model (owner/name), or --vocabulary")
     if model is not None and not is_hub_id(model):
         raise InputError(f"{model!r} is no hub id: write it as owner/name")
-    click.echo(fetch_vocabulary() if model is None else fetch(model, variant, revision))
+    echo(fetch_vocabulary() if model is None else fetch(model, variant, revision))

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-
+from sdcore.cli.echo import echo, tell
 from sdcore.cli.output import Output
 from sdcore.errors import InputError
 
@@ -37,7 +36,7 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
     from sdcore.sheets import contact_sheet
 
     for line in run.warnings:
-        click.echo(f"sdcore: {line}", err=True)
+        tell(line)
     runs = run.split(1 if batch is None else batch)
     output.open()
     pictures: list[Image] = []
@@ -64,13 +63,13 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
         captions = _captions(run)
         path = output.sheet("sheet")
         save_png(contact_sheet(pictures, captions), path)
-        click.echo(path)
+        echo(path)
     if steps_sheet:
         path = output.sheet("steps")
         save_png(_film(run, strips), path)
-        click.echo(path)
+        echo(path)
     count = len(pictures)
-    click.echo(
+    echo(
         f"{count} picture{'s' * (count > 1)}, {run.settings[0].steps} steps, "
         f"{nfe // count} NFE each, {seconds:.2f} s",
         err=True,
@@ -105,7 +104,7 @@ def draw_what_fits(run: Run, prepare: Prepare | None, *how: Any) -> None:
             width, height = (side * 3 // 4 // step * step for side in (last.width, last.height))
             if prepare is None or min(width, height) < 8 * step:
                 raise
-        click.echo(f"sdcore: out of memory; drawing {width}x{height} instead", err=True)
+        tell(f"out of memory; drawing {width}x{height} instead")
         run = prepare(sd, {"width": width, "height": height})
         run = replace(run, settings=tuple(replace(s, asked=asked) for s in run.settings))
 
@@ -150,7 +149,7 @@ class Enduring:
             raise OutOfMemory(self.run)
         self.run = run
         mode = run.sd.memory
-        click.echo(f"sdcore: out of memory; going on with --memory {mode}", err=True)
+        tell(f"out of memory; going on with --memory {mode}")
         return None
 
 
@@ -191,4 +190,4 @@ class _Bar:
         """A line on stdout that does not tear the bar."""
         if self._bar is not None:
             self._bar.clear()
-        click.echo(line)
+        echo(line)

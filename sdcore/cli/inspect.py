@@ -6,6 +6,9 @@ from typing import Any
 
 import click
 
+from sdcore.cli.echo import echo
+from sdcore.errors import one_line
+
 
 @click.command()
 @click.argument("place", metavar="FILE_OR_FOLDER")
@@ -16,7 +19,7 @@ def inspect(place: str, as_json: bool, variant: str | None) -> None:
     from sdcore.checkpoints.inspect import inspect as look
 
     report = look(place, variant)
-    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
+    echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
 
 
 def _lines(report: dict[str, Any], indent: str = "") -> Iterator[str]:
@@ -34,7 +37,8 @@ def _lines(report: dict[str, Any], indent: str = "") -> Iterator[str]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} ({_shown(v)})" for k, v in value.items())
+        return ", ".join(f"{one_line(k)} ({_shown(v)})" for k, v in value.items())
     if isinstance(value, list):
-        return ", ".join(map(str, value[:8])) + (f" and {len(value) - 8} more" if value[8:] else "")
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        more = f" and {len(value) - 8} more" if value[8:] else ""
+        return ", ".join(one_line(str(v)) for v in value[:8]) + more
+    return f"{value:,}" if isinstance(value, int) else one_line(str(value))

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sdcore.cli.echo import echo
 from sdcore.errors import InputError
 
 
@@ -66,10 +67,10 @@ def order(
             {key: finite(value) for key, value in {**vars(each), "order": each.order}.items()}
             for each in results
         ]
-        click.echo(json.dumps({"where": where, "solvers": rows}, indent=2))
+        echo(json.dumps({"where": where, "solvers": rows}, indent=2))
         return
     for line in table(results):
-        click.echo(line)
+        echo(line)
 
 
 def table(results: list[Any]) -> list[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from sdcore.cli.echo import echo, tell
 from sdcore.errors import InputError
 
 
@@ -32,5 +33,5 @@ def merge(
         except ValueError:
             raise InputError(f"--block {item}: write it like in4=0.2") from None
     for line in write(a, b, c, out, alpha, blocks):
-        click.echo(f"sdcore: {line}", err=True)
-    click.echo(out)
+        tell(line)
+    echo(out)

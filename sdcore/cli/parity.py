@@ -4,6 +4,8 @@ import json
 
 import click
 
+from sdcore.cli.echo import echo, tell
+
 
 @click.command()
 @click.option("--model", default="picturebook", show_default=True, help="As for sample.")
@@ -30,17 +32,15 @@ def parity(model: str, steps: int | None, size: int | None, as_json: bool) -> in
             "picture": found.levels,
             "beyond": found.beyond,
         }
-        click.echo(json.dumps(report, indent=2))
+        echo(json.dumps(report, indent=2))
         return 1 if found.beyond else 0
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-    click.echo(
-        f"{versions}; float32, CPU\n\n| component | max abs error | relative |\n|---|---|---|"
-    )
+    echo(f"{versions}; float32, CPU\n\n| component | max abs error | relative |\n|---|---|---|")
     for name, gap in found.components.items():
-        click.echo(f"| {name} | {gap.worst:.1e} | {gap.relative:.1e} |")
+        echo(f"| {name} | {gap.worst:.1e} | {gap.relative:.1e} |")
     ask, gap = found.ask, found.latents
-    click.echo(f"| latents after {ask.steps} steps | {gap.worst:.1e} | {gap.relative:.1e} |")
-    click.echo(f"| picture of {ask.side} x {ask.side}, of 255 | {found.levels} | |")
+    echo(f"| latents after {ask.steps} steps | {gap.worst:.1e} | {gap.relative:.1e} |")
+    echo(f"| picture of {ask.side} x {ask.side}, of 255 | {found.levels} | |")
     if found.beyond:
-        click.echo(f"sdcore: outside the limits: {'; '.join(found.beyond)}", err=True)
+        tell(f"outside the limits: {'; '.join(found.beyond)}")
     return 1 if found.beyond else 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sdcore.cli.echo import echo
 from sdcore.cli.options import chosen_spacing
 
 
@@ -71,19 +72,19 @@ def plan(
         facts["rows"] = [_plain(asdict(row)) for row in rows]
         if like is not None:
             facts["like"] = {"tool": like, "differences": [asdict(d) for d in differences]}
-        click.echo(json.dumps(facts, indent=1))
+        echo(json.dumps(facts, indent=1))
         return
-    click.echo("  ".join(f"{key} {_short(value)}" for key, value in facts.items()))
-    click.echo(f"{'i':>4} {'t':>9} {'sigma':>12} {'next':>12} {'h':>8} {'NFE':>4} {'draws':>5}")
+    echo("  ".join(f"{key} {_short(value)}" for key, value in facts.items()))
+    echo(f"{'i':>4} {'t':>9} {'sigma':>12} {'next':>12} {'h':>8} {'NFE':>4} {'draws':>5}")
     for row in rows:
-        click.echo(
+        echo(
             f"{row.index:4} {row.timestep:9.3f} {row.sigma:12.6f} {row.sigma_next:12.6f} "
             f"{row.h:8.4f} {row.nfe:4} {row.draws:5}"
         )
     if like is not None:
-        click.echo(f"\n{like} would differ in" + (":" if differences else " nothing"))
+        echo(f"\n{like} would differ in" + (":" if differences else " nothing"))
         for each in differences:
-            click.echo(f"  {each.what}: {_short(each.theirs)} (here {_short(each.ours)})")
+            echo(f"  {each.what}: {_short(each.theirs)} (here {_short(each.ours)})")
 
 
 def _short(value: object) -> str:

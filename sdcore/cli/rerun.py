@@ -9,6 +9,7 @@ import click
 
 from sdcore import __version__
 from sdcore.cli.adapters import with_adapters
+from sdcore.cli.echo import echo, tell
 from sdcore.cli.options import (
     FAMILY,
     LISTS,
@@ -55,7 +56,7 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     seeds = choose_seeds(options["seed"], options["count"], drawn=old.seed)
     output = Output(options["out"], len(seeds))
     if old.version != __version__:
-        click.echo(f"drawn by sdcore {old.version}; this is {__version__}", err=True)
+        echo(f"drawn by sdcore {old.version}; this is {__version__}", err=True)
 
     from sdcore.cli.draw import draw_what_fits
     from sdcore.loading import load
@@ -75,7 +76,7 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     run = prepare(sd, {})
     given = options["image"] is not None or options["mask"] is not None
     if not given and run.settings[0].canvas not in (None, old.canvas):
-        click.echo("sdcore: the image or the mask has changed since", err=True)
+        tell("the image or the mask has changed since")
     draw_what_fits(
         run,
         prepare if options["fallback"] else None,

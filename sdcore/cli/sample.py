@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdcore.cli.adapters import with_adapters
+from sdcore.cli.echo import echo
 from sdcore.cli.options import (
     FAMILY,
     PLAIN,
@@ -51,7 +52,7 @@ def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None
 
     run = prepare(sd, {})
     if options["seed"] is None:
-        click.echo("seed " + "-".join(map(str, sorted({seeds[0], seeds[-1]}))), err=True)
+        echo("seed " + "-".join(map(str, sorted({seeds[0], seeds[-1]}))), err=True)
     draw_what_fits(
         run,
         prepare if options["fallback"] else None,

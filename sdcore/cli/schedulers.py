@@ -4,6 +4,8 @@ import json
 
 import click
 
+from sdcore.cli.echo import echo
+
 
 @click.command()
 @click.option("--spacings", is_flag=True, help="The spacings in place of the schedulers.")
@@ -26,12 +28,12 @@ def schedulers(spacings: bool, as_json: bool) -> None:
         listed = {**SPACINGS, **tools}
         lists = {"sigmas:14.6,7,0": "these noise levels", "timesteps:999,500": "these timesteps"}
         if as_json:
-            click.echo(json.dumps(listed, indent=1))
+            echo(json.dumps(listed, indent=1))
         else:
             for name, what in (*SPACINGS.items(), *lists.items()):
-                click.echo(f"{name:18} {what}")
+                echo(f"{name:18} {what}")
             for key, tool in TOOLS.items():
-                click.echo(f"{key + ':':18} {', '.join(tool.spacings)}")
+                echo(f"{key + ':':18} {', '.join(tool.spacings)}")
         return
     rows = [
         {
@@ -45,13 +47,13 @@ def schedulers(spacings: bool, as_json: bool) -> None:
         for entry in TABLE
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        echo(json.dumps(rows, indent=1))
         return
     wide = max(len(entry.name) for entry in TABLE)
-    click.echo(f"{'name':{wide}}  order  NFE  noise  {'paper':16}  also")
+    echo(f"{'name':{wide}}  order  NFE  noise  {'paper':16}  also")
     for entry in TABLE:
         noise = "yes" if entry.stochastic else "eta" if entry.eta is not None else "no"
-        click.echo(
+        echo(
             f"{entry.name:{wide}}  {entry.order or '-':>5}  {entry.nfe or '-':>3}  {noise:5}  "
             f"{entry.paper:16}  {', '.join(entry.labels)}"
         )
