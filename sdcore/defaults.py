@@ -34,7 +34,7 @@ def defaults_for(unet: UNetConfig, scheduler: Mapping[str, Any] | None) -> Defau
     euler = str(scheduler.get("_class_name")).startswith("Euler")
     noise = scheduler.get("prediction_type", "epsilon") == "epsilon"
     whole = scheduler.get("rescale_betas_zero_snr")
-    if trailing and euler and noise and not whole and unet.sample_size == 64:
+    if trailing and euler and noise and not whole and unet.sides == (64, 64):
         return Defaults(
             4, 1.0, "its scheduler's trailing steps are those of SD-Turbo and SDXL-Turbo"
         )

@@ -356,7 +356,7 @@ class StableDiffusion:
         """A picture's width or height; where none is asked for, `own` or the model's."""
         factor = self.vae.config.factor
         if pixels is None:
-            pixels = self.unet.config.sample_size * factor if own is None else own
+            pixels = self.unet.config.sides[what == "width"] * factor if own is None else own
         if not factor <= pixels <= MAX_SIDE:
             raise InputError(f"{what} {pixels} is out of range: {factor} to {MAX_SIDE} pixels")
         if pixels % factor:

@@ -89,7 +89,7 @@ def places(components: Mapping[str, nn.Module]) -> dict[str, Place]:
 
 def _ldm_layers(unet: UNet, layers: list[str]) -> Iterator[tuple[str, str]]:
     """Each layer's name in the LDM layout, and its own: the rule tried on all there can be."""
-    per_level = unet.config.layers_per_block
+    per_level = unet.config.layers[0]
     blocks = len(unet.config.block_out_channels) * (per_level + 1) + 1
     heads = [f"{side}_blocks.{i}" for side in ("input", "output") for i in range(blocks)]
     heads.append("middle_block")

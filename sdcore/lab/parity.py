@@ -158,7 +158,7 @@ def ask(checkpoint: Checkpoint, steps: int | None = None, side: int | None = Non
     if unet.time_cond_proj_dim is not None:
         pipeline = "LatentConsistencyModelPipeline"
     steps = usual.steps if steps is None else steps
-    side = unet.sample_size * vae.factor if side is None else side
+    side = max(unet.sides) * vae.factor if side is None else side
     if steps < 1 or side < vae.factor or side % vae.factor:
         raise InputError(
             f"{steps} steps of {side} pixels: at least 1 step, of a multiple of {vae.factor} pixels"

@@ -1,7 +1,8 @@
 """The three networks: text encoder, UNet, VAE. Parameter names are the published keys."""
 
-from sdcore.models.config import TextEncoderConfig, UNetConfig, VAEConfig
+from sdcore.models.config import TextEncoderConfig, TinyVAEConfig, UNetConfig, VAEConfig
 from sdcore.models.text_encoder import TextEncoder, TextEncoding
+from sdcore.models.tiny_vae import TinyVAE
 from sdcore.models.unet import UNet
 from sdcore.models.vae import VAE, Gaussian
 
@@ -11,6 +12,8 @@ __all__ = [
     "TextEncoder",
     "TextEncoderConfig",
     "TextEncoding",
+    "TinyVAE",
+    "TinyVAEConfig",
     "UNet",
     "UNetConfig",
     "VAEConfig",

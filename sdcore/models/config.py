@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
@@ -28,13 +28,11 @@ _UNET_FIXED = {
     "encoder_hid_dim_type": (),
     "mid_block_only_cross_attention": (False,),
     "mid_block_scale_factor": (1,),
-    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
     "num_class_embeds": (),
     "only_cross_attention": (False,),
     "resnet_time_scale_shift": ("default",),
     "resnet_skip_time_act": (False,),
     "resnet_out_scale_factor": (1,),
-    "reverse_transformer_layers_per_block": (),
     "time_embedding_act_fn": (),
     "time_embedding_dim": (),
     "time_embedding_type": ("positional",),
@@ -49,12 +47,22 @@ _VAE_FIXED = {
     "latents_mean": (),
     "latents_std": (),
 }
+CROSS_MIDDLE, PLAIN_MIDDLE = "UNetMidBlock2DCrossAttn", "UNetMidBlock2D"
+_DEPTHS = "transformer_layers_per_block"
+_TINY_FIXED = {
+    "act_fn": ("relu",),
+    "upsample_fn": ("nearest",),
+    "upsampling_scaling_factor": (2,),
+    "shift_factor": (0, 0.0),
+}
 _TEXT_FIXED = {"hidden_act": ("quick_gelu", "gelu")}
 
 
 def _refuse_unknown(what: str, raw: Mapping[str, Any], allowed: Mapping[str, tuple]) -> None:
     for name, values in allowed.items():
         value = raw.get(name)
+        if isinstance(value, list | tuple) and value and all(v == value[0] for v in value):
+            value = value[0]  # one for each block, and all alike
         if value is not None and value not in values:
             accepted = ", ".join(repr(v) for v in values) or "null"
             raise InputError(f"{what} config: {name} is {value!r}; this engine knows {accepted}")
@@ -66,10 +74,15 @@ def _pick(cls: type, what: str, raw: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"{what} config: expected a JSON object, got {type(raw).__name__}")
     kinds = get_type_hints(cls)
     found = {k: v for k, v in raw.items() if k in kinds and v is not None}
-    found = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    found = {k: _tuples(v) for k, v in found.items()}
     for name, value in found.items():
         _require(_fits(value, kinds[name]), f"{what} config: {name} cannot be {raw[name]!r}")
     return found
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, to any depth."""
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -84,6 +97,10 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
         return type(value) in (int, float) and math.isfinite(value)
     return isinstance(value, kind)
+
+
+def _wrong_count(name: str, count: int, levels: int) -> str:
+    return f"UNet config: {name} has {count} entries for the {levels} of block_out_channels"
 
 
 def _divides(part: int, whole: int) -> bool:
@@ -131,20 +148,25 @@ class TextEncoderConfig:
 class UNetConfig:
     """UNet2DConditionModel. Defaults: diffusers' class defaults.
 
-    `heads`, `depth` are per down block, highest resolution first; up blocks use them in reverse.
+    `heads`, `layers`, `down_depths` are per down block, highest resolution first; up blocks use
+    heads and layers in reverse. Distilled UNets have depths of their own on the way up, and a
+    middle of one residual block or none (Gupta et al. 2024, arXiv 2401.02677; Kim et al. 2023,
+    arXiv 2305.15798).
     """
 
-    sample_size: int = 64
+    sample_size: int | tuple[int, ...] = 64  # of the latents in training, [height, width] where two
     in_channels: int = 4
     out_channels: int = 4
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    layers_per_block: int = 2
+    layers_per_block: int | tuple[int, ...] = 2
     down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
     up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    mid_block_type: str | None = CROSS_MIDDLE
     # The published name is historical: the value is the NUMBER OF HEADS of each block.
     attention_head_dim: int | tuple[int, ...] = 8
     num_attention_heads: int | tuple[int, ...] | None = None
-    transformer_layers_per_block: int | tuple[int, ...] = 1
+    transformer_layers_per_block: int | tuple[int | tuple[int, ...], ...] = 1
+    reverse_transformer_layers_per_block: tuple[int | tuple[int, ...], ...] | None = None
     cross_attention_dim: int = 1280
     use_linear_projection: bool = False
     upcast_attention: bool = False  # SD 2.1: q k^T is beyond what float16 can hold
@@ -163,8 +185,44 @@ class UNetConfig:
         return self._per_block(self.attention_head_dim if heads is None else heads)
 
     @property
-    def depth(self) -> tuple[int, ...]:
-        return self._per_block(self.transformer_layers_per_block)
+    def layers(self) -> tuple[int, ...]:
+        """Residual blocks of every down block; the up blocks have one more."""
+        return self._per_block(self.layers_per_block)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the latents in training."""
+        size = self.sample_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    @property
+    def down_depths(self) -> tuple[tuple[int, ...], ...]:
+        """Transformer layers of every attention on the way down, block by block."""
+        depths = self.transformer_layers_per_block
+        blocks = self._per_block(depths) if isinstance(depths, int) else depths
+        return self._per_layer("transformer_layers_per_block", blocks, self.layers)
+
+    @property
+    def up_depths(self) -> tuple[tuple[int, ...], ...]:
+        """The same on the way up, in its order: the lowest resolution first."""
+        blocks, name = self.reverse_transformer_layers_per_block, "reverse_" + _DEPTHS
+        if blocks is None:
+            name, depths = _DEPTHS, self.transformer_layers_per_block
+            blocks = self._per_block(depths) if isinstance(depths, int) else depths[::-1]
+            if any(isinstance(block, tuple) for block in blocks):
+                raise InputError(f"UNet config: {_DEPTHS} of lists needs reverse_{_DEPTHS} beside")
+        return self._per_layer(name, blocks, tuple(n + 1 for n in reversed(self.layers)))
+
+    @property
+    def mid_depth(self) -> int | None:
+        """Transformer layers of the middle; None where it has no transformer."""
+        if self.mid_block_type != CROSS_MIDDLE:
+            return None
+        depths = self.transformer_layers_per_block
+        last = depths if isinstance(depths, int) else depths[-1]
+        if isinstance(last, tuple):
+            raise InputError(f"UNet config: {_DEPTHS} gives the middle {len(last)} depths, not one")
+        return last
 
     @property
     def added_dims(self) -> tuple[int, int]:
@@ -180,6 +238,21 @@ class UNetConfig:
     def _per_block(self, value: int | tuple[int, ...]) -> tuple[int, ...]:
         return (value,) * len(self.block_out_channels) if isinstance(value, int) else value
 
+    def _per_layer(
+        self, name: str, blocks: tuple[int | tuple[int, ...], ...], layers: tuple[int, ...]
+    ) -> tuple[tuple[int, ...], ...]:
+        """A number for every layer of every block, of which a block has one or a list."""
+        _require(len(blocks) == len(layers), _wrong_count(name, len(blocks), len(layers)))
+        each = tuple(
+            (b,) * n if isinstance(b, int) else b for b, n in zip(blocks, layers, strict=True)
+        )
+        for depths, count in zip(each, layers, strict=True):
+            _require(
+                len(depths) == count,
+                f"UNet config: {name} has {len(depths)} depths for a block of {count} layers",
+            )
+        return each
+
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Read a UNet's config.json. Raises InputError for what this engine has not."""
@@ -187,12 +260,21 @@ class UNetConfig:
         _refuse_unknown("UNet", raw, _UNET_FIXED)
         config = cls(**picked)
         levels = len(config.block_out_channels)
-        for name in ("down_block_types", "up_block_types", "heads", "depth"):
-            _require(
-                len(getattr(config, name)) == levels,
-                f"UNet config: {name} has {len(getattr(config, name))} entries for the "
-                f"{levels} of block_out_channels",
-            )
+        for name in ("down_block_types", "up_block_types", "heads", "layers"):
+            count = len(getattr(config, name))
+            _require(count == levels, _wrong_count(name, count, levels))
+        if "mid_block_type" in raw and raw["mid_block_type"] is None:
+            config = replace(config, mid_block_type=None)  # null: it has no middle
+        _require(
+            config.mid_block_type in (CROSS_MIDDLE, PLAIN_MIDDLE, None),
+            f"UNet config: mid_block_type is {config.mid_block_type!r}; this engine knows "
+            f"{CROSS_MIDDLE!r}, {PLAIN_MIDDLE!r} and null",
+        )
+        _require(
+            isinstance(config.sample_size, int) or len(config.sample_size) == 2,
+            f"UNet config: sample_size {raw.get('sample_size')!r} is neither a side nor two",
+        )
+        _ = config.down_depths, config.up_depths, config.mid_depth  # each raises where it is wrong
         for name in config.down_block_types + config.up_block_types:
             _require(
                 name in ("CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -210,15 +292,17 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """AutoencoderKL. Defaults: diffusers' class defaults (one level of 64 channels)."""
+    """AutoencoderKL, AsymmetricAutoencoderKL. Defaults: diffusers' (one level of 64 channels)."""
 
     in_channels: int = 3
     out_channels: int = 3
     latent_channels: int = 4
     block_out_channels: tuple[int, ...] = (64,)
     layers_per_block: int = 1
+    up_block_out_channels: tuple[int, ...] | None = None  # of the decoder, where it has its own
+    layers_per_up_block: int | None = None
     norm_num_groups: int = 32
-    sample_size: int = 32
+    sample_size: int | tuple[int, ...] = 32
     scaling_factor: float = 0.18215
     force_upcast: bool = True
     mid_block_add_attention: bool = True
@@ -230,13 +314,33 @@ class VAEConfig:
         """How many pixels make one latent, per side: 8 for Stable Diffusion."""
         return 2 ** (len(self.block_out_channels) - 1)
 
+    @property
+    def decoder(self) -> tuple[tuple[int, ...], int]:
+        """The decoder's channels by level, highest resolution first, and its layers per block."""
+        widths, layers = self.up_block_out_channels, self.layers_per_up_block
+        return (
+            self.block_out_channels if widths is None else widths,
+            self.layers_per_block if layers is None else layers,
+        )
+
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Read a VAE's config.json. Raises InputError for what this engine has not."""
+        if isinstance(raw, Mapping) and "down_block_out_channels" in raw:
+            # The asymmetric one: its block_out_channels are the decoder's again.
+            renamed = {"block_out_channels": raw["down_block_out_channels"]}
+            raw = {**raw, **renamed, "layers_per_block": raw.get("layers_per_down_block")}
+            raw = {"layers_per_up_block": 1, "up_block_out_channels": (64,), **raw}
         picked = _pick(cls, "VAE", raw)
         _refuse_unknown("VAE", raw, _VAE_FIXED)
         config = cls(**picked)
-        for channels in config.block_out_channels:
+        widths, _ = config.decoder
+        _require(
+            len(widths) == len(config.block_out_channels),
+            f"VAE config: it halves a picture {len(config.block_out_channels) - 1} times and "
+            f"doubles latents {len(widths) - 1} times",
+        )
+        for channels in config.block_out_channels + widths:
             _require(
                 _divides(config.norm_num_groups, channels),
                 f"VAE config: {channels} channels do not divide into "
@@ -251,4 +355,48 @@ class VAEConfig:
                 kinds is None or known,
                 f"VAE config: {key} {kinds!r} are not those of AutoencoderKL",
             )
+        return config
+
+
+@dataclass(frozen=True)
+class TinyVAEConfig:
+    """AutoencoderTiny. Defaults: diffusers', which are TAESD's."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    latent_channels: int = 4
+    encoder_block_out_channels: tuple[int, ...] = (64,) * 4
+    decoder_block_out_channels: tuple[int, ...] = (64,) * 4
+    num_encoder_blocks: tuple[int, ...] = (1, 3, 3, 3)
+    num_decoder_blocks: tuple[int, ...] = (3, 3, 3, 1)
+    scaling_factor: float = 1.0
+    force_upcast: bool = False
+    decoder_only: bool = False  # not diffusers': a file without the encoder
+
+    @property
+    def factor(self) -> int:
+        """How many pixels make one latent, per side."""
+        return 2 ** (len(self.decoder_block_out_channels) - 1)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """Read its config.json. Raises InputError for what this engine has not."""
+        picked = _pick(cls, "tiny VAE", raw)
+        _refuse_unknown("tiny VAE", raw, _TINY_FIXED)
+        config = cls(**picked)
+        for side in ("encoder", "decoder"):
+            widths = getattr(config, f"{side}_block_out_channels")
+            blocks = getattr(config, f"num_{side}_blocks")
+            _require(
+                len(widths) == len(blocks),
+                f"tiny VAE config: {len(blocks)} num_{side}_blocks for {len(widths)} levels",
+            )
+            _require(
+                all(width == widths[0] for width in widths),
+                f"tiny VAE config: {side}_block_out_channels {list(widths)} are not all alike",
+            )
+        _require(
+            len(config.encoder_block_out_channels) == len(config.decoder_block_out_channels),
+            "tiny VAE config: encoder and decoder are not of the same resolutions",
+        )
         return config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from sdcore.models.config import UNetConfig
 from sdcore.models.layers import Attention, Downsample, ResnetBlock, Upsample
+
+# (stage of the way up, backbone, skip) -> both, as they are joined
+Weigh = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def sinusoid(t: Tensor, dim: int, flip_sin_to_cos: bool = True, freq_shift: float = 0) -> Tensor:
@@ -108,14 +111,14 @@ class DownBlock(nn.Module):
     def __init__(self, config: UNetConfig, level: int, c_in: int, time_dim: int):
         super().__init__()
         c, groups, eps = config.block_out_channels[level], config.norm_num_groups, config.norm_eps
-        n = config.layers_per_block
         self.resnets = nn.ModuleList(
-            ResnetBlock(c_in if i == 0 else c, c, groups, eps, time_dim) for i in range(n)
+            ResnetBlock(c_in if i == 0 else c, c, groups, eps, time_dim)
+            for i in range(config.layers[level])
         )
         if config.down_block_types[level].startswith("CrossAttn"):
-            heads, depth = config.heads[level], config.depth[level]
             self.attentions = nn.ModuleList(
-                Transformer2D(config, c, heads, depth) for _ in range(n)
+                Transformer2D(config, c, config.heads[level], depth)
+                for depth in config.down_depths[level]
             )
         if level < len(config.block_out_channels) - 1:
             self.downsamplers = nn.ModuleList([Downsample(c)])
@@ -134,17 +137,22 @@ class DownBlock(nn.Module):
 
 
 class MidBlock(nn.Module):
+    """Residual block, transformer, residual block; where it has no transformer, the first alone."""
+
     def __init__(self, config: UNetConfig, time_dim: int):
         super().__init__()
         c, groups, eps = config.block_out_channels[-1], config.norm_num_groups, config.norm_eps
-        self.resnets = nn.ModuleList(ResnetBlock(c, c, groups, eps, time_dim) for _ in range(2))
-        self.attentions = nn.ModuleList(
-            [Transformer2D(config, c, config.heads[-1], config.depth[-1])]
-        )
+        depth = config.mid_depth
+        count = 1 if depth is None else 2
+        self.resnets = nn.ModuleList(ResnetBlock(c, c, groups, eps, time_dim) for _ in range(count))
+        if depth is not None:
+            self.attentions = nn.ModuleList([Transformer2D(config, c, config.heads[-1], depth)])
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
-        x = self.attentions[0](self.resnets[0](x, time), context)
-        return self.resnets[1](x, time)
+        x = self.resnets[0](x, time)
+        if not hasattr(self, "attentions"):
+            return x
+        return self.resnets[1](self.attentions[0](x, context), time)
 
 
 class UpBlock(nn.Module):
@@ -158,14 +166,26 @@ class UpBlock(nn.Module):
             ResnetBlock((c_in if i == 0 else c) + skip, c, groups, eps, time_dim)
             for i, skip in enumerate(c_skips)
         )
-        if config.up_block_types[-1 - level].startswith("CrossAttn"):
-            heads, depth = config.heads[level], config.depth[level]
-            self.attentions = nn.ModuleList(Transformer2D(config, c, heads, depth) for _ in c_skips)
+        self.stage = len(config.block_out_channels) - 1 - level  # as the way up counts
+        if config.up_block_types[self.stage].startswith("CrossAttn"):
+            self.attentions = nn.ModuleList(
+                Transformer2D(config, c, config.heads[level], depth)
+                for depth in config.up_depths[self.stage]
+            )
         if level > 0:
             self.upsamplers = nn.ModuleList([Upsample(c)])
 
-    def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        skips: list[Tensor],
+        time: Tensor,
+        context: Tensor,
+        weigh: Weigh | None = None,
+    ) -> Tensor:
         for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
+            if weigh is not None:
+                x, skip = weigh(self.stage, x, skip)
             x = resnet(torch.cat([x, skip], dim=1), time)
             if hasattr(self, "attentions"):
                 x = self.attentions[i](x, context)
@@ -173,12 +193,17 @@ class UpBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """UNet2DConditionModel in the shapes of SD 1.x, 2.x, SDXL and their inpainting variants."""
+    """UNet2DConditionModel in the shapes of SD 1.x, 2.x, SDXL, their inpainting and smaller kin.
+
+    freeu: what is done to backbone and skip before they are joined (`sdcore.models.freeu`).
+    """
+
+    freeu: Weigh | None = None
 
     def __init__(self, config: UNetConfig):
         super().__init__()
         self.config = config
-        widths, n = config.block_out_channels, config.layers_per_block
+        widths = config.block_out_channels
         time_dim = 4 * widths[0]
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(widths[0], time_dim, config.time_cond_proj_dim)
@@ -190,11 +215,12 @@ class UNet(nn.Module):
         for level, width in enumerate(widths):
             self.down_blocks.append(DownBlock(config, level, c, time_dim))
             c = width
-            c_skips += [c] * (n + (level < len(widths) - 1))
-        self.mid_block = MidBlock(config, time_dim)
+            c_skips += [c] * (config.layers[level] + (level < len(widths) - 1))
+        if config.mid_block_type is not None:
+            self.mid_block = MidBlock(config, time_dim)
         self.up_blocks = nn.ModuleList()
         for level in reversed(range(len(widths))):
-            popped = [c_skips.pop() for _ in range(n + 1)]
+            popped = [c_skips.pop() for _ in range(config.layers[level] + 1)]
             self.up_blocks.append(UpBlock(config, level, c, popped, time_dim))
             c = widths[level]
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, c, config.norm_eps)
@@ -244,11 +270,13 @@ class UNet(nn.Module):
         skips = [x]
         for block in self.down_blocks:
             skips += block(skips[-1], time, context)
-        x = self.mid_block(skips[-1], time, context)
+        x = skips[-1]
+        if hasattr(self, "mid_block"):
+            x = self.mid_block(x, time, context)
         for block in self.up_blocks:
             assert isinstance(block, UpBlock)
             popped = [skips.pop() for _ in block.resnets]
-            x = block(x, popped, time, context)
+            x = block(x, popped, time, context, self.freeu)
             if hasattr(block, "upsamplers"):
                 x = block.upsamplers[0](x, skips[-1].shape[-2:])
         return self.conv_out(F.silu(self.conv_norm_out(x)))

@@ -43,9 +43,9 @@ class AttentionBlock(Attention):
 
 
 class MidBlock(nn.Module):
-    def __init__(self, config: VAEConfig):
+    def __init__(self, config: VAEConfig, c: int):
         super().__init__()
-        c, groups = config.block_out_channels[-1], config.norm_num_groups
+        groups = config.norm_num_groups
         self.resnets = nn.ModuleList(ResnetBlock(c, c, groups, _EPS) for _ in range(2))
         if config.mid_block_add_attention:
             self.attentions = nn.ModuleList([AttentionBlock(c, groups)])
@@ -91,7 +91,7 @@ class Encoder(nn.Module):
             resample = "down" if level < len(widths) - 1 else None
             self.down_blocks.append(Block(c, width, config.layers_per_block, groups, resample))
             c = width
-        self.mid_block = MidBlock(config)
+        self.mid_block = MidBlock(config, c)
         self.conv_norm_out = nn.GroupNorm(groups, c, _EPS)
         self.conv_out = nn.Conv2d(c, 2 * config.latent_channels, 3, padding=1)
 
@@ -105,15 +105,14 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, config: VAEConfig):
         super().__init__()
-        widths, groups = config.block_out_channels, config.norm_num_groups
+        (widths, layers), groups = config.decoder, config.norm_num_groups
         c = widths[-1]
         self.conv_in = nn.Conv2d(config.latent_channels, c, 3, padding=1)
-        self.mid_block = MidBlock(config)
+        self.mid_block = MidBlock(config, c)
         self.up_blocks = nn.ModuleList()
         for level in reversed(range(len(widths))):
             resample = "up" if level > 0 else None
-            layers = config.layers_per_block + 1
-            self.up_blocks.append(Block(c, widths[level], layers, groups, resample))
+            self.up_blocks.append(Block(c, widths[level], layers + 1, groups, resample))
             c = widths[level]
         self.conv_norm_out = nn.GroupNorm(groups, c, _EPS)
         self.conv_out = nn.Conv2d(c, config.out_channels, 3, padding=1)

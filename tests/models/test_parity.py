@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 
 from sdcore.errors import InputError
-from sdcore.models import VAE, TextEncoder, TextEncoderConfig, UNet, UNetConfig, VAEConfig
+from sdcore.models import (
+    VAE,
+    TextEncoder,
+    TextEncoderConfig,
+    TinyVAE,
+    TinyVAEConfig,
+    UNet,
+    UNetConfig,
+    VAEConfig,
+)
+from sdcore.models.freeu import FreeU, with_freeu
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
 UNETS = {
@@ -45,6 +55,29 @@ UNETS = {
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": 8,
         "projection_class_embeddings_input_dim": 24 + 5 * 8,
+    },
+    "ssd-1b": {
+        "down_block_types": (PLAIN, CROSS, CROSS),
+        "block_out_channels": (32, 64, 64),
+        "layers_per_block": 2,
+        "transformer_layers_per_block": [1, [2, 1], [2, 3]],
+        "reverse_transformer_layers_per_block": [[2, 1, 3], [2, 1, 1], 1],
+        "mid_block_type": "UNetMidBlock2D",
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 24 + 6 * 8,
+    },
+    "bk-sdm": {
+        "down_block_types": (CROSS, CROSS, PLAIN),
+        "block_out_channels": (32, 64, 64),
+        "mid_block_type": None,
+    },
+    "layers of its own": {
+        "down_block_types": (CROSS, PLAIN),
+        "block_out_channels": (32, 64),
+        "layers_per_block": (2, 1),
+        "sample_size": [16, 24],
     },
     "lcm": {
         "down_block_types": (CROSS, PLAIN),
@@ -104,6 +137,89 @@ def test_unet(family: str, size: tuple[int, int]) -> None:
         assert relative(out, reference) <= 1e-5
         # One timestep for all, or one for each picture.
         assert torch.equal(out, ours(x, torch.tensor([t, t]), context, **added, **also))
+
+
+@torch.no_grad()
+def test_freeu() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    theirs = randomize(
+        diffusers.UNet2DConditionModel(
+            down_block_types=(CROSS, CROSS, PLAIN),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            block_out_channels=(32, 64, 64),
+            layers_per_block=1,
+            attention_head_dim=2,
+            cross_attention_dim=40,
+            norm_num_groups=8,
+        )
+    )
+    plain = UNet(UNetConfig.from_dict(dict(theirs.config)))
+    plain.load_state_dict(theirs.state_dict(), strict=True)
+    freed = with_freeu(plain, FreeU(b1=1.4, b2=1.6, s1=0.9, s2=0.2))
+    for size in ((16, 16), (10, 14)):
+        x, context = torch.randn(2, 4, *size), torch.randn(2, 7, 40)
+        theirs.disable_freeu()
+        assert relative(plain(x, 37.5, context), theirs(x, 37.5, context).sample) <= 1e-5
+        theirs.enable_freeu(s1=0.9, s2=0.2, b1=1.4, b2=1.6)
+        reference = theirs(x, 37.5, context).sample
+        assert relative(freed(x, 37.5, context), reference) <= 1e-5
+        assert relative(plain(x, 37.5, context), reference) > 1e-2
+        same = with_freeu(plain, FreeU(1, 1, 1, 1))(x, 37.5, context)
+        assert relative(same, plain(x, 37.5, context)) <= 1e-5
+    with pytest.raises(InputError, match="b1 must be a finite number"):
+        FreeU(b1=float("nan"))
+
+
+@torch.no_grad()
+def test_asymmetric_vae() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    theirs = randomize(
+        diffusers.AsymmetricAutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            down_block_out_channels=(8, 16, 16),
+            up_block_out_channels=(16, 24, 32),
+            layers_per_up_block=2,
+            norm_num_groups=8,
+        )
+    )
+    ours = VAE(VAEConfig.from_dict(dict(theirs.config)))
+    state = {k: t for k, t in theirs.state_dict().items() if ".condition_encoder." not in k}
+    ours.load_state_dict(state, strict=True)
+    image = torch.rand(1, 3, 24, 32) * 2 - 1
+    code = ours.encode(image)
+    assert relative(code.mean, theirs.encode(image).latent_dist.mean * 0.18215) <= 1e-5
+    latents = torch.randn(code.mean.shape)
+    assert relative(ours.decode(latents), theirs.decode(latents / 0.18215).sample) <= 1e-5
+
+
+@torch.no_grad()
+def test_tiny_vae() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    theirs = randomize(
+        diffusers.AutoencoderTiny(
+            encoder_block_out_channels=(8,) * 3,
+            decoder_block_out_channels=(8,) * 3,
+            num_encoder_blocks=(1, 2, 1),
+            num_decoder_blocks=(2, 1, 1),
+        )
+    )
+    raw = dict(theirs.config)
+    ours = TinyVAE(TinyVAEConfig.from_dict(raw))
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    image = torch.rand(1, 3, 24, 32) * 2 - 1
+    code = ours.encode(image)
+    assert relative(code.mean, theirs.encode(image).latents) <= 1e-5
+    assert not code.std.any()
+    latents = torch.randn(code.mean.shape)
+    assert relative(ours.decode(latents), theirs.decode(latents).sample) <= 1e-5
+    assert ours.config.factor == 4
+    alone = TinyVAE(TinyVAEConfig.from_dict(raw | {"decoder_only": True}))
+    with pytest.raises(InputError, match="a decoder alone"):
+        alone.encode(image)
 
 
 @pytest.mark.parametrize("levels", [1, 3])
@@ -190,6 +306,12 @@ def test_a_later_token_changes_nothing_before_it() -> None:
         (UNetConfig, {"attention_head_dim": [8, 8]}, "heads has 2 entries for the 4"),
         (UNetConfig, {"block_out_channels": [300, 640, 1280, 1280]}, "300 channels"),
         (UNetConfig, {"class_embed_type": "timestep"}, "class_embed_type"),
+        (UNetConfig, {"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}, "mid_block_type"),
+        (UNetConfig, {"sample_size": [1, 2, 3]}, "sample_size"),
+        (UNetConfig, {"transformer_layers_per_block": [1, [1, 1], 1, 1]}, "needs reverse_"),
+        (UNetConfig, {"transformer_layers_per_block": [1, [1], 1, 1]}, "1 depths for a block of 2"),
+        (TinyVAEConfig, {"act_fn": "silu"}, "act_fn is 'silu'"),
+        (TinyVAEConfig, {"num_decoder_blocks": [1]}, "1 num_decoder_blocks for 4 levels"),
         (UNetConfig, [1, 2], "expected a JSON object"),
         (VAEConfig, {"block_out_channels": [10]}, "10 channels"),
         (VAEConfig, {"down_block_types": ["AttnDownEncoderBlock2D"]}, "AttnDownEncoderBlock2D"),
