@@ -85,21 +85,28 @@ class Conditioner:
         texts = {text for row in said.values() for text in row if text} if weighted else set()
         begins = [0, *sorted({n for text in texts for n in switches(text, steps)})]
         read: dict[str | None, Rows] = {}
-        stages = []
+        stages: dict[tuple[tuple[str | None, ...], ...], Stage] = {}  # by their words
+        begun = []
         for begin in begins:
-            told = {}
-            for name, row in said.items():
-                now = [at_step(t, begin, steps) if t and weighted else t for t in row]
+            now = {
+                name: [at_step(t, begin, steps) if t and weighted else t for t in row]
+                for name, row in said.items()
+            }
+            words = tuple(map(tuple, now.values()))
+            if words not in stages:
                 # One call for each text, so that none depends on its company.
-                for text in now:
-                    if text not in read:
-                        read[text] = self.read(text, first.grammar, first.clip_skip)
-                told[name] = [
-                    read[text] | self.numbers(each, negative=name == "uncond")
-                    for text, each in zip(now, settings, strict=True)
-                ]
-            stages.append(stack(sigmas[begin] if begin else math.inf, told))
-        return tuple(stages)
+                for text in {text for row in now.values() for text in row} - read.keys():
+                    read[text] = self.read(text, first.grammar, first.clip_skip)
+                told = {
+                    name: [
+                        read[text] | self.numbers(each, negative=name == "uncond")
+                        for text, each in zip(row, settings, strict=True)
+                    ]
+                    for name, row in now.items()
+                }
+                stages[words] = stack(math.inf, told)
+            begun.append(replace(stages[words], sigma=sigmas[begin] if begin else math.inf))
+        return tuple(begun)
 
     def warnings(self, settings: Sequence[Settings], branches: Iterable[str]) -> list[str]:
         """One line for whatever of the texts is read otherwise than a user might think."""

@@ -18,7 +18,7 @@ from sdcore.noise import SeededNoise
 from sdcore.sampling import Denoise, Prediction, State, Step, sample
 from sdcore.schedulers import Plan, Scheduler
 from sdcore.settings import Settings
-from sdcore.stages import Conditions, Stage, Staged
+from sdcore.stages import Conditions, Stage, Staged, whole_steps
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -89,8 +89,10 @@ class Run:
 
         The weights ask for no gradients, so none are kept unless x or the conditions do.
         """
-        first = self.start if start is None else start
-        return sample(self.denoise, first, self.sigmas, self.scheduler.solver, self.noise)
+        first, solver = self.start if start is None else start, self.scheduler.solver
+        if len(self.stages) > 1:
+            solver = whole_steps(solver)
+        return sample(self.denoise, first, self.sigmas, solver, self.noise)
 
     def leaner(self) -> Run | None:
         """This run in the next leaner mode of memory; None where there is none.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sdcore.sampling import Denoise, Prediction
+from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction, Solver
 
 if TYPE_CHECKING:
     from sdcore.pipeline import StableDiffusion
@@ -60,6 +60,27 @@ class Staged:
     def __call__(self, x: Tensor, sigma: float) -> Prediction:
         begun = [denoise for start, denoise in self.stages if sigma <= start]
         return (begun or [self.stages[0][1]])[-1](x, sigma)
+
+
+def whole_steps(solver: Solver) -> Solver:
+    """The solver, all of whose questions within one step are asked of one stage.
+
+    A stage begins where a step does. A question at the far end of the step before, as Heun's second
+    one, would meet the same sigma: it is asked one rounding nearer, where that step's stage still
+    is. (sigma 0 lies in the last stage whoever asks.)
+    """
+
+    def solve(
+        denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw
+    ) -> tuple[Tensor, Prediction, Memory]:
+        def ask(x: Tensor, sigma: float) -> Prediction:
+            if sigma == interval.sigma_next != 0:
+                sigma = math.nextafter(sigma, interval.sigma)
+            return denoise(x, sigma)
+
+        return solver(ask, x, interval, memory, draw)
+
+    return solve
 
 
 def handed_over(

@@ -2,7 +2,7 @@
 
 from sdcore.prompts.chunks import Chunk, chunked
 from sdcore.prompts.encode import emphasise, encode
-from sdcore.prompts.grammar import GRAMMARS, Part, at_step, check_grammar, switches, weigh
+from sdcore.prompts.grammar import GRAMMARS, Part, at_step, check_grammar, compose, switches, weigh
 from sdcore.prompts.report import cut_warning, report
 from sdcore.prompts.tokens import Tokenizer, Tokens, Unit, load_tokenizer
 
@@ -16,6 +16,7 @@ __all__ = [
     "at_step",
     "check_grammar",
     "chunked",
+    "compose",
     "cut_warning",
     "emphasise",
     "encode",

@@ -2,19 +2,23 @@
 
     (words)       weight * 1.1          [words]       weight / 1.1         nested: multiplied
     (words:1.3)   weight * 1.3          \\( \\) \\[ \\]   themselves           BREAK: a new chunk
-    [a:b:0.4]     a, and b after 0.4 of the steps; [b:0.4] adds, [a::0.4] takes away; a whole
-                  number counts steps: [a:b:12] changes after 12 of them
+    [a:b:0.4]     a, then b from 0.4 of the steps on; [b:0.4] adds, [a::0.4] takes away; a whole
+                  number counts steps: [a:b:12]
+    [a|b]         a and b in turns, another one each step
+    a AND b:0.5   two prompts, each asked by itself and led towards with its weight: `compose`
+
+When a prompt changes is counted as A1111's program counts, whose step n compares max(n, 1) <= when:
+[a:b:12] tells a in steps 0 to 12, which are 13, and [a|b] tells a, a, b, a, b ... A change is tied
+to the step: all that a solver asks within one step is told the same words.
 
 A bracket that is never closed reaches to the end; one that closes nothing is a letter.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from sdcore.errors import InputError
 
@@ -32,11 +36,9 @@ _LOOKS_WEIGHTED = re.compile(
     | \b BREAK \b""",
     re.VERBOSE,
 )
-_ADAPTER, _OPTION = r"<(?:lora|lyco|hypernet):[^<>]*>", "adapters are options: --lora FILE:0.8"
-_ELSEWHERE = {
-    _ADAPTER: _OPTION,
-    r"\bAND\b": "prompts are not composed: write 'and'",
-}
+_AND = re.compile(r"\bAND\b")
+_ADAPTER = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>")
+_OPTION = "adapters are options: --lora FILE:0.8"
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,23 @@ class Switch:
 
     def step(self, steps: int) -> int:
         """The first of `steps` steps (counted from 0) that is told `after`."""
-        # In fractions: 0.7 * 10 is 7.000000000000001 to a float.
-        share = Fraction(self.when) * (steps if "." in self.when else 1)
-        return max(0, math.ceil(share))
+        # In floats, as A1111 does: 0.29 of 100 steps are 28 to both.
+        when = int(float(self.when) * (steps if "." in self.when else 1))
+        return when + 1 if when else 0
 
 
-Node = str | Group | Switch
+@dataclass(frozen=True)
+class Turns:
+    """Each of `options` for a step, in turns."""
+
+    options: tuple[tuple[Node, ...], ...]
+
+    def at(self, step: int) -> tuple[Node, ...]:
+        """The one whose turn it is in a step counted from 0."""
+        return self.options[(max(step, 1) - 1) % len(self.options)]
+
+
+Node = str | Group | Switch | Turns
 
 
 def check_grammar(name: str) -> str:
@@ -80,6 +93,12 @@ def check_grammar(name: str) -> str:
     if name not in GRAMMARS:
         raise InputError(f"unknown grammar {name!r}: known are {', '.join(GRAMMARS)}")
     return name
+
+
+def _shared(piece: str) -> tuple[str, float]:
+    words, colon, last = piece.rpartition(":")
+    number = _NUMBER.fullmatch(last) if colon else None
+    return (piece, 1.0) if number is None else (words.rstrip(), float(number[1]))
 
 
 def weigh(text: str) -> tuple[Part, ...]:
@@ -103,7 +122,25 @@ def weigh(text: str) -> tuple[Part, ...]:
 
 def switches(text: str, steps: int) -> set[int]:
     """The steps (counted from 0) from which on the prompt reads differently."""
-    return {n for n in _switches(parse(text), steps) if 0 < n < steps}
+    nodes = parse(text)
+    places = sorted({n for n in _switches(nodes, steps) if 0 < n < steps})
+    words = [_written(nodes, n, steps) for n in (0, *places)]
+    return {n for n, old, new in zip(places, words, words[1:], strict=False) if old != new}
+
+
+def compose(text: str) -> tuple[tuple[str, float], ...]:
+    """The prompts that AND joins, each with the weight behind its last colon, 1 without.
+
+    The weights w_i of Liu et al. 2022 (arXiv 2206.01714, eq. 11); any sign. As in A1111, AND
+    divides before any bracket is read.
+
+    >>> compose("a red house AND a blue boat :0.5")
+    (('a red house ', 1.0), (' a blue boat', 0.5))
+    """
+    pieces = _AND.split(text)
+    if len(pieces) == 1:  # "a house at 5:30" is no weight
+        return ((text, 1.0),)
+    return tuple(map(_shared, pieces))
 
 
 def at_step(text: str, step: int, steps: int) -> str:
@@ -122,7 +159,7 @@ def looks_weighted(text: str) -> bool:
 
 def adapter_warning(text: str) -> str | None:
     """The line for an adapter that is written into a prompt, where that is read as words."""
-    found = re.search(_ADAPTER, text)
+    found = _ADAPTER.search(text)
     return None if found is None else f"{found[0]!r} in a prompt is read as words: {_OPTION}"
 
 
@@ -134,12 +171,10 @@ def unclosed(text: str) -> bool:
 def parse(text: str) -> tuple[Node, ...]:
     """The brackets of a prompt as a tree.
 
-    Raises InputError for what A1111 reads and sdcore does not: alternation [a|b], composition
-    with AND, and adapters written into the prompt.
+    Raises InputError for adapters written into the prompt, which `tags` takes out.
     """
-    for pattern, advice in _ELSEWHERE.items():
-        if found := re.search(pattern, text):
-            raise InputError(f"{found[0]!r} in a prompt is not read: {advice}")
+    if found := _ADAPTER.search(text):
+        raise InputError(f"{found[0]!r} in a prompt is not read: {_OPTION}")
     try:
         return _sequence(_LEXEME.findall(text), 0, None)[0]
     except RecursionError:
@@ -174,8 +209,7 @@ def _group(lexemes: Sequence[str], at: int) -> tuple[Node, int]:
         last = "".join(map(str, inner[colons[-1] + 1 :]))
         number = _NUMBER.fullmatch(last)
     if opener == "[" and "|" in inner and tail:
-        words = "".join(lexemes[at : end + 1])
-        raise InputError(f"{words!r} in a prompt is not read: there is no alternation")
+        return Turns(_divided(inner)), end + 1
     if opener == "[" and number is not None and len(colons) <= 2:
         before = inner[: colons[0]] if len(colons) == 2 else ()
         after = inner[(colons[0] + 1 if len(colons) == 2 else 0) : colons[-1]]
@@ -189,32 +223,50 @@ def _group(lexemes: Sequence[str], at: int) -> tuple[Node, int]:
     return Group(opener, inner, tail, factor), min(end + 1, len(lexemes))
 
 
+def _divided(nodes: Sequence[Node]) -> tuple[tuple[Node, ...], ...]:
+    """The nodes between the bars."""
+    bars = [i for i, node in enumerate(nodes) if node == "|"]
+    starts, ends = [0, *(i + 1 for i in bars)], [*bars, len(nodes)]
+    return tuple(tuple(nodes[a:b]) for a, b in zip(starts, ends, strict=True))
+
+
 def _weighed(nodes: Sequence[Node], weight: float) -> Iterator[tuple[str, float]]:
     for node in nodes:
         if isinstance(node, Group):
             yield from _weighed(node.inner, weight * node.factor)
         elif isinstance(node, Switch):  # as it begins; who wants another moment asks `at_step`
             yield from _weighed(node.before, weight)
+        elif isinstance(node, Turns):
+            yield from _weighed(node.at(0), weight)
         else:
             yield node, weight
 
 
+def _inside(node: Node) -> Sequence[Node]:
+    """All nodes that stand directly in another."""
+    match node:
+        case Group():
+            return node.inner
+        case Switch():
+            return (*node.before, *node.after)
+        case Turns():
+            return tuple(inner for option in node.options for inner in option)
+    return ()
+
+
 def _unclosed(nodes: Sequence[Node]) -> bool:
     return any(
-        (not node.tail or _unclosed(node.inner))
-        if isinstance(node, Group)
-        else isinstance(node, Switch) and _unclosed((*node.before, *node.after))
-        for node in nodes
+        (isinstance(node, Group) and not node.tail) or _unclosed(_inside(node)) for node in nodes
     )
 
 
 def _switches(nodes: Sequence[Node], steps: int) -> Iterator[int]:
     for node in nodes:
-        if isinstance(node, Group):
-            yield from _switches(node.inner, steps)
-        elif isinstance(node, Switch):
+        if isinstance(node, Switch):
             yield node.step(steps)
-            yield from _switches((*node.before, *node.after), steps)
+        elif isinstance(node, Turns):
+            yield from range(2, steps)
+        yield from _switches(_inside(node), steps)
 
 
 def _written(nodes: Sequence[Node], step: int, steps: int) -> str:
@@ -225,6 +277,8 @@ def _written(nodes: Sequence[Node], step: int, steps: int) -> str:
         elif isinstance(node, Switch):
             chosen = node.before if step < node.step(steps) else node.after
             text += _written(chosen, step, steps)
+        elif isinstance(node, Turns):
+            text += _written(node.at(step), step, steps)
         else:
             text += node
     return text

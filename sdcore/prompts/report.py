@@ -26,8 +26,8 @@ def report(prompt: str, tokenizer: Tokenizer, grammar: str, steps: int) -> tuple
                 "--grammar a1111 reads them as weights"
             )
         return tuple(filter(None, lines))
-    stages = (0, *switches(prompt, steps))
-    chunks = max(len(chunked(at_step(prompt, s, steps), tokenizer, grammar)) for s in stages)
+    texts = {at_step(prompt, step, steps) for step in (0, *switches(prompt, steps))}
+    chunks = max(len(chunked(text, tokenizer, grammar)) for text in texts)
     lines = []
     if unclosed(prompt):
         lines.append(

@@ -161,16 +161,16 @@ def test_a_change_midway_is_a_change_of_runs(sd: StableDiffusion, scheduler: str
     how: dict[str, Any] = {"scheduler": scheduler, "steps": 6, "grammar": "a1111"}
     both = last(sd.prepare("[red:(blue boat:1.2):0.5]", negative="[house:4]", **how))
     first = sd.prepare("red", **how)
-    state = next(step.state for step in first if step.index == 2)
+    state = next(step.state for step in first if step.index == 3)
     second = sd.prepare("(blue boat:1.2)", **how)
-    state = next(step.state for step in second.steps(state) if step.index == 3)
+    state = next(step.state for step in second.steps(state) if step.index == 4)
     third = sd.prepare("(blue boat:1.2)", negative="house", **how)
     assert torch.equal(list(third.steps(state))[-1].x_next, both)
 
 
 def test_a_change_is_tied_to_a_sigma_and_not_to_a_count(sd: StableDiffusion) -> None:
     how: dict[str, Any] = {"scheduler": "heun", "steps": 6}
-    run = sd.prepare("[red:blue:0.5]", grammar="a1111", **how)
+    run = sd.prepare("[red:blue:2]", grammar="a1111", **how)
     red, blue = (sd.prepare(word, **how) for word in ("red", "blue"))
     x = run.start
     for sigma in (run.sigmas[0], run.sigmas[3] * 1.001, run.sigmas[3], run.sigmas[4], 0.01):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdcore.errors import InputError
-from sdcore.prompts import at_step, switches, weigh
+from sdcore.prompts import at_step, compose, switches, weigh
 
 ALPHABET = st.text(st.sampled_from("ab ()[]:.15\\,|"), max_size=24)
 
@@ -56,20 +56,31 @@ def test_weights(text: str, wanted: list[tuple[str | None, float]]) -> None:
 @pytest.mark.parametrize(
     ("text", "changes", "at"),
     [
-        ("[red:blue:0.5] boat", {5}, {0: "red boat", 4: "red boat", 5: "blue boat"}),
-        ("a [blue:0.3]boat", {3}, {2: "a boat", 3: "a blueboat"}),
-        ("a [blue ::0.7]boat", {7}, {6: "a blue boat", 7: "a boat"}),
-        ("[a:b:3]", {3}, {2: "a", 3: "b"}),
-        ("[a:b:0.25]", {3}, {2: "a", 3: "b"}),  # 2.5 steps are over at step 3
+        ("[red:blue:0.5] boat", {6}, {0: "red boat", 5: "red boat", 6: "blue boat"}),
+        ("a [blue:0.3]boat", {4}, {3: "a boat", 4: "a blueboat"}),
+        ("a [blue ::0.7]boat", {8}, {7: "a blue boat", 8: "a boat"}),
+        ("[a:b:3]", {4}, {3: "a", 4: "b"}),
+        ("[a:b:1]", {2}, {1: "a", 2: "b"}),
+        ("[a:b:0.25]", {3}, {2: "a", 3: "b"}),  # of 2.5 steps 2 are counted
+        ("[a:b:0.05]", set(), {0: "b"}),
         ("[a:b:0.0]", set(), {0: "b"}),
         ("[a:b:0]", set(), {0: "b"}),
         ("[a:b:1.0]", set(), {9: "a"}),
         ("[a:b:99]", set(), {9: "a"}),
-        ("[a:[b:c:0.8]:0.4]", {4, 8}, {0: "a", 4: "b", 8: "c"}),
-        ("([a:(b:1.2):0.5]:1.3)", {5}, {0: "(a:1.3)", 5: "((b:1.2):1.3)"}),
-        (r"[\[x\]:b:0.5]", {5}, {0: r"\[x\]", 5: "b"}),
+        ("[a:[b:c:0.8]:0.4]", {5, 9}, {0: "a", 5: "b", 9: "c"}),
+        ("([a:(b:1.2):0.5]:1.3)", {6}, {0: "(a:1.3)", 6: "((b:1.2):1.3)"}),
+        (r"[\[x\]:b:0.5]", {6}, {0: r"\[x\]", 6: "b"}),
         ("[a:b:c:0.5]", set(), {0: "[a:b:c:0.5]"}),
         ("[a:b:0.5", set(), {9: "[a:b:0.5"}),
+        ("[a|b]", {*range(2, 10)}, {0: "a", 1: "a", 2: "b", 3: "a", 4: "b"}),
+        ("[a|b|] c", {*range(2, 10)}, {1: "a c", 2: "b c", 3: " c", 4: "a c"}),
+        ("[a|a]", set(), {9: "a"}),
+        ("([a|(b:1.2)]:1.3)", {*range(2, 10)}, {1: "(a:1.3)", 2: "((b:1.2):1.3)"}),
+        ("[[a|b]:c:0.3]", {2, 3, 4}, {1: "a", 2: "b", 3: "a", 4: "c"}),
+        ("[a|[b:c:6]]", {*range(2, 10)}, {6: "b", 7: "a", 8: "c"}),
+        ("a|b", set(), {9: "a|b"}),
+        (r"[a\|b]", set(), {9: r"[a\|b]"}),
+        ("[a|b", set(), {9: "[a|b"}),
     ],
 )
 def test_what_changes_midway(text: str, changes: set[int], at: dict[int, str]) -> None:
@@ -77,18 +88,27 @@ def test_what_changes_midway(text: str, changes: set[int], at: dict[int, str]) -
     assert {step: at_step(text, step, 10) for step in at} == at
 
 
-@pytest.mark.parametrize("steps", [10, 20, 30, 100])
-def test_a_share_is_counted_without_rounding(steps: int) -> None:
-    for tenth in range(1, 10):
-        assert switches(f"[a:b:0.{tenth}]", steps) == {tenth * steps // 10}
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a red house", [("a red house", 1)]),
+        ("a house at 5:30", [("a house at 5:30", 1)]),
+        ("red AND blue", [("red ", 1), (" blue", 1)]),
+        ("red :2 AND blue:0.5 AND green : -1.5 ", [("red", 2), (" blue", 0.5), (" green", -1.5)]),
+        ("red:x AND blue:", [("red:x ", 1), (" blue:", 1)]),
+        ("(red:1.2) AND [a|b]:.5", [("(red:1.2) ", 1), (" [a|b]", 0.5)]),
+        ("SAND AND ANDY", [("SAND ", 1), (" ANDY", 1)]),
+        ("AND", [("", 1), ("", 1)]),
+    ],
+)
+def test_prompts_are_divided_at_and(text: str, wanted: list[tuple[str, float]]) -> None:
+    assert list(compose(text)) == wanted
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a [red|blue] boat", r"'\[red\|blue\]' .* alternation"),
         ("red <lora:style:0.8>", "<lora:style:0.8>' .* --lora FILE:0.8"),
-        ("red AND blue", "write 'and'"),
         ("[a:b:-1]", "0 steps or more, not after -1"),
         ("(" * 5000, "hundreds of brackets"),
     ],
