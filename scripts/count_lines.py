@@ -39,8 +39,13 @@ PARTS = {
     ),
     "denoiser": (
         "denoiser.py",
-        ("from_eps", "TO_X0_EPS", "Denoiser"),
+        ("Denoiser",),
         (),
+    ),
+    "process": (
+        "process.py",
+        ("Pair", "Clock", "_plus", "from_eps", "Form", "FORMS", "VariancePreserving"),
+        ("transition_variance", "raw"),
     ),
     "guidance": ("guidance.py", ("Guidance", "CFG"), ()),
     "solver": ("schedulers/euler.py", ("ancestral", "euler"), ()),

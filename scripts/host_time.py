@@ -25,6 +25,7 @@ import torch
 from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
 from sdcore.noise import SeededNoise
+from sdcore.process import VariancePreserving
 from sdcore.sampling import sample
 from sdcore.schedulers import TABLE, resolve
 from sdcore.schedulers.config import SD15
@@ -41,9 +42,8 @@ def ours(name: str, steps: int, out: torch.Tensor) -> Callable[[], None]:
     plan = scheduler.plan(steps)
     noise = SeededNoise((0,), SHAPE)
     told = {name: {"context": torch.zeros(1, 1, 1)} for name in ("uncond", "cond")}
-    denoise = Denoiser(
-        lambda x, t, context: out, plan.timestep, told, CFG(SCALE), scheduler.prediction_type
-    )
+    process = VariancePreserving(plan, scheduler.prediction_type)
+    denoise = Denoiser(lambda x, t, context: out, process, told, CFG(SCALE))
     x = noise.start() * plan.start_scale
 
     def run() -> None:

@@ -14,6 +14,7 @@ from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
 from sdcore.images import to_pictures
 from sdcore.noise import SeededNoise
+from sdcore.process import VariancePreserving
 from sdcore.prompts import load_tokenizer
 from sdcore.sampling import sample
 from sdcore.schedulers import resolve
@@ -41,7 +42,8 @@ with torch.inference_mode():
     plan = scheduler.plan(20)
 
     # 4. (x, sigma) -> what the picture behind the noise may be.
-    denoise = Denoiser(unet, plan.timestep, conditions, CFG(7.5), scheduler.prediction_type)
+    process = VariancePreserving(plan, scheduler.prediction_type)
+    denoise = Denoiser(unet, process, conditions, CFG(7.5))
 
     # 5. From noise to latents, one step at a time.
     side = unet.config.sample_size

@@ -23,6 +23,7 @@ from sdcore.lab import Gaussian, Window, measure
 from sdcore.lab.order import Convergence, measure_scheduler
 from sdcore.lab.quirks import QUIRKS
 from sdcore.noise import SeededNoise
+from sdcore.process import VariancePreserving
 from sdcore.sampling import sample
 from sdcore.schedulers import SPACINGS, TABLE, Entry, resolve
 from sdcore.schedulers.config import CLASSES
@@ -255,7 +256,7 @@ def k_diffusion_cell(entry: Entry) -> str:
     plan = resolve("euler", "karras").plan(STEPS)
     sigmas = torch.tensor(plan.sigmas)
     told = {"cond": {"context": torch.zeros(len(toys.SEEDS), 1, 1)}}
-    denoise = Denoiser(toys.wavy, plan.noise_schedule.timestep, told, CFG(1))
+    denoise = Denoiser(toys.wavy, VariancePreserving(plan.noise_schedule), told, CFG(1))
     x = SeededNoise(toys.SEEDS, toys.SHAPE).start() * plan.sigmas[0]
 
     def model(x: Tensor, sigma: Tensor) -> Tensor:

@@ -25,7 +25,6 @@ from sdcore.adapters import (
 from sdcore.brownian import noise_named
 from sdcore.conditioning import Conditioner, complete
 from sdcore.defaults import Defaults, defaults_for
-from sdcore.denoiser import known_prediction_type
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.inpainting import CHANNELS, Canvas, Picture, open_canvas
@@ -33,6 +32,7 @@ from sdcore.loading import load
 from sdcore.memory import MODES, apply, leaner
 from sdcore.models import VAE, TextEncoder, UNet
 from sdcore.models.layers import placement
+from sdcore.process import known_prediction_type
 from sdcore.prompts import Tokenizer, check_grammar
 from sdcore.run import Run
 from sdcore.sampling import Solver

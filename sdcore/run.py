@@ -15,6 +15,7 @@ from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.noise import SeededNoise
+from sdcore.process import VariancePreserving
 from sdcore.sampling import Denoise, Prediction, State, Step, sample
 from sdcore.schedulers import Plan, Scheduler
 from sdcore.settings import Settings
@@ -72,9 +73,8 @@ class Run:
         unet = sd.unet
         if sd.device.type == "cpu":
             unet = EachAlone(unet, len(self.settings), stage.lengths)
-        return Denoiser(
-            unet, self.plan.timestep, stage.conditions, self.guidance, said, dtype=sd.dtype
-        )
+        process = VariancePreserving(self.plan, said)
+        return Denoiser(unet, process, stage.conditions, self.guidance, dtype=sd.dtype)
 
     @property
     def start(self) -> Tensor:

@@ -185,7 +185,7 @@ def test_what_the_unet_predicts_can_be_said(model: Callable[[str], StableDiffusi
     assert run.settings[0].prediction_type == run.scheduler.prediction_type == "v_prediction"
     for name in ("epsilon", "eps"):
         told = sd.prepare("red", prediction_type=name, **SIZE)
-        assert told.settings[0].prediction_type == told.denoise.prediction_type == "epsilon"
+        assert told.settings[0].prediction_type == told.denoise.process.prediction_type == "epsilon"
     with pytest.raises(InputError, match="unknown prediction type 'epsilom': did you mean epsilon"):
         sd.prepare("red", prediction_type="epsilom")
 

@@ -9,6 +9,7 @@ from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.noise import SeededNoise
+from sdcore.process import VariancePreserving
 from sdcore.sampling import Prediction, State, Step, sample
 from sdcore.schedulers import TABLE, resolve
 from tests.toys import SEEDS, SHAPE, gaussian, our_latents, our_steps, wavy
@@ -21,9 +22,8 @@ def loop(name, steps=8, start=None, seeds=SEEDS):
     scheduler = resolve(name)
     plan = scheduler.plan(steps)
     noise = SeededNoise(seeds, SHAPE)
-    denoise = Denoiser(
-        wavy, plan.timestep, {"cond": {"context": torch.zeros(len(seeds), 1, 1)}}, CFG(1)
-    )
+    told = {"cond": {"context": torch.zeros(len(seeds), 1, 1)}}
+    denoise = Denoiser(wavy, VariancePreserving(plan), told, CFG(1))
     x = noise.start() * plan.start_scale if start is None else start
     return sample(denoise, x, plan.sigmas, scheduler.solver, noise)
 
@@ -97,7 +97,8 @@ def test_interleaved_loops_do_not_disturb_each_other(name):
     scheduler = resolve(name)
     plan = scheduler.plan(6)
     noise = SeededNoise(SEEDS, SHAPE)
-    denoise = Denoiser(wavy, plan.timestep, {"cond": {"context": torch.zeros(2, 1, 1)}}, CFG(1))
+    told = {"cond": {"context": torch.zeros(2, 1, 1)}}
+    denoise = Denoiser(wavy, VariancePreserving(plan), told, CFG(1))
 
     def run(factor):
         x = noise.start() * plan.start_scale * factor
@@ -122,7 +123,7 @@ def test_nothing_changes_its_arguments(name):
     context = torch.zeros(2, 1, 1)
     kept = x.clone(), list(plan.sigmas), context.clone()
     sigmas = list(plan.sigmas)
-    denoise = Denoiser(wavy, plan.timestep, {"cond": {"context": context}}, CFG(1))
+    denoise = Denoiser(wavy, VariancePreserving(plan), {"cond": {"context": context}}, CFG(1))
     seen = []
     for step in sample(denoise, x, sigmas, scheduler.solver, noise):
         seen.append((step.x, step.x.clone(), step.prediction.x0, step.prediction.x0.clone()))

@@ -9,6 +9,7 @@ from torch import Tensor
 from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
 from sdcore.noise import SeededNoise
+from sdcore.process import VariancePreserving
 from sdcore.sampling import Prediction, State, sample
 from sdcore.schedulers.config import SD15
 from sdcore.schedulers.table import TABLE
@@ -47,7 +48,8 @@ def our_steps(scheduler, steps, model=wavy, seeds=SEEDS, start=0, x=None):
     plan = scheduler.plan(steps)
     noise = SeededNoise(seeds, SHAPE)
     told = {"cond": {"context": torch.zeros(len(seeds), 1, 1)}}
-    denoise = Denoiser(model, plan.timestep, told, CFG(1), scheduler.prediction_type)
+    process = VariancePreserving(plan, scheduler.prediction_type)
+    denoise = Denoiser(model, process, told, CFG(1))
     x = noise.start() * plan.start_scale if x is None else x
     return list(sample(denoise, State(x, start), plan.sigmas, scheduler.solver, noise)), plan
 

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdcore.denoiser import PREDICTION_TYPES
 from sdcore.lab.order import moments
 from sdcore.lab.worlds import Mixture, denoiser, point
 from sdcore.noise import SeededNoise
+from sdcore.process import PREDICTION_TYPES
 from sdcore.sampling import Denoise, Memory, Prediction, Solver, State, Step, sample
 
 

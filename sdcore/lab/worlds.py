@@ -9,16 +9,17 @@ is computed in x's dtype.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from sdcore.denoiser import PREDICTION_TYPES, Denoiser
+from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG, Guidance
+from sdcore.process import Process, VariancePreserving
 from sdcore.sampling import Denoise, Prediction
 
 
@@ -133,8 +134,17 @@ class Mixture:
         return (torch.special.ndtr(z) * x.new_tensor(self.weights)).sum(-1)
 
 
-def _itself(t: float) -> float:
-    return t
+class Sigmas:
+    """The clock that tells a network sigma itself, which needs no table."""
+
+    def timestep(self, sigma: float) -> float:
+        return sigma
+
+    def sigma(self, t: float) -> float:
+        return t
+
+
+IN_SIGMA = VariancePreserving(Sigmas())
 
 
 @dataclass(frozen=True)
@@ -142,17 +152,15 @@ class Network:
     """A world that speaks as a UNet does: (x_in, t, world=labels) -> eps, v or x0.
 
     worlds: what the label of a row chooses, e.g. (unconditional, conditional).
-    prediction_type: "epsilon", "v_prediction" or "sample" (x0).
-    sigma_of: t -> sigma. By default t is sigma itself, which needs no table.
+    process: how it sees x, what it says, and what t is; by default t is sigma itself.
     """
 
     worlds: Sequence[Denoise]
-    prediction_type: str = "epsilon"
-    sigma_of: Callable[[float], float] = _itself
+    process: Process = IN_SIGMA
 
     def __call__(self, x_in: Tensor, t: float, world: Tensor | None = None) -> Tensor:
-        """x_in [B,C,H,W] = x / sqrt(1 + sigma^2); world [B]: the labels, None for the first."""
-        sigma = self.sigma_of(t)
+        """x_in [B,C,H,W] = x * c_in; world [B]: the labels, None for the first."""
+        sigma = self.process.clock.sigma(t)
         out = self._say(self.worlds[0], x_in, sigma)
         if world is not None:
             label = world.reshape(-1, *[1] * (x_in.ndim - 1))
@@ -161,16 +169,8 @@ class Network:
         return out
 
     def _say(self, world: Denoise, x_in: Tensor, sigma: float) -> Tensor:
-        scale = math.hypot(1, sigma)
-        prediction = world(x_in * scale, sigma)
-        if self.prediction_type == "epsilon":
-            return prediction.eps
-        if self.prediction_type == "v_prediction":
-            return (prediction.eps - sigma * prediction.x0) / scale
-        if self.prediction_type == "sample":
-            return prediction.x0
-        known = ", ".join(PREDICTION_TYPES)
-        raise InputError(f"unknown prediction type {self.prediction_type!r}; known: {known}")
+        prediction = world(x_in * self.process.spread(sigma), sigma)
+        return self.process.raw(prediction.x0, prediction.eps, sigma)
 
 
 def denoiser(
@@ -192,5 +192,5 @@ def denoiser(
         for label, name in enumerate(("uncond", "cond"))
     }
     guidance = CFG(1) if guidance is None else guidance
-    network = Network(worlds, prediction_type)
-    return Denoiser(network, _itself, told, guidance, prediction_type)
+    process = replace(IN_SIGMA, prediction_type=prediction_type)
+    return Denoiser(Network(worlds, process), process, told, guidance)

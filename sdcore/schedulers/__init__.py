@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcore.errors import InputError, unknown
+from sdcore.process import VariancePreserving
 from sdcore.sampling import Solver
 from sdcore.schedulers.config import (
     CLASSES,
@@ -108,7 +109,8 @@ def resolve(
             if tool is None
             else tool.spacing(chosen, entry.name)
         )
-    options = _options(entry, {**fields, "noise_schedule": schedule}, eta)
+    process = VariancePreserving(schedule, fields["prediction_type"])
+    options = _options(entry, {**fields, "process": process}, eta)
     solver = partial(entry.solver, **options) if options else entry.solver
     if fields.get("thresholding"):
         ratio, most = fields["dynamic_thresholding_ratio"], fields["sample_max_value"]

@@ -1,6 +1,6 @@
 """Solvers of consistency-distilled networks: jump to the picture, then add noise again.
 
-Both speak of training timesteps, so both need the noise schedule.
+Both speak of training timesteps, so both need the process.
 """
 
 import math
@@ -8,9 +8,10 @@ import math
 import torch
 from torch import Tensor
 
+from sdcore.process import Process
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
-from sdcore.schedulers.noise_schedule import STABLE_DIFFUSION, NoiseSchedule
+from sdcore.schedulers.noise_schedule import SD_PROCESS
 
 SIGMA_DATA = 0.5  # of the boundary condition
 
@@ -22,7 +23,7 @@ def lcm(
     memory: Memory,
     draw: Draw,
     *,
-    noise_schedule: NoiseSchedule = STABLE_DIFFUSION,
+    process: Process = SD_PROCESS,
     timestep_scaling: float = 10.0,
 ) -> tuple[Tensor, Prediction, Memory]:
     """Multistep latent consistency sampling (Luo et al. 2023, arXiv 2310.04378, algorithm 2).
@@ -32,9 +33,9 @@ def lcm(
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
-    scaled = timestep_scaling * noise_schedule.timestep(sigma)
+    scaled = timestep_scaling * process.clock.timestep(sigma)
     norm = math.hypot(scaled, SIGMA_DATA)
-    c_skip = (SIGMA_DATA / norm) ** 2 / math.hypot(1, sigma)
+    c_skip = (SIGMA_DATA / norm) ** 2 / process.spread(sigma)
     x_next = torch.add(prediction.x0 * (scaled / norm), x, alpha=c_skip)
     if sigma_next > 0:
         x_next = torch.add(x_next, draw(sigma, sigma_next), alpha=sigma_next)
@@ -48,7 +49,7 @@ def tcd(
     memory: Memory,
     draw: Draw,
     *,
-    noise_schedule: NoiseSchedule = STABLE_DIFFUSION,
+    process: Process = SD_PROCESS,
     eta: float = 0.0,
 ) -> tuple[Tensor, Prediction, Memory]:
     """Strategic stochastic sampling (Zheng et al. 2024, arXiv 2402.19159, algorithm 2).
@@ -58,8 +59,8 @@ def tcd(
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
-    t_next = noise_schedule.timestep(sigma_next)
-    down = min(noise_schedule.sigma(math.floor(max(1 - eta, 0) * t_next)), sigma_next)
+    t_next = process.clock.timestep(sigma_next)
+    down = min(process.clock.sigma(math.floor(max(1 - eta, 0) * t_next)), sigma_next)
     if eta == 0 or sigma_next >= sigma:
         down = sigma_next
     x_next = torch.add(prediction.x0, prediction.eps, alpha=down)

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from sdcore.process import VariancePreserving
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.euler import ancestral
@@ -29,9 +30,7 @@ def ddpm(
     sigma, sigma_next = interval.sigma, interval.sigma_next
     down, up = ancestral(sigma, sigma_next, eta)
     if up > 0 and variance_type in ("fixed_large", "fixed_large_log"):
-        # beta = 1 - acp / acp_next, in the form x0 + sigma * eps
-        beta = (sigma**2 - sigma_next**2) / (1 + sigma**2)
-        up = eta * math.sqrt(beta * (1 + sigma_next**2))
+        up = eta * math.sqrt(VariancePreserving.transition_variance(sigma, sigma_next))
     prediction = denoise(x, sigma)
     x_next = torch.add(prediction.x0, prediction.eps, alpha=down)
     if up > 0:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdcore.errors import InputError
+from sdcore.process import VariancePreserving
 
 
 def scaled_linear(start: float, end: float, count: int, dtype: torch.dtype) -> Tensor:
@@ -110,3 +111,4 @@ class NoiseSchedule:
 
 
 STABLE_DIFFUSION = NoiseSchedule.from_betas(make_betas("scaled_linear", 0.00085, 0.012, 1000))
+SD_PROCESS = VariancePreserving(STABLE_DIFFUSION)

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from sdcore.process import Process
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
-from sdcore.schedulers.noise_schedule import STABLE_DIFFUSION, NoiseSchedule
+from sdcore.schedulers.noise_schedule import SD_PROCESS
 
 # Adams-Bashforth weights for equal steps, the newest eps first (Liu et al. 2022, eq. 12).
 WEIGHTS = (
@@ -44,7 +45,7 @@ def pndm(
     memory: Memory,
     draw: Draw,
     *,
-    noise_schedule: NoiseSchedule = STABLE_DIFFUSION,
+    process: Process = SD_PROCESS,
 ) -> tuple[Tensor, Prediction, Memory]:
     """PNDM with its Runge-Kutta start (Liu et al. 2022, arXiv 2202.09778, algorithm 2).
 
@@ -57,8 +58,8 @@ def pndm(
         return plms(denoise, x, interval, memory, draw)
     sigma, sigma_next = interval.sigma, interval.sigma_next
     low, high = sorted((sigma, sigma_next))
-    t = (noise_schedule.timestep(sigma) + noise_schedule.timestep(sigma_next)) / 2
-    middle = min(max(noise_schedule.sigma(t), low), high)
+    t = (process.clock.timestep(sigma) + process.clock.timestep(sigma_next)) / 2
+    middle = min(max(process.clock.sigma(t), low), high)
     prediction = denoise(x, sigma)
     first = prediction.eps
     second = denoise(torch.add(x, first, alpha=middle - sigma), middle).eps

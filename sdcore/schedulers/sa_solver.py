@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdcore.process import Process
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.integrals import (
@@ -17,7 +18,7 @@ from sdcore.schedulers.integrals import (
     newest,
     noise_std,
 )
-from sdcore.schedulers.noise_schedule import STABLE_DIFFUSION, NoiseSchedule
+from sdcore.schedulers.noise_schedule import SD_PROCESS
 
 NOISY = (200, 800)  # the timesteps where noise is added, both included
 
@@ -39,7 +40,7 @@ def sa_solver(
     corrector_order: int = 2,
     lower_order_final: bool = True,
     algorithm_type: str = "data_prediction",
-    noise_schedule: NoiseSchedule = STABLE_DIFFUSION,
+    process: Process = SD_PROCESS,
 ) -> tuple[Tensor, Prediction, Memory]:
     """SA-Solver (Xue et al. 2023, arXiv 2309.05019, algorithm 1, one call a step).
 
@@ -56,7 +57,7 @@ def sa_solver(
     if sigma_next == 0:
         return prediction.x0, prediction, remember
     eta = eta if sigma_next <= sigma else 0.0  # none on the way up (inversion)
-    etas = [eta * _noisy(noise_schedule.timestep(s)) for s in interval.sigmas]
+    etas = [eta * _noisy(process.clock.timestep(s)) for s in interval.sigmas]
     left = interval.count - i if lower_order_final else interval.count
     how: dict[str, Any] = {"rule": few_steps} if data else {"form": "eps"}
     if memory:

@@ -6,6 +6,8 @@ import torch
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.lab import Gaussian, Mixture, Network, denoiser, point
+from sdcore.lab.worlds import Sigmas
+from sdcore.process import VariancePreserving
 from sdcore.sampling import sample
 from sdcore.schedulers import resolve
 
@@ -98,7 +100,7 @@ def test_guidance_tilts_a_mixture_towards_its_condition():
 
 
 def test_rows_choose_their_world():
-    network = Network((point(0.0), point(1.0), point(2.0)), "sample")
+    network = Network((point(0.0), point(1.0), point(2.0)), VariancePreserving(Sigmas(), "sample"))
     said = network(torch.ones(3, 1, 2, 2), 1.0, world=torch.tensor([2, 0, 1]))
     assert said[:, 0, 0, 0].tolist() == [2.0, 0.0, 1.0]
 

@@ -23,6 +23,7 @@ from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.lab.quirks import BY_NAME
 from sdcore.noise import SeededNoise
+from sdcore.process import VariancePreserving
 from sdcore.sampling import State, sample
 from sdcore.schedulers import Scheduler, resolve
 from sdcore.schedulers.config import CLASSES
@@ -430,7 +431,8 @@ def our_run(scheduler: Scheduler, start: int, steps: int, dtype: torch.dtype) ->
         return run.drawn[-1]
 
     told = {"cond": {"context": torch.zeros(len(SEEDS), 1, 1)}}
-    denoise = Denoiser(run.model, plan.timestep, told, CFG(1), scheduler.prediction_type)
+    process = VariancePreserving(plan, scheduler.prediction_type)
+    denoise = Denoiser(run.model, process, told, CFG(1))
     x = noise.start().to(dtype)
     x = picture(dtype) + x * plan.sigmas[start] if start else x * plan.start_scale
     *_, step = sample(denoise, State(x, start), plan.sigmas, scheduler.solver, note)

@@ -14,10 +14,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sdcore.denoiser import PREDICTION_TYPES
 from sdcore.errors import InputError
 from sdcore.lab import Gaussian, Mixture, laws, measure
 from sdcore.lab.laws import LAWS, Setting
+from sdcore.process import PREDICTION_TYPES
 from sdcore.sampling import State, sample
 from sdcore.schedulers import SPACINGS, TABLE, resolve
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sdcore.noise import SeededNoise
+from sdcore.process import VariancePreserving
 from sdcore.schedulers import resolve
 from tests.toys import (
     CLASSES,
@@ -171,7 +172,7 @@ def test_dpm_solver_sde_with_our_path(spacing, prediction):
         theirs.set_timesteps(steps)
         plan = scheduler.plan(steps)
         told = {"cond": {"context": torch.zeros(2, 1, 1)}}
-        denoise = Denoiser(wavy, plan.timestep, told, CFG(1), prediction)
+        denoise = Denoiser(wavy, VariancePreserving(plan, prediction), told, CFG(1))
         start = noise.start().double()
 
         def note(draw, sigma, sigma_next, drawn=drawn):

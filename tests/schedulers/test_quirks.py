@@ -12,6 +12,7 @@ from sdcore.lab import Gaussian, Mixture, Window, moments
 from sdcore.lab.order import measure_scheduler, slope, starting_values
 from sdcore.lab.quirks import BY_NAME
 from sdcore.noise import SeededNoise
+from sdcore.process import VariancePreserving
 from sdcore.sampling import Prediction, sample
 from sdcore.schedulers import resolve
 from sdcore.schedulers.churn import churn
@@ -297,7 +298,7 @@ def test_x_is_not_rounded_to_the_networks_dtype():
     plan = scheduler.plan(30)
     exact = diffusers_latents(reference("euler"), 30, dtype=torch.float64)
     told = {"cond": {"context": torch.zeros(2, 1, 1)}}
-    denoise = Denoiser(wavy, plan.timestep, told, CFG(1), dtype=torch.float16)
+    denoise = Denoiser(wavy, VariancePreserving(plan), told, CFG(1), dtype=torch.float16)
     x = SeededNoise(SEEDS, SHAPE).start() * plan.start_scale
     ours = list(sample(denoise, x, plan.sigmas, scheduler.solver))[-1].x_next
     theirs = diffusers_latents(reference("euler"), 30, dtype=torch.float16)
@@ -561,7 +562,7 @@ def test_tcd_bounds_x0_where_it_is_told():
     scheduler, theirs = of_class("TCDScheduler", thresholding=True)
     changed = (diffusers_latents(theirs, 10) - diffusers_latents(plain, 10)).abs().max()
     assert changed == number("diffusers.tcd.no_thresholding")
-    network = Denoiser(wavy, scheduler.plan(10).timestep, {"cond": {}}, CFG(1))
+    network = Denoiser(wavy, VariancePreserving(scheduler.plan(10)), {"cond": {}}, CFG(1))
     bounded = [step.prediction.x0.abs().max() for step in our_steps(scheduler, 10)[0]]
     free = [network(step.x, step.sigma).x0.abs().max() for step in our_steps(scheduler, 10)[0]]
     assert max(bounded) <= 1 < min(free)

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from sdcore.errors import InputError
+from sdcore.process import VariancePreserving
 from sdcore.schedulers.noise_schedule import NoiseSchedule
 
 
@@ -37,6 +38,9 @@ class Plan:
     start_scale: float
     end_scale: float  # 1 unless the last sigma is not 0
     noise_schedule: NoiseSchedule
+
+    def sigma(self, t: float) -> float:
+        return self.noise_schedule.sigma(t)
 
     def timestep(self, sigma: float) -> float:
         """t for the network: the grid's own on the grid, the noise schedule's elsewhere."""
@@ -82,8 +86,8 @@ class Spacing:
                     f"the tail {last:g} is above the last step's sigma, {sigmas[-1]:.4g}: "
                     "take a smaller one"
                 )
-        start = sigmas[0] if self.start == "sigma" else math.hypot(1, sigmas[0])
-        end = 1 / math.hypot(1, last) if self.end == "unit_variance" else 1.0
+        start = sigmas[0] if self.start == "sigma" else VariancePreserving.spread(sigmas[0])
+        end = 1 / VariancePreserving.spread(last) if self.end == "unit_variance" else 1.0
         return Plan((*sigmas, last), timesteps, start, end, schedule)
 
     def _check_count(self, steps: int) -> None:

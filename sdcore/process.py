@@ -1,0 +1,149 @@
+"""What a network was trained on: the form of its input, its clock, and what it says.
+
+Every x of the loop is x0 + sigma * eps. A network was trained on alpha * x0 + beta * eps instead,
+told a time, and says one combination of x0 and eps. A process knows the way between the two, for
+the loop (one sigma, a float) and for training (a batch of sigmas [B,1,1,1]).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from sdcore.errors import unknown
+
+Sigma = TypeVar("Sigma", float, Tensor)
+Pair = tuple[Tensor, Tensor]  # x0 and eps, [B,C,H,W] both
+
+
+class Clock(Protocol):
+    """sigma <-> t, the time that a network is told: a NoiseSchedule, or a Plan with its grid's."""
+
+    def timestep(self, sigma: float, /) -> float: ...
+
+    def sigma(self, t: float, /) -> float: ...
+
+
+class Process(Protocol):
+    """What the denoiser, the spacings, some solvers and training ask of it.
+
+    For flow matching x_t = (1 - s) x0 + s eps is x / (1 + sigma) with sigma = s / (1 - s), and
+    v = eps - x0; for EDM (Karras et al. 2022, table 1) c_in = 1 / sqrt(sigma^2 + sigma_data^2).
+    """
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def c_in(self, sigma: Sigma, /) -> Sigma:
+        """x * c_in is what the network sees."""
+        ...
+
+    def spread(self, sigma: float, /) -> float:
+        """1 / c_in."""
+        ...
+
+    def x0_eps(self, raw: Tensor, x: Tensor, sigma: float | Tensor, /) -> Pair:
+        """(x0, eps) from what the network says of x, such that x = x0 + sigma * eps."""
+        ...
+
+    def raw(self, x0: Tensor, eps: Tensor, sigma: float | Tensor, /) -> Tensor:
+        """What a perfect network would say: the target of training."""
+        ...
+
+
+def _plus(x: Tensor, tensor: Tensor, factor: float | Tensor) -> Tensor:
+    """x + factor * tensor in one pass."""
+    if isinstance(factor, Tensor):
+        return torch.addcmul(x, tensor, factor)
+    return torch.add(x, tensor, alpha=factor)
+
+
+def from_eps(raw: Tensor, x: Tensor, sigma: float | Tensor) -> Pair:
+    return _plus(x, raw, -sigma), raw
+
+
+def from_v(raw: Tensor, x: Tensor, sigma: float | Tensor) -> Pair:
+    c_in = (1 + sigma * sigma) ** -0.5  # sqrt(acp)
+    x0 = _plus(x * (c_in * c_in), raw, -sigma * c_in)
+    return x0, _plus(x * (sigma * c_in * c_in), raw, c_in)
+
+
+def from_x0(raw: Tensor, x: Tensor, sigma: float | Tensor) -> Pair:
+    return raw, (x - raw) / sigma
+
+
+def to_v(x0: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
+    return (eps - sigma * x0) * (1 + sigma * sigma) ** -0.5
+
+
+class Form(NamedTuple):
+    """The two ways between what a network says and (x0, eps)."""
+
+    x0_eps: Callable[[Tensor, Tensor, float | Tensor], Pair]  # (raw, x, sigma)
+    raw: Callable[[Tensor, Tensor, float | Tensor], Tensor]  # (x0, eps, sigma)
+
+
+FORMS = {  # by their published names
+    "epsilon": Form(from_eps, lambda x0, eps, sigma: eps),
+    "v_prediction": Form(from_v, to_v),
+    "sample": Form(from_x0, lambda x0, eps, sigma: x0),
+}
+PREDICTION_TYPES = tuple(FORMS)
+_SHORT = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+
+
+def known_prediction_type(name: str) -> str:
+    """The published name of a prediction type; eps, v and x0 are understood too.
+
+    Raises InputError for another one.
+    """
+    if _SHORT.get(name, name) not in FORMS:
+        raise unknown("prediction type", name, PREDICTION_TYPES)
+    return _SHORT.get(name, name)
+
+
+@dataclass(frozen=True)
+class VariancePreserving:
+    """The network's input is sqrt(acp) x0 + sqrt(1 - acp) eps, of variance 1 where x0 has it.
+
+    That is x / sqrt(1 + sigma^2) in the loop's form (Song et al. 2021, arXiv 2010.02502, section
+    4.3; c_in of Karras et al. 2022, table 1). This class alone knows it.
+
+    clock: sigma <-> t; a run's Plan, else a NoiseSchedule.
+    prediction_type: what the network says: "epsilon"; "sample" (x0), which has no eps at sigma 0
+        (infinities); or "v_prediction", v = sqrt(acp) eps - sqrt(1 - acp) x0 (Salimans & Ho 2022,
+        arXiv 2202.00512, appendix D). Raises InputError for another one.
+    """
+
+    clock: Clock
+    prediction_type: str = "epsilon"
+
+    def __post_init__(self) -> None:
+        if self.prediction_type not in FORMS:
+            raise unknown("prediction type", self.prediction_type, PREDICTION_TYPES)
+
+    def c_in(self, sigma: Sigma) -> Sigma:
+        return cast(Sigma, (1 + sigma * sigma) ** -0.5)
+
+    @staticmethod
+    def spread(sigma: float) -> float:
+        """sqrt(1 + sigma^2): how large x is where x0 has variance 1."""
+        return math.hypot(1, sigma)
+
+    @staticmethod
+    def transition_variance(sigma: float, sigma_next: float) -> float:
+        """Variance of DDPM's own step from sigma_next up to sigma, in the form x0 + sigma * eps.
+
+        beta = 1 - acp / acp_next (Ho et al. 2020, arXiv 2006.11239, eq. 2), times 1 + sigma_next^2.
+        """
+        beta = (sigma**2 - sigma_next**2) / (1 + sigma**2)
+        return beta * (1 + sigma_next**2)
+
+    def x0_eps(self, raw: Tensor, x: Tensor, sigma: float | Tensor) -> Pair:
+        return FORMS[self.prediction_type].x0_eps(raw, x, sigma)
+
+    def raw(self, x0: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
+        return FORMS[self.prediction_type].raw(x0, eps, sigma)
