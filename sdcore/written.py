@@ -74,7 +74,7 @@ def format(written: Written) -> str:
 
     Raises InputError for a name, a path or a value that has no such text.
     """
-    parts = [f"{key}={_format(value)}" for key, value in written.options.items()]
+    parts = [f"{key}={format_value(value)}" for key, value in written.options.items()]
     if written.file is None:
         text = f"{written.name}:{','.join(parts)}" if parts else written.name
     else:
@@ -135,14 +135,17 @@ def _simple(text: str) -> bool | int | float | str | None:
     return text
 
 
-def _format(value: Value) -> str:
+def format_value(value: Value) -> str:
+    """A value as `parse` reads it."""
     if isinstance(value, tuple):
-        return f"[{','.join(_format(item) for item in value)}]"
+        return f"[{','.join(format_value(item) for item in value)}]"
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         bare = _simple(value) == value and not re.search(r"[\s,'\"\[\]]", value) and value
         return value if bare else repr(value)
+    if isinstance(value, list):
+        return format_value(tuple(value))
     return repr(value)
 
 

@@ -135,7 +135,7 @@ def _guarded(call: Callable[[], Any], solver: Solver) -> Any:
     """What `call` returns; where it raises, one line that names the solver's line."""
     try:
         return call()
-    except InputError as error:  # of a file's solver, which names its line (own.py)
+    except InputError as error:  # of a file's solver, which names its line (user_solver.py)
         return str(error)
     except Exception as error:
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"

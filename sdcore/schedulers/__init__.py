@@ -22,7 +22,6 @@ from sdcore.schedulers.config import (
 )
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.noise_schedule import NoiseSchedule
-from sdcore.schedulers.own import load_solver
 from sdcore.schedulers.spacing import (
     SPACINGS,
     TOOLS,
@@ -35,6 +34,7 @@ from sdcore.schedulers.spacing import (
 )
 from sdcore.schedulers.table import TABLE, find, find_spacing
 from sdcore.schedulers.thresholding import thresholded
+from sdcore.schedulers.user_solver import load_solver
 
 __all__ = ["SPACINGS", "TABLE", "TOOLS", "Entry", "Grid", "NoiseSchedule", "Plan",
            "Scheduler", "Spacing", "Tool", "load_solver", "resolve"]  # fmt: skip

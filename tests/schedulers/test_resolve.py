@@ -288,6 +288,13 @@ def test_whatever_can_be_called_is_a_solver_named_like_its_file(tmp_path, made):
         ("def solver(*_): return 1, 2\n", "returns (int, int) and not (x_next, prediction, memo"),
         ("def solver(*_): yield 1\n", "returns generator and not"),
         ("def solver(*_):\n    return 1 / 0\n", "bad.py, line 2: ZeroDivisionError"),
+        ("import json\ndef solver(*_):\n    json.loads('x')\n", "bad.py, line 3: JSONDecodeError"),
+        ("def solver(*_):\n    raise GeneratorExit\n", "bad.py, line 2: GeneratorExit"),
+        ("import torch\nsolver = torch.add\n", "the solver of bad.py takes"),
+        ("def solver(d, *_):\n    d(None, 1.0)\n", "line 2: denoise is asked at NoneType"),
+        ("def solver(d, x, *_):\n    d(x, None)\n", "line 2: denoise is asked at sigma None"),
+        ("def solver(d, x, *_):\n    d(x, float('nan'))\n", "denoise is asked at sigma nan"),
+        ("def solver(d, x, *_):\n    d(x[:, :, :1], 1.0)\n", "float32[1, 1, 1, 2] on cpu, where x"),
     ],
 )
 def test_a_file_with_a_wrong_solver_is_one_clear_line(tmp_path, text, message):
@@ -308,3 +315,44 @@ def test_what_the_model_raises_is_not_the_solvers_mistake(tmp_path):
 
     with pytest.raises(KeyError):
         list(sample(broken, torch.ones(1, 1, 2, 2), (1.0, 0.0), resolve(str(path)).solver))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("p.x0[:, :, :1]", "returns float32[1, 1, 1, 2] on cpu for x, float32[1, 1, 2, 2] on cpu"),
+        ("p.x0.repeat(2, 1, 1, 1)", "returns float32[2, 1, 2, 2]"),
+        ("p.x0.long()", "returns int64"),
+        ("p.x0.double()", "returns float64"),
+        ("p.x0.to('meta')", "on meta"),
+        ("p.x0.to_sparse()", "on cpu sparse_coo"),
+        ("p.x0 * float('nan')", "an x_next that is not finite, from an x that is"),
+    ],
+)
+def test_an_x_that_is_not_like_x_is_told_in_its_step(tmp_path, answer, message):
+    path = tmp_path / "bad.py"
+    path.write_text(
+        "def solver(denoise, x, interval, memory, draw):\n"
+        f"    p = denoise(x, 1.0)\n    return {answer}, p, memory\n"
+    )
+    with pytest.raises(InputError, match=r"^bad\.py returns") as caught:
+        list(sample(gaussian, torch.ones(1, 1, 2, 2), (1.0, 0.0), resolve(str(path)).solver))
+    assert message in str(caught.value)
+
+
+def test_options_of_a_solver_in_a_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        STEP
+        + "class Mine:\n"
+        + "    def __init__(self, share=1.0): self.share = share\n"
+        + "    def __call__(self, *given): return step(*given, share=self.share)\n"
+    )
+    ends = [
+        list(sample(gaussian, torch.ones(1, 1, 2, 2), (1.0, 0.5), load_solver(path, name, options)))
+        for name, options in (("Mine", {"share": 0.25}), ("step", {"share": 0.25}), ("step", {}))
+    ]
+    assert torch.equal(ends[0][-1].x_next, ends[1][-1].x_next)
+    assert not torch.equal(ends[0][-1].x_next, ends[2][-1].x_next)
+    with pytest.raises(InputError, match=r"no option 'scale' .*: its options are share=1.0"):
+        load_solver(path, "Mine", {"scale": 1})
