@@ -280,11 +280,10 @@ def ours(folder: Path, family: Family, lean: bool = False) -> parity.Tensors:
     text, run = parity.our_text(sd, asked(family)), parity.prepare(sd, asked(family))
     if lean:
         parts = open_model(folder).components
-        gone = dict.fromkeys([name for name in vars(sd) if name.startswith("text_encoder")])
-        sd = replace(sd, **gone)  # before the UNet comes
-        run = replace(run, sd=sd)
-        sd = replace(sd, **{name: load_component(parts[name]) for name in ("unet", "vae")})
-        run = replace(run, sd=sd)
+        sd = replace(sd, readers=())  # before the UNet comes
+        run = replace(run, networks=sd)
+        sd = sd.with_modules({name: load_component(parts[name]) for name in ("unet", "vae")})
+        run = replace(run, networks=sd)
     return text | parity.our_networks(sd, run, asked(family), text)
 
 

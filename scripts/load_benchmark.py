@@ -89,10 +89,10 @@ def write_model(folder: Path) -> None:
 def load_and_tell(engine: str, folder: Path, dtype: str, started: float) -> None:
     """In a fresh process: import, load, and say how long it took in how much memory."""
     if engine == "sdcore":
-        import sdcore.pipeline
+        import sdcore.loading
 
         imported, busy = time.time(), time.process_time()
-        model = sdcore.pipeline.load(folder, device="cpu", dtype=dtype)
+        model = sdcore.loading.load(folder, device="cpu", dtype=dtype)
         parts = (model.text_encoder, model.unet, model.vae)
     else:
         import torch
@@ -158,7 +158,7 @@ def _printed(code: str) -> float:
 
 def import_seconds(rounds: int) -> dict[str, float]:
     """Medians of importing each of three packages, in fresh processes; the first is not counted."""
-    times: dict[str, list[float]] = {"torch": [], "sdcore": [], "sdcore.pipeline": []}
+    times: dict[str, list[float]] = {"torch": [], "sdcore": [], "sdcore.loading": []}
     for _ in range(rounds + 1):
         for name, seconds in times.items():
             code = f"import time; t = time.time(); import {name}; print(time.time() - t)"
@@ -234,9 +234,9 @@ def main(
               f"{memory_seconds(size, rounds):.2f} s")  # fmt: skip
     sums = {round(r["sum"], 3) for key, rows in results.items() for r in rows if "float32" in key}
     seconds = import_seconds(rounds)
-    more = seconds["sdcore.pipeline"] - seconds["torch"]
+    more = seconds["sdcore.loading"] - seconds["torch"]
     print("\n" + ", ".join(f"import {name} {value:.2f} s" for name, value in seconds.items()))
-    print(f"sdcore.pipeline beyond torch: {more:.2f} s, target {IMPORT_TARGET}: "
+    print(f"sdcore.loading beyond torch: {more:.2f} s, target {IMPORT_TARGET}: "
           f"{_verdict(more <= IMPORT_TARGET)}")  # fmt: skip
     if json_path is not None:
         json_path.write_text(json.dumps(results, indent=1))

@@ -7,6 +7,7 @@ Nothing here is used by the package. `scripts/parity.py` prints the comparison,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
@@ -153,8 +154,7 @@ class Reference:
 def our_run(sd: StableDiffusion, name: str, spacing: str, eta: float | None) -> Tensor:
     """sdcore's final latents of the same run."""
     options = {"scheduler": name, "spacing": spacing, "eta": eta, "steps": STEPS, "cfg": CFG}
-    sd = type(sd)(**{**vars(sd), "scheduler_config": SD15})
-    run = sd.prepare(PROMPT, seeds=SEEDS, **options)
+    run = replace(sd, scheduler_config=SD15).prepare(PROMPT, seeds=SEEDS, **options)
     x = run.start
     for step in run:
         x = step.x_next

@@ -13,6 +13,8 @@ Names are looked up on first use, so that `import sdcore` costs next to nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sdcore.version import VERSION
+
 if TYPE_CHECKING:
     from sdcore.errors import InputError
     from sdcore.loading import load
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from sdcore.sampling import Interval, Prediction, State, Step, sample
     from sdcore.settings import Settings
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "load",

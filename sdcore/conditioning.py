@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from sdcore.errors import InputError
-from sdcore.models import TextEncoder, UNetConfig
+from sdcore.models import UNetConfig
 from sdcore.models.layers import placement
 from sdcore.models.unet import sinusoid
-from sdcore.prompts import Tokenizer, at_step, chunked, encode, report, switches
+from sdcore.networks import Reader
+from sdcore.prompts import at_step, chunked, encode, report, switches
 from sdcore.settings import Settings
 from sdcore.stages import Stage, stack
 
@@ -40,13 +41,13 @@ _TOLD = {0: (), 6: _SIZES, 5: (*_SIZES[:2], *_SCORES)}
 class Conditioner:
     """Settings to conditions, for the UNet of one family.
 
-    readers: tokenizer and text encoder, one pair or two.
+    readers: one, or two (SDXL).
     zero_empty: an absent negative prompt is zeros, as in SDXL's training, not the encoded "".
 
     Raises InputError for a UNet that is told more, or other things, than is known of here.
     """
 
-    readers: tuple[tuple[Tokenizer, TextEncoder], ...]
+    readers: tuple[Reader, ...]
     unet: UNetConfig
     zero_empty: bool = False
 
@@ -111,7 +112,7 @@ class Conditioner:
     def warnings(self, settings: Sequence[Settings], branches: Iterable[str]) -> list[str]:
         """One line for whatever of the texts is read otherwise than a user might think."""
         texts = dict.fromkeys(t for row in _said(settings, branches).values() for t in row if t)
-        tokenizer, first = self.readers[0][0], settings[0]
+        tokenizer, first = self.readers[0].tokenizer, settings[0]
         return [
             line for text in texts for line in report(text, tokenizer, first.grammar, first.steps)
         ]
@@ -126,12 +127,12 @@ class Conditioner:
             return {key: torch.zeros_like(value) for key, value in empty.items()}
         said = [
             encode(
-                chunked("" if text is None else text, tokenizer, grammar),
-                encoder,
+                chunked("" if text is None else text, reader.tokenizer, grammar),
+                reader.encoder,
                 clip_skip,
                 before_last=self.added > 0,
             )
-            for tokenizer, encoder in self.readers
+            for reader in self.readers
         ]
         if not self.added:
             return {"context": said[0][0]}
@@ -140,7 +141,7 @@ class Conditioner:
 
     def numbers(self, settings: Settings, negative: bool) -> Rows:
         """What it is told beside the text, one row: `time_ids` [1,6 or 5], `timestep_cond`."""
-        device, _ = placement(self.readers[0][1])
+        device, _ = placement(self.readers[0].encoder)
         told = {}
         if self.added:
             sizes = [getattr(settings, name) for name in _TOLD[self.added] if name in _SIZES]
@@ -155,7 +156,7 @@ class Conditioner:
 
     @property
     def _pooled_dim(self) -> int:
-        return self.readers[-1][1].config.projection_dim
+        return self.readers[-1].encoder.config.projection_dim
 
 
 def _said(settings: Sequence[Settings], branches: Iterable[str]) -> dict[str, list[str | None]]:

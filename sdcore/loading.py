@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import torch
 
@@ -19,11 +19,10 @@ from sdcore.devices import choose_device, choose_dtype
 from sdcore.errors import InputError
 from sdcore.memory import MODES, apply, available, choose
 from sdcore.models import TextEncoder
+from sdcore.networks import Reader
+from sdcore.pipeline import StableDiffusion
 from sdcore.prompts import Tokenizer, load_tokenizer
 from sdcore.settings import Source
-
-if TYPE_CHECKING:
-    from sdcore.pipeline import StableDiffusion
 
 
 def load(
@@ -49,15 +48,13 @@ def load(
     Raises:
         InputError: no such model or device, broken or contradictory files.
     """
-    from sdcore.pipeline import StableDiffusion  # which offers `load` too
-
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
     checkpoint = open_source(model, source)
     # A quarter of what is free: the cache must hold it until it is read.
     free = available(torch.device("cpu"))
     read_ahead(checkpoint.components.values(), limit=0 if free is None else free // 4)
-    readers = {
+    tokenizers = {
         name: load_tokenizer(*checkpoint.vocabulary(name))
         for name in ("text_encoder", "text_encoder_2")
         if name in checkpoint.components
@@ -72,24 +69,19 @@ def load(
         for name, c in networks.items()
     }
     apply(parts, mode, device, dtypes)
-    for name, tokenizer in readers.items():
+    for name, tokenizer in tokenizers.items():
         _check_agreement(checkpoint, tokenizer, parts[name])
-    first, *others = readers  # SDXL's refiner has one, which its files call the second
-    second = others[0] if others else None
     sd = StableDiffusion(
         name=str(model),
-        text_encoder=parts[first],
+        readers=tuple(Reader(name, tokenizers[name], parts[name]) for name in tokenizers),
         unet=parts["unet"],
         vae=parts["vae"],
-        tokenizer=readers[first],
         scheduler_config=checkpoint.scheduler or None,
         device=device,
         dtype=dtype,
-        notes=checkpoint.notes,
-        text_encoder_2=None if second is None else parts[second],
-        tokenizer_2=None if second is None else readers[second],
-        zero_empty=checkpoint.index.get("force_zeros_for_empty_prompt", second is not None),
         memory=mode,
+        zero_empty=checkpoint.index.get("force_zeros_for_empty_prompt", len(tokenizers) > 1),
+        notes=checkpoint.notes,
         source=source,
     )
     _ = sd.conditioner  # raises where encoders and UNet do not fit

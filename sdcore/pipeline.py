@@ -3,87 +3,56 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Unpack
 
-import torch
-from torch import Tensor
-
-from sdcore import __version__
-from sdcore.adapters import (
-    Embedding,
-    LoRA,
-    adapted,
-    extended,
-    open_embedding,
-    open_lora,
-    twin,
-    unmatched_warning,
-)
+from sdcore.adapters import unmatched_warnings, with_embedding, with_lora, without_loras
 from sdcore.brownian import noise_named
 from sdcore.conditioning import Conditioner, complete
 from sdcore.defaults import Defaults, defaults_for
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.inpainting import CHANNELS, Canvas, Picture, open_canvas
-from sdcore.loading import load
-from sdcore.memory import MODES, apply, leaner
-from sdcore.models import VAE, TextEncoder, UNet
-from sdcore.models.layers import placement
+from sdcore.models import TextEncoder
+from sdcore.networks import Networks
 from sdcore.process import known_prediction_type
 from sdcore.prompts import Tokenizer, check_grammar
 from sdcore.run import Run
 from sdcore.sampling import Solver
 from sdcore.schedulers import NoiseSchedule, Spacing, resolve
-from sdcore.schedulers.config import SD15
-from sdcore.settings import Settings, Source, Told
+from sdcore.settings import Settings, Told
 from sdcore.stages import handed_over
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-__all__ = ["MAX_SIDE", "StableDiffusion", "load"]
+from sdcore.version import VERSION
 
 MAX_SIDE = 8192  # pixels; beyond it a size is a slip of the finger
 
 
-@dataclass(frozen=True)
-class StableDiffusion:
-    """The parts of a model. Each can be used, or replaced, by itself."""
+class StableDiffusion(Networks):
+    """A model that is ready to draw: its networks, each of which can be used by itself."""
 
-    name: str
-    text_encoder: TextEncoder
-    unet: UNet
-    vae: VAE
-    tokenizer: Tokenizer
-    scheduler_config: Mapping[str, Any] | None
-    device: torch.device
-    dtype: torch.dtype
-    notes: tuple[str, ...] = ()  # what had to be guessed of the model, one line each
-    text_encoder_2: TextEncoder | None = None  # SDXL's
-    tokenizer_2: Tokenizer | None = None
-    zero_empty: bool = False  # no negative prompt is zeros, not the encoded "" (SDXL)
-    memory: str = "fast"  # the mode of its networks: `sdcore.memory`
-    loras: tuple[LoRA, ...] = ()  # what acts on it
-    embeddings: tuple[Embedding, ...] = ()  # learned words
-    untouched: Mapping[str, torch.nn.Module] = field(default_factory=dict)  # networks without them
-    source: Source = field(default_factory=Source)  # as `load` was given it
+    @property
+    def text_encoder(self) -> TextEncoder:
+        return self.readers[0].encoder
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.readers[0].tokenizer
+
+    @property
+    def text_encoder_2(self) -> TextEncoder | None:
+        """SDXL's second; None: there is one only."""
+        return self.readers[1].encoder if len(self.readers) > 1 else None
+
+    @property
+    def tokenizer_2(self) -> Tokenizer | None:
+        return self.readers[1].tokenizer if len(self.readers) > 1 else None
 
     @property
     def conditioner(self) -> Conditioner:
         """Settings to what the UNet is told."""
-        readers = [(self.tokenizer, self.text_encoder)]
-        if self.tokenizer_2 is not None and self.text_encoder_2 is not None:
-            readers.append((self.tokenizer_2, self.text_encoder_2))
-        return Conditioner(tuple(readers), self.unet.config, self.zero_empty)
-
-    @property
-    def prediction_type(self) -> str:
-        """What the checkpoint says of its UNet: "epsilon", "v_prediction" or "sample"."""
-        config = SD15 if self.scheduler_config is None else self.scheduler_config
-        return config.get("prediction_type", "epsilon")
+        return Conditioner(self.readers, self.unet.config, self.zero_empty)
 
     @property
     def inpaints(self) -> bool:
@@ -173,7 +142,7 @@ class StableDiffusion:
             height=height,
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
-            version=__version__,
+            version=VERSION,
             memory=self.memory,
             grammar=check_grammar(grammar),
             clip_skip=clip_skip,
@@ -208,7 +177,7 @@ class StableDiffusion:
         lines = (
             *self.notes,
             *self._explained(usual, steps, cfg),
-            *filter(None, map(unmatched_warning, self.loras)),
+            *unmatched_warnings(self),
             *self.conditioner.warnings(settings, spoken),
         )
         return Run(self, settings, chosen, plan, guidance, seeded, stages, lines)
@@ -237,19 +206,11 @@ class StableDiffusion:
         Raises:
             InputError: no adapter, one of an unknown kind, one for another family.
         """
-        unet, text = (strength if own is None else own for own in (unet, text))
-        return self._with((*self.loras, open_lora(path, self._bare, unet, text, merged)))
+        return with_lora(self, path, strength, unet=unet, text=text, merged=merged)
 
     def without_loras(self) -> StableDiffusion:
         """The model as it was before any adapter, bit for bit."""
-        return self._with(())
-
-    @property
-    def _bare(self) -> dict[str, torch.nn.Module]:
-        """The networks that adapters may act on, without those that do."""
-        names = ("unet", "text_encoder", "text_encoder_2")
-        found = {name: self.untouched.get(name, getattr(self, name)) for name in names}
-        return {name: module for name, module in found.items() if module is not None}
+        return without_loras(self)
 
     def with_embedding(self, path: str | Path, token: str | None = None) -> StableDiffusion:
         """This model knowing one word more (textual inversion); this one stays as it is.
@@ -262,55 +223,7 @@ class StableDiffusion:
         Raises:
             InputError: no such file, none of that kind, one for another family, a word taken.
         """
-        word, own = open_embedding(path, token), self._bare
-        tokenizers = {"text_encoder": self.tokenizer, "text_encoder_2": self.tokenizer_2}
-        readers: dict[str, Any] = {n: (t, own[n]) for n, t in tokenizers.items() if t is not None}
-        new = extended(word, readers)
-        tokenizers = {name: tokenizer for name, (tokenizer, _) in new.items()}
-        own |= {name: encoder for name, (_, encoder) in new.items()}
-        sd = replace(
-            self,
-            tokenizer=tokenizers["text_encoder"],
-            tokenizer_2=tokenizers.get("text_encoder_2"),
-            embeddings=(*self.embeddings, word),
-        )
-        return sd._with(self.loras, own)
-
-    def _with(
-        self, loras: tuple[LoRA, ...], networks: dict[str, torch.nn.Module] | None = None
-    ) -> StableDiffusion:
-        own = self._bare if networks is None else networks
-        new: dict[str, Any] = {name: adapted(name, module, loras) for name, module in own.items()}
-        if MODES[self.memory].ready != "all":
-            # Networks that are made ready in turns know each other; these are to know themselves.
-            own["vae"] = self.untouched.get("vae", self.vae)
-            if loras or networks is not None:
-                new = {n: twin(m) if new.get(n, m) is m else new[n] for n, m in own.items()}
-                dtypes = {name: placement(module)[1] for name, module in new.items()}
-                apply(new, self.memory, self.device, dtypes)
-        return replace(self, **{**own, **new}, loras=loras, untouched=own if loras else {})
-
-    def leaner(self) -> StableDiffusion | None:
-        """The same networks, changed in place to the next leaner mode of memory; None after low."""
-        mode = leaner(self.memory)
-        if mode is None:
-            return None
-        parts = {"text_encoder": self.text_encoder, "unet": self.unet, "vae": self.vae}
-        if self.text_encoder_2 is not None:
-            parts["text_encoder_2"] = self.text_encoder_2
-        apply(parts, mode, self.device, {name: placement(part)[1] for name, part in parts.items()})
-        return replace(self, memory=mode)
-
-    def decode(self, latents: Tensor) -> list[Image]:
-        """Unit-variance latents [B,4,h,w] to B pictures of 8h x 8w pixels."""
-        from sdcore.images import to_pictures
-
-        # One at a time: large batches are no faster, take more memory, and end in other last bits.
-        dtype = self.vae.dtype
-        images = [self.vae.decode(row[None].to(dtype, copy=True)) for row in latents]
-        if not all(image.isfinite().all() for image in images):
-            raise InputError(f"the VAE overflows in {dtype}: take float32 (--dtype float32)")
-        return [picture for image in images for picture in to_pictures(image)]
+        return with_embedding(self, path, token)
 
     def _explained(self, usual: Defaults, steps: int | None, cfg: float | None) -> list[str]:
         """The line that tells where steps or scale are this family's, and not the usual ones."""

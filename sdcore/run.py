@@ -14,6 +14,7 @@ from sdcore.batch import EachAlone
 from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
+from sdcore.networks import Networks
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
 from sdcore.sampling import Denoise, Prediction, State, Step, sample
@@ -24,8 +25,6 @@ from sdcore.stages import Conditions, Stage, Staged, whole_steps
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from sdcore.pipeline import StableDiffusion
-
 
 @dataclass(frozen=True)
 class Run:
@@ -34,7 +33,7 @@ class Run:
     Nothing is drawn until then, and nothing in here changes.
     """
 
-    sd: StableDiffusion
+    networks: Networks
     settings: tuple[Settings, ...]  # one for each picture
     scheduler: Scheduler
     plan: Plan
@@ -68,13 +67,14 @@ class Run:
         return stages[0][1] if len(stages) == 1 else Staged(stages)
 
     def _denoiser(self, stage: Stage) -> Denoiser:
-        sd = self.sd if stage.model is None else stage.model
-        said = self.scheduler.prediction_type if stage.model is None else sd.prediction_type
-        unet = sd.unet
-        if sd.device.type == "cpu":
+        other = stage.networks
+        networks = self.networks if other is None else other
+        said = self.scheduler.prediction_type if other is None else other.prediction_type
+        unet = networks.unet
+        if networks.device.type == "cpu":
             unet = EachAlone(unet, len(self.settings), stage.lengths)
         process = VariancePreserving(self.plan, said)
-        return Denoiser(unet, process, stage.conditions, self.guidance, dtype=sd.dtype)
+        return Denoiser(unet, process, stage.conditions, self.guidance, dtype=networks.dtype)
 
     @property
     def start(self) -> Tensor:
@@ -99,20 +99,20 @@ class Run:
 
         Its networks are changed in place. A run may go on in it from the `state` of a step.
         """
-        sd = self.sd.leaner()
-        return None if sd is None else self.on(sd)
+        networks = self.networks.leaner()
+        return None if networks is None else self.on(networks)
 
-    def on(self, sd: StableDiffusion) -> Run:
+    def on(self, networks: Networks) -> Run:
         """This run with the same networks in another mode of memory."""
-        settings = tuple(replace(s, memory=sd.memory) for s in self.settings)
-        return replace(self, sd=sd, settings=settings)
+        settings = tuple(replace(s, memory=networks.memory) for s in self.settings)
+        return replace(self, networks=networks, settings=settings)
 
     def decode(self, x: Tensor) -> list[Image]:
         """The pictures of the last step's x_next [B,4,h,w].
 
         Some schedules stop a little above sigma 0; then x is first scaled to unit variance.
         """
-        return self.sd.decode(x * self.plan.end_scale)
+        return self.networks.decode(x * self.plan.end_scale)
 
     def split(self, size: int) -> list[Run]:
         """The same pictures as several runs of at most `size` pictures."""

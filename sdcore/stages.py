@@ -9,15 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sdcore.networks import Networks
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction, Solver
-
-if TYPE_CHECKING:
-    from sdcore.pipeline import StableDiffusion
 
 Told = Mapping[str, Tensor]  # argument of the UNet -> [B,...]
 Conditions = Mapping[str, Told]  # by branch
@@ -30,7 +27,7 @@ class Stage:
     sigma: float  # the highest that belongs to it; inf for the first
     conditions: Conditions
     lengths: tuple[int, ...]  # tokens of each picture's context before it repeats itself
-    model: StableDiffusion | None = None  # whose UNet is told; None: the run's own
+    networks: Networks | None = None  # whose UNet is told; None: the run's own
 
     def told_also(self, **more: Tensor) -> Stage:
         """The same with further arguments [B,...], in every branch."""
@@ -84,9 +81,9 @@ def whole_steps(solver: Solver) -> Solver:
 
 
 def handed_over(
-    first: Sequence[Stage], then: Sequence[Stage], sigma: float, model: StableDiffusion
+    first: Sequence[Stage], then: Sequence[Stage], sigma: float, networks: Networks
 ) -> tuple[Stage, ...]:
-    """The stages of a run that another model goes on with below `sigma`, in its own stages.
+    """The stages of a run that other networks go on with below `sigma`, in stages of their own.
 
     An ensemble of expert denoisers (Balaji et al. 2022, arXiv 2211.01324), as SDXL and its refiner
     are. The solver's memory goes over with the picture.
@@ -95,7 +92,7 @@ def handed_over(
     begun = [stage for stage in then if stage.sigma >= below][-1]
     own = [replace(begun, sigma=below), *(stage for stage in then if stage.sigma < below)]
     kept = [stage for stage in first if stage.sigma >= sigma]
-    return (*kept, *(replace(stage, model=model) for stage in own))
+    return (*kept, *(replace(stage, networks=networks) for stage in own))
 
 
 def stack(sigma: float, told: Mapping[str, Sequence[Told]]) -> Stage:

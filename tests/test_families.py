@@ -12,7 +12,8 @@ import torch
 
 import sdcore
 from sdcore.errors import InputError
-from sdcore.pipeline import StableDiffusion, load
+from sdcore.loading import load
+from sdcore.pipeline import StableDiffusion
 
 pytest.importorskip("diffusers")
 import diffusers

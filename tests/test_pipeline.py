@@ -9,7 +9,8 @@ import torch
 
 import sdcore
 from sdcore.errors import InputError
-from sdcore.pipeline import StableDiffusion, load
+from sdcore.loading import load
+from sdcore.pipeline import StableDiffusion
 
 
 @pytest.fixture(scope="module")

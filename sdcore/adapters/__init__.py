@@ -3,6 +3,12 @@
 from sdcore.adapters.apply import Adapted, adapted, merged, twin
 from sdcore.adapters.embeddings import Embedding, extended, open_embedding, parse_embedding
 from sdcore.adapters.lora import LoRA, open_lora, parse_lora, unmatched_warning
+from sdcore.adapters.networks import (
+    unmatched_warnings,
+    with_embedding,
+    with_lora,
+    without_loras,
+)
 
 __all__ = [
     "Adapted",
@@ -17,4 +23,8 @@ __all__ = [
     "parse_lora",
     "twin",
     "unmatched_warning",
+    "unmatched_warnings",
+    "with_embedding",
+    "with_lora",
+    "without_loras",
 ]

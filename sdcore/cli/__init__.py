@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import click
 
-from sdcore import __version__
 from sdcore.cli.check import check
 from sdcore.cli.convert import convert
 from sdcore.cli.download import download
@@ -20,10 +19,11 @@ from sdcore.cli.rerun import rerun
 from sdcore.cli.sample import sample
 from sdcore.cli.schedulers import schedulers
 from sdcore.errors import InputError
+from sdcore.version import VERSION
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="sdcore")
+@click.version_option(VERSION, prog_name="sdcore")
 def cli() -> None:
     """Draw pictures with Stable Diffusion, and see how."""
 

@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from sdcore.pipeline import StableDiffusion
     from sdcore.run import Run
     from sdcore.sampling import Step
 
-    Prepare = Callable[[StableDiffusion, dict[str, int]], Run]
+    Prepare = Callable[[Any, dict[str, int]], Run]
 
 T = TypeVar("T")
 
@@ -41,11 +40,11 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
     output.open()
     pictures: list[Image] = []
     strips: list[list[Image]] = []
-    begun, nfe, sd = time.perf_counter(), 0, run.sd
+    begun, nfe, networks = time.perf_counter(), 0, run.networks
     with torch.inference_mode(), _Bar(len(runs) * run.settings[0].steps) as bar:
         for part in runs:
             frames: list[list[Image]] = []
-            for step in (lean := Enduring(part.on(sd))):
+            for step in (lean := Enduring(part.on(networks))):
                 nfe += step.nfe * len(part.settings)
                 bar.update()
                 if steps_sheet:
@@ -57,7 +56,7 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
                 bar.print(str(path))
                 pictures.append(picture)
             strips += [list(strip) for strip in zip(*frames, strict=True)]
-            sd = lean.run.sd  # what was too much once will be again
+            networks = lean.run.networks  # what was too much once will be again
     seconds = time.perf_counter() - begun
     if sheet:
         captions = _captions(run)
@@ -82,7 +81,7 @@ class OutOfMemory(InputError):
     def __init__(self, run: Run) -> None:
         size = f"{run.settings[0].width}x{run.settings[0].height}"
         super().__init__(
-            f"out of memory on {run.sd.device} for {size}, even with --memory low: ask for a "
+            f"out of memory on {run.networks.device} for {size}, even with --memory low: ask for a "
             "smaller picture (--width, --height), or allow one (--fallback size)"
         )
         self.run = run
@@ -99,13 +98,13 @@ def draw_what_fits(run: Run, prepare: Prepare | None, *how: Any) -> None:
         try:
             return draw(run, *how)
         except OutOfMemory as error:
-            sd, last = error.run.sd, error.run.settings[0]
-            step = sd.vae.config.factor
+            networks, last = error.run.networks, error.run.settings[0]
+            step = networks.vae.config.factor
             width, height = (side * 3 // 4 // step * step for side in (last.width, last.height))
             if prepare is None or min(width, height) < 8 * step:
                 raise
         tell(f"out of memory; drawing {width}x{height} instead")
-        run = prepare(sd, {"width": width, "height": height})
+        run = prepare(networks, {"width": width, "height": height})
         run = replace(run, settings=tuple(replace(s, asked=asked) for s in run.settings))
 
 
@@ -130,7 +129,7 @@ class Enduring:
 
     def decode(self, x: Tensor) -> list[Image]:
         """The pictures of unit-variance latents."""
-        while (pictures := self._tried(lambda: self.run.sd.decode(x))) is None:
+        while (pictures := self._tried(lambda: self.run.networks.decode(x))) is None:
             pass
         return pictures
 
@@ -148,7 +147,7 @@ class Enduring:
         if run is None:
             raise OutOfMemory(self.run)
         self.run = run
-        mode = run.sd.memory
+        mode = run.networks.memory
         tell(f"out of memory; going on with --memory {mode}")
         return None
 

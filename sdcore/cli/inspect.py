@@ -16,7 +16,7 @@ from sdcore.errors import one_line
 @click.option("--variant", metavar="NAME", help="Of a folder's weights: fp16, non_ema ...")
 def inspect(place: str, as_json: bool, variant: str | None) -> None:
     """Say what is in FILE_OR_FOLDER: a model, a LoRA, a textual inversion. No weights are read."""
-    from sdcore.checkpoints.inspect import inspect as look
+    from sdcore.inspection import inspect as look
 
     report = look(place, variant)
     echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdcore import __version__
 from sdcore.cli.adapters import with_adapters
 from sdcore.cli.echo import echo, tell
 from sdcore.cli.options import (
@@ -20,6 +19,7 @@ from sdcore.cli.options import (
     chosen_spacing,
 )
 from sdcore.cli.output import Output
+from sdcore.version import VERSION
 
 if TYPE_CHECKING:
     from sdcore.pipeline import StableDiffusion
@@ -55,8 +55,8 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
 
     seeds = choose_seeds(options["seed"], options["count"], drawn=old.seed)
     output = Output(options["out"], len(seeds))
-    if old.version != __version__:
-        echo(f"drawn by sdcore {old.version}; this is {__version__}", err=True)
+    if old.version != VERSION:
+        echo(f"drawn by sdcore {old.version}; this is {VERSION}", err=True)
 
     from sdcore.cli.draw import draw_what_fits
     from sdcore.loading import load

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import sdcore
-from sdcore.pipeline import StableDiffusion, load
+from sdcore.loading import load
+from sdcore.pipeline import StableDiffusion
 
 ATTENTION = "down_blocks.0.attentions.0"
 BLOCK = f"{ATTENTION}.transformer_blocks.0"

@@ -12,7 +12,8 @@ from torch import Tensor
 from scripts import families
 from sdcore.adapters import parse_embedding
 from sdcore.errors import InputError
-from sdcore.pipeline import StableDiffusion, load
+from sdcore.loading import load
+from sdcore.pipeline import StableDiffusion
 from tests.adapters.conftest import latents, rand
 
 VECTORS = rand(3, 16, size=1.0)

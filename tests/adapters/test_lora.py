@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sdcore.adapters import parse_lora
 from sdcore.errors import InputError
-from sdcore.pipeline import StableDiffusion, load
+from sdcore.loading import load
+from sdcore.pipeline import StableDiffusion
 from tests.adapters.conftest import (
     BLOCK,
     CONVS,

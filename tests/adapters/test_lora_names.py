@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from scripts import families
 from sdcore.adapters.names import places
 from sdcore.checkpoints.load import NoInit
+from sdcore.loading import load
 from sdcore.models import TextEncoder, TextEncoderConfig, UNet, UNetConfig
-from sdcore.pipeline import load
 from tests.adapters.conftest import Save, factors, flat, latents
 from tests.checkpoints.ldm_writer import ldm_unet
 

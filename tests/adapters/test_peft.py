@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from scripts import families
-from sdcore.pipeline import StableDiffusion, load
+from sdcore.loading import load
+from sdcore.pipeline import StableDiffusion
 from tests.adapters.conftest import Save, factors, flat, rand
 from tests.adapters.test_lora_names import TRANSFORMER, ldm_layers
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdcore.checkpoints.inspect import inspect
 from sdcore.cli import main
 from sdcore.errors import InputError
+from sdcore.inspection import inspect
 from tests.checkpoints.test_ldm_whole import WHOLE, whole_file, write_hollow
 from tests.checkpoints.twins import Twins, save
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 import sdcore
 from sdcore.errors import InputError
-from sdcore.pipeline import StableDiffusion, load
+from sdcore.loading import load
+from sdcore.pipeline import StableDiffusion
 from sdcore.prompts import emphasise, encode
 from sdcore.prompts.chunks import Chunk
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sdcore.pipeline import load
+from sdcore.loading import load
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "sample.py"
 

@@ -1,0 +1,103 @@
+"""A model's networks as one value: what draws, where it computes, and what lies over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from sdcore.errors import InputError
+from sdcore.memory import apply, leaner
+from sdcore.models import VAE, TextEncoder, UNet
+from sdcore.models.layers import placement
+from sdcore.prompts import Tokenizer
+from sdcore.schedulers.config import SD15
+from sdcore.settings import Source
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A text encoder and the tokenizer that it was trained with."""
+
+    name: str  # as the files call it: "text_encoder", "text_encoder_2"
+    tokenizer: Tokenizer
+    encoder: TextEncoder
+
+
+class Overlay(Protocol):
+    """What lies over networks: an adapter, or a learned word."""
+
+    @property
+    def spec(self) -> str:
+        """As the command line takes it: the path, and how strongly it acts or what it is called."""
+        ...
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a model, and nothing of any picture. `dataclasses.replace` changes a part.
+
+    Nothing in here changes, but for the mode of memory: see `leaner`.
+    """
+
+    name: str  # as the user gave it: a bundled name, a folder, a file, a hub id
+    readers: tuple[Reader, ...]  # one, or two (SDXL)
+    unet: UNet
+    vae: VAE
+    scheduler_config: Mapping[str, Any] | None  # None: the checkpoint has none
+    device: torch.device
+    dtype: torch.dtype
+    memory: str = "fast"  # the mode that they are in: `sdcore.memory`
+    zero_empty: bool = False  # no negative prompt is zeros, not the encoded "" (SDXL)
+    notes: tuple[str, ...] = ()  # what had to be guessed of the model, one line each
+    source: Source = field(default_factory=Source)  # where they came from, as `load` was given it
+    loras: tuple[Overlay, ...] = ()  # the adapters that act on them
+    embeddings: tuple[Overlay, ...] = ()  # the words that they have learned
+    untouched: Mapping[str, nn.Module] = field(default_factory=dict)  # modules without adapters
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Every network by its name: "unet", "vae", "text_encoder" ..."""
+        encoders = {reader.name: reader.encoder for reader in self.readers}
+        return {**encoders, "unet": self.unet, "vae": self.vae}
+
+    def with_modules(self, modules: Mapping[str, nn.Module]) -> Self:
+        """The same with other networks under some of these names."""
+        new: dict[str, Any] = {**self.modules, **modules}
+        readers = tuple(replace(reader, encoder=new[reader.name]) for reader in self.readers)
+        return replace(self, readers=readers, unet=new["unet"], vae=new["vae"])
+
+    @property
+    def prediction_type(self) -> str:
+        """What the checkpoint says of its UNet: "epsilon", "v_prediction" or "sample"."""
+        config = SD15 if self.scheduler_config is None else self.scheduler_config
+        return config.get("prediction_type", "epsilon")
+
+    def leaner(self) -> Self | None:
+        """The same networks, changed in place to the next leaner mode of memory; None after low."""
+        mode = leaner(self.memory)
+        if mode is None:
+            return None
+        dtypes = {name: placement(module)[1] for name, module in self.modules.items()}
+        apply(self.modules, mode, self.device, dtypes)
+        return replace(self, memory=mode)
+
+    def decode(self, latents: Tensor) -> list[Image]:
+        """Unit-variance latents [B,4,h,w] of any floating dtype to B pictures of 8h x 8w pixels.
+
+        Raises InputError where the VAE overflows in its dtype.
+        """
+        from sdcore.images import to_pictures
+
+        # One at a time: large batches are no faster, take more memory, and end in other last bits.
+        dtype = self.vae.dtype
+        images = [self.vae.decode(row[None].to(dtype, copy=True)) for row in latents]
+        if not all(image.isfinite().all() for image in images):
+            raise InputError(f"the VAE overflows in {dtype}: take float32 (--dtype float32)")
+        return [picture for image in images for picture in to_pictures(image)]
