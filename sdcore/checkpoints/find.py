@@ -27,6 +27,18 @@ def bundled_models() -> dict[str, Path]:
     return found
 
 
+def is_here(model: str | Path, variant: str | None = None, revision: str | None = None) -> bool:
+    """Whether `find_model` would find it without asking the hub."""
+    path = Path(model).expanduser()
+    if model in bundled_models() or path.is_dir() or path.is_file():
+        return True
+    if not is_hub_id(str(model)):
+        return False
+    from sdcore.checkpoints.hub import cached
+
+    return cached(str(model), variant, revision) is not None
+
+
 def find_model(model: str | Path, variant: str | None = None, revision: str | None = None) -> Path:
     """The folder of a model in the diffusers layout, or its single file.
 

@@ -47,6 +47,15 @@ def fetch(repo: str, variant: str | None = None, revision: str | None = None) ->
     return _asked(repo, lambda: _download(repo, variant, revision))
 
 
+def cached(repo: str, variant: str | None = None, revision: str | None = None) -> Path | None:
+    """The folder of a hub id where all that is read of it lies in the cache; None elsewhere."""
+    folder = _cached(repo, revision)
+    try:
+        return None if folder is None else _checked(folder, variant)
+    except InputError:
+        return None
+
+
 def fetch_vocabulary() -> Path:
     """CLIP's vocabulary, for single files, which hold none: 1.5 MB. Raises InputError."""
     from huggingface_hub import snapshot_download

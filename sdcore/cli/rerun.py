@@ -33,18 +33,22 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     """Draw PICTURE again, equal to the bit on the same machine.
 
     Any option overrides what the picture says. Another --scheduler comes with its own spacing and
-    eta, another --model with what it predicts and is told, unless these are given too.
+    eta, another --model with what it predicts and is told, unless these are given too. A file of
+    code that the picture names (a solver of one's own) is run only where you name it again.
     """
     from sdcore.images import read_settings
+    from sdcore.trust import check_inherited
 
     old = read_settings(picture)
     options["spacing"] = chosen_spacing(options)
 
     # Another model or scheduler comes with what is its own.
     foreign = (
-        (*FAMILY, *SOURCE, "prediction_type", "refiner") if options["model"] is not None else ()
+        (*FAMILY, *SOURCE, "prediction_type", "refiner")
+        if options["model"] not in (None, old.model)
+        else ()
     )
-    if options["scheduler"] is not None:
+    if options["scheduler"] not in (None, old.scheduler):
         foreign += ("spacing", "eta", "noise", "tail")
     if options["spacing"] is not None:  # a list says itself how many steps there are
         foreign += ("tail", "steps") if options["spacing"].startswith(LISTS) else ("tail",)
@@ -53,6 +57,8 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
         given = options[name]
         return getattr(old, name) if given is None and name not in foreign else given
 
+    given = options | {"loras": options["lora"], "embeddings": options["embedding"]}
+    check_inherited({k: v for k, v in vars(old).items() if not given.get(k) and k not in foreign})
     seeds = choose_seeds(options["seed"], options["count"], drawn=old.seed)
     output = Output(options["out"], len(seeds))
     if old.version != VERSION:
@@ -74,8 +80,8 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
         return sd.prepare(words, chosen("negative"), seeds, refiner=second, **wanted)
 
     run = prepare(sd, {})
-    given = options["image"] is not None or options["mask"] is not None
-    if not given and run.settings[0].canvas not in (None, old.canvas):
+    repainted = options["image"] is not None or options["mask"] is not None
+    if not repainted and run.settings[0].canvas not in (None, old.canvas):
         tell("the image or the mask has changed since")
     draw_what_fits(
         run,

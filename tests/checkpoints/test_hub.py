@@ -175,10 +175,15 @@ def test_only_what_is_read_is_fetched_and_then_no_network_is_needed(
     hub.taken.clear()
     draw = ["sample", "red", "--seed", "0", "--steps", "1", "--model", REPO, "--device", "cpu"]
     draw += ["--out", str(tmp_path / "a.png")]
-    again, drawn = hub.sdcore(home, ["download", REPO], draw, offline=True)
+    rerun = ["rerun", str(tmp_path / "a.png"), "--out", str(tmp_path / "b.png")]
+    again, drawn, redrawn = hub.sdcore(home, ["download", REPO], draw, rerun, offline=True)
     assert (again.stderr, again.stdout, hub.taken) == ("", done.stdout, [])
     assert drawn.status == 0, drawn.stderr
-    assert (tmp_path / "a.png").is_file()
+    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a.png").read_bytes(), redrawn.stderr
+    # Elsewhere the picture's word is not enough for a model to be fetched.
+    (refused,) = hub.sdcore(tmp_path / "elsewhere", rerun)
+    assert (refused.status, hub.taken) == (2, [])
+    assert f"names {REPO}, which is not here" in refused.stderr
 
 
 def test_what_the_hub_refuses_is_one_line(online: list[Done]) -> None:

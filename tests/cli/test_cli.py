@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from sdcore.cli import cli, main
 from sdcore.cli.options import choose_seeds, parse_seeds
 from sdcore.errors import InputError
-from sdcore.images import read_settings
+from sdcore.images import read_settings, save_png
 from sdcore.settings import Settings
 
 
@@ -156,7 +157,25 @@ def test_a_solver_of_ones_own(shell: Shell) -> None:
     )
     mine = shell.sample("red", "--seed", 0, "--scheduler", "mine.py").paths[0]
     assert read_settings(mine).scheduler == "mine.py"
-    assert shell("rerun", mine).paths[0].read_bytes() == mine.read_bytes()
+    again = shell("rerun", mine, "--scheduler", "mine.py").paths[0]
+    assert again.read_bytes() == mine.read_bytes()
+
+
+def test_a_picture_runs_no_code(shell: Shell) -> None:
+    drawn = shell.sample("red", "--seed", 0, "--out", "a.png").paths[0]
+    settings = replace(read_settings(drawn), scheduler="evil.py")
+    with Image.open(drawn) as picture:
+        save_png(picture, drawn, settings)
+    Path("evil.py").write_text("open('ran', 'w').close()\nsolver = None\n")
+    refused = shell("rerun", drawn, "--out", "b.png")
+    assert refused.status == 2
+    assert "names a file of code, 'evil.py'" in refused.err
+    assert "--scheduler evil.py" in refused.err
+    assert not Path("ran").exists()
+    assert shell("rerun", drawn, "--scheduler", "ddim", "--out", "b.png").status == 0
+    assert not Path("ran").exists()
+    shell("rerun", drawn, "--scheduler", "evil.py", "--out", "c.png")
+    assert Path("ran").exists()
 
 
 def test_a_cut_prompt_is_quoted(shell: Shell) -> None:

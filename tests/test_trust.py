@@ -1,0 +1,39 @@
+"""What a picture names runs no code and asks no hub."""
+
+from pathlib import Path
+
+import pytest
+
+from sdcore.checkpoints.find import is_here
+from sdcore.errors import InputError
+from sdcore.trust import CODE, PLACES, check_inherited
+
+WRITTEN = ("evil.py", "EVIL.PY", "evil.py:Mine,scale=3", "cfg:add=evil.py", "~/x.py ", "a:b=x.py")
+
+
+@pytest.mark.parametrize("field", CODE)
+@pytest.mark.parametrize("text", WRITTEN)
+def test_code_is_named_by_the_user(field: str, text: str) -> None:
+    with pytest.raises(InputError, match=f"names a file of code.*{CODE[field]}"):
+        check_inherited({field: text})
+
+
+@pytest.mark.parametrize("field", PLACES)
+def test_no_hub_is_asked(field: str) -> None:
+    value = ("somebody/tiny:0.5",) if field == "loras" else "somebody/tiny"
+    value = ("somebody/tiny:word",) if field == "embeddings" else value
+    with pytest.raises(
+        InputError, match=f"names somebody/tiny, which is not here.*{PLACES[field]}"
+    ):
+        check_inherited({field: value})
+
+
+def test_what_is_here_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    here = {"model": "own/model", "vae": "picturebook", "refiner": None, "unet": "gone/x.ckpt"}
+    check_inherited(
+        {**here, "loras": ("own/style.safetensors:0.5",), "scheduler": "ddim", "cfg": 7}
+    )
+    assert is_here("own/model")
+    assert not is_here("own/other")
