@@ -11,6 +11,7 @@ import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from sdcore.a1111 import parameters
 from sdcore.errors import InputError
 from sdcore.settings import Settings
 
@@ -38,7 +39,7 @@ def save_png(picture: Image.Image, path: Path, settings: Settings | None = None)
     """
     info = PngImagePlugin.PngInfo()
     if settings is not None:
-        info.add_text("parameters", settings.parameters())
+        info.add_text("parameters", parameters(settings))
         info.add_text(KEY, settings.to_json())
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", pnginfo=info)

@@ -1,4 +1,4 @@
-"""Everything that decides a picture, resolved once, and its two written forms."""
+"""Everything that decides a picture, resolved once, and its written form."""
 
 import json
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -102,32 +102,6 @@ class Settings:
             raise InputError(f"its settings lack {lacking[0]!r}")
         there = [field for field in fields(cls) if field.name in raw]
         return cls(**{field.name: _checked(raw, field.name, field.type) for field in there})
-
-    def parameters(self) -> str:
-        """The text that A1111 and the tools around it read from a PNG's `parameters`."""
-        lines = [self.prompt]
-        if self.negative:
-            lines.append(f"Negative prompt: {self.negative}")
-        values = {
-            "Steps": self.steps,
-            "Sampler": self.scheduler,
-            "Schedule type": self.spacing,
-            "CFG scale": f"{self.cfg:g}",
-            "Seed": self.seed,
-            "Size": f"{self.width}x{self.height}",
-            "Model": self.model,
-            "Eta": f"{self.eta:g}" if self.eta else None,
-            "Clip skip": self.clip_skip if self.clip_skip > 1 else None,
-            "Version": f"sdcore {self.version}",
-        }
-        lines.append(", ".join(f"{k}: {_quoted(v)}" for k, v in values.items() if v is not None))
-        return "\n".join(lines)
-
-
-def _quoted(value: object) -> str:
-    """A1111 splits at commas and colons, and reads a value that holds one as a JSON string."""
-    text = str(value)
-    return json.dumps(text, ensure_ascii=False) if set(text) & set(",:\n") else text
 
 
 def _checked(raw: dict[str, Any], name: str, kind: Any) -> Any:

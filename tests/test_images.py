@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sdcore.a1111 import parameters
 from sdcore.errors import InputError
 from sdcore.images import KEY, read_settings, save_png, to_pictures, to_tensor, write_whole
 from sdcore.settings import Settings
@@ -53,13 +54,13 @@ def test_settings_come_back(tmp_path: Path) -> None:
         lines = picture.text["parameters"].split("\n")  # type: ignore[attr-defined]
     assert lines[:3] == ['a "red" house, ünïcödé', "at sunset", "Negative prompt: blurry"]
     assert lines[3] == (
-        "Steps: 20, Sampler: dpmpp_2m, Schedule type: karras, CFG scale: 7.5, Seed: 0, "
-        "Size: 16x8, Model: picturebook, Version: sdcore 0.1.0"
+        "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 0, "
+        "Size: 16x8, Model: picturebook, RNG: CPU, Version: sdcore 0.1.0"
     )
 
 
 def test_parameters_quote_what_would_split() -> None:
-    text = replace(SETTINGS, model="a, b: c", negative="").parameters()
+    text = parameters(replace(SETTINGS, model="a, b: c", negative=""))
     assert 'Model: "a, b: c"' in text
     assert "Negative" not in text
 

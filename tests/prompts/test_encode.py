@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sdcore
+from sdcore.a1111 import parameters
 from sdcore.errors import InputError
 from sdcore.loading import load
 from sdcore.pipeline import StableDiffusion
@@ -114,7 +115,7 @@ def test_clip_skip_is_a1111s_number(sd: StableDiffusion, reference: Any) -> None
         assert (context(sd, "a red boat", clip_skip=skip) - wanted).abs().max() < 1e-5
     run = sd.prepare("red", clip_skip=2, steps=1)
     assert run.settings[0].clip_skip == 2
-    assert "Clip skip: 2" in run.settings[0].parameters()
+    assert "Clip skip: 2" in parameters(run.settings[0])
 
 
 def test_before_the_last_layer_nothing_is_normed(sd: StableDiffusion, reference: Any) -> None:

@@ -1,0 +1,173 @@
+"""The text that A1111's interface keeps in a picture: what is written means the same there."""
+
+from dataclasses import replace
+
+import pytest
+
+from sdcore.a1111 import SAMPLERS, SCHEDULES, bare, parameters, read, untagged
+from sdcore.errors import InputError
+from sdcore.schedulers import resolve
+from sdcore.settings import Settings
+
+PLAIN = Settings(
+    prompt="a red house",
+    negative="",
+    seed=7,
+    model="picturebook",
+    scheduler="euler",
+    spacing="a1111:normal",
+    eta=None,
+    steps=20,
+    cfg=7.5,
+    width=512,
+    height=640,
+    device="cpu",
+    dtype="float32",
+    version="1.2.3",
+)
+
+
+def fields(settings: Settings) -> str:
+    return parameters(settings).split("\n")[-1]
+
+
+def test_the_whole_text() -> None:
+    assert parameters(replace(PLAIN, negative="night, snow")) == (
+        "a red house\n"
+        "Negative prompt: night, snow\n"
+        "Steps: 20, Sampler: Euler, Schedule type: Uniform, CFG scale: 7.5, Seed: 7, "
+        "Size: 512x640, Model: picturebook, RNG: CPU, Version: sdcore 1.2.3"
+    )
+
+
+def test_every_name_of_a_sampler_is_one_that_it_has() -> None:
+    for name, label in SAMPLERS.items():
+        assert resolve(label).entry.name == name
+        assert f"Sampler: {label}," in fields(replace(PLAIN, scheduler=name))
+
+
+def test_every_name_of_a_schedule_is_read_back() -> None:
+    for name, label in SCHEDULES.items():
+        line = fields(replace(PLAIN, spacing=f"a1111:{name}"))
+        assert f"Schedule type: {label}," in line
+        spacing = read(line).options["spacing"]
+        assert resolve("Euler", spacing).spacing.name == spacing
+        assert SCHEDULES[spacing.removeprefix("a1111:")] == label
+
+
+def test_what_is_not_the_default_there_is_named() -> None:
+    assert "Eta" not in fields(replace(PLAIN, scheduler="euler_a", eta=1.0))
+    assert ", Eta: 0.5," in fields(replace(PLAIN, scheduler="euler_a", eta=0.5))
+    assert "Eta" not in fields(replace(PLAIN, scheduler="ddim", eta=0.0))
+    assert ", Eta DDIM: 1," in fields(replace(PLAIN, scheduler="ddim", eta=1.0))
+    assert ", Clip skip: 2," in fields(replace(PLAIN, clip_skip=2))
+
+
+def test_no_folder_is_named() -> None:
+    text = parameters(
+        replace(
+            PLAIN,
+            model="/home/somebody/secret/dream-1.5.safetensors",
+            vae="~/secret/sharp.pt",
+            loras=("secret/style.safetensors:0.8", "secret\\hat.pt:unet=0.5,text=1"),
+            scheduler="secret/mine.py",
+        )
+    )
+    assert "secret" not in text
+    assert text.startswith("a red house <lora:style:0.8> <lora:hat:1:0.5>\n")
+    assert "Sampler: mine," in text
+    assert "Model: dream-1.5, VAE: sharp," in text
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("picturebook", "picturebook"),
+        ("somebody/stable-diffusion-v1.5", "stable-diffusion-v1.5"),
+        ("C:\\models\\x.ckpt", "x"),
+        ("/a/b/", "b"),
+    ],
+)
+def test_bare_names(name: str, wanted: str) -> None:
+    assert bare(name) == wanted
+
+
+THEIRS = (
+    "a (red:1.2) house\nat night <lora:style:0.7>\nNegative prompt: blurry,\nsnow\nSteps: 5, "
+    "Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6, Seed: 11, Size: 96x128, "
+    'Model hash: 0123456789, Model: some, Clip skip: 2, ENSD: 31337, X: "a, b: \\"c\\"", '
+    "RNG: NV, Version: v1.10.1"
+)
+
+
+def test_a_text_of_theirs_is_read() -> None:
+    asked = read(THEIRS)
+    assert (asked.prompt, asked.negative) == ("a (red:1.2) house\nat night", "blurry,\nsnow")
+    assert asked.options == {
+        "grammar": "a1111",
+        "steps": 5,
+        "cfg": 6.0,
+        "clip_skip": 2,
+        "scheduler": "DPM++ 2M",
+        "width": 96,
+        "height": 128,
+        "spacing": "a1111:karras",
+    }
+    assert (asked.seed, asked.model, asked.model_hash) == (11, "some", "0123456789")
+    assert asked.loras == (("style", 0.7, 0.7),)
+    assert asked.left == {"ENSD": "31337", "X": 'a, b: "c"', "RNG": "NV"}
+    assert [line.split(":")[0] for line in asked.warnings] == ["ENSD", "X", "RNG"]
+
+
+def test_the_older_spelling_names_the_same_run() -> None:
+    old = read("red\nSteps: 5, Sampler: DPM++ 2M Karras, Seed: 1")
+    new = read("red\nSteps: 5, Sampler: DPM++ 2M, Schedule type: Karras, Seed: 1")
+    plans = [
+        resolve(asked.options["scheduler"], asked.options.get("spacing")).plan(5)
+        for asked in (old, new)
+    ]
+    assert plans[0].sigmas == plans[1].sigmas
+
+
+def test_what_is_written_is_read_back() -> None:
+    drawn = replace(PLAIN, prompt="red, blue: 5", negative="x\ny", loras=("s.safetensors:0.8",))
+    asked = read(parameters(drawn))
+    assert (asked.prompt, asked.negative, asked.seed) == ("red, blue: 5", "x\ny", 7)
+    assert asked.loras == (("s", 0.8, 0.8),)
+    assert (asked.left, asked.warnings) == ({}, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no settings"),
+        ("a red house\nat night", "holds no settings"),
+        ("red\nSteps: many, Seed: 1", "Steps: 'many' is no number"),
+        ("red\nSteps: 5, Size: big", "'big' is no width x height"),
+        ("red\nSteps: 5, Schedule type: Wild", "Schedule type: 'Wild' is not known"),
+        (f"red\nSteps: {'9' * 5000}", "is no number"),
+    ],
+)
+def test_what_is_no_such_text(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "asked"),
+    [
+        ("a <lora:x:0.5> house", "a house", [("x", 0.5, 0.5)]),
+        ("a house<lora:x>", "a house", [("x", 1, 1)]),
+        ("<lora:x:0.5:0.8> a", "a", [("x", 0.8, 0.5)]),
+        ("<lora:x:te=0.5:unet=0.8> a", "a", [("x", 0.8, 0.5)]),
+        ("<lyco:sub/x:-1> a <lora:y:2>", "a", [("sub/x", -1, -1), ("y", 2, 2)]),
+        ("a <cat>  b", "a <cat>  b", []),
+    ],
+)
+def test_tags_of_adapters(prompt: str, words: str, asked: list[tuple[str, float, float]]) -> None:
+    assert untagged(prompt) == (words, tuple(asked))
+
+
+def test_a_strength_that_is_no_number() -> None:
+    with pytest.raises(InputError, match=r"<lora:x:big>: 'big' is no number"):
+        untagged("<lora:x:big>")
