@@ -6,14 +6,19 @@ the path's value at each midpoint comes from a generator seeded by the image and
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdcore.errors import InputError, unknown
+from sdcore.keywords import keywords
 from sdcore.noise import SeededNoise
+from sdcore.user_file import blame, load_object
+from sdcore.written import parse
 
 DEPTH = 20  # bisections; points closer than 2^-20 of sigma lie on a straight piece of the path
 SMALLEST = 2.0**-12  # from 0 to here it is one interval; above, one for each doubling of sigma
@@ -82,11 +87,32 @@ class BrownianNoise(SeededNoise):
         return torch.cat(images).double()
 
 
+MakesNoise = Callable[[Sequence[int], Sequence[int], torch.device | str], Any]
 NOISES: Mapping[str, type[SeededNoise]] = {"independent": SeededNoise, "brownian": BrownianNoise}
 
 
-def noise_named(name: str) -> type[SeededNoise]:
-    """The Noise of this name. Raises InputError, with near names, for another."""
-    if name not in NOISES:
-        raise unknown("noise", name, NOISES)
-    return NOISES[name]
+def noise_named(name: str) -> MakesNoise:
+    """The Noise of this name, or of a user's file ("mine.py:Mine,scale=2"), by what makes it.
+
+    A file's is called `noise`, or like the file, if no name is written: what takes (seeds, shape,
+    device) and returns a Noise with `start()`. Raises InputError, with near names, for another.
+    """
+    written = parse(name)
+    if written.file is None:
+        if name not in NOISES:
+            raise unknown("noise", name, NOISES)
+        return NOISES[name]
+    path = Path(written.file)
+    found = load_object(path, (written.name,) if written.name else ("noise", path.stem), "noise")
+    options = keywords(written.options, found, f"the noise of {path.name}", skip=3)
+
+    def make(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str) -> Any:
+        try:
+            noise = found(tuple(seeds), tuple(shape), device, **options)
+        except Exception as error:
+            raise blame(error, path, "noise") from error
+        if not callable(noise) or not callable(getattr(noise, "start", None)):
+            raise InputError(f"the noise of {path.name} has no start() or cannot be called")
+        return noise
+
+    return make

@@ -119,7 +119,6 @@ class StableDiffusion(Networks):
         chosen = resolve(scheduler, spacing, eta, self.scheduler_config, tail)
         if prediction_type is not None:
             chosen = replace(chosen, prediction_type=known_prediction_type(prediction_type))
-        own_file = isinstance(scheduler, str) and scheduler.endswith(".py")
         usual = defaults_for(self.unet.config, self.scheduler_config)
         steps = chosen.spacing.steps if steps is None else steps
         canvas = self._canvas(image, mask)
@@ -132,8 +131,8 @@ class StableDiffusion(Networks):
             seed=0,
             model=self.name,
             **self.source,
-            scheduler=str(scheduler) if own_file else chosen.name,
-            spacing=chosen.spacing.name,
+            scheduler=chosen.name if chosen.written is None else chosen.written,
+            spacing=chosen.spacing.written or chosen.spacing.name,
             eta=chosen.eta,
             tail=None if tail is None else str(tail),
             steps=usual.steps if steps is None else steps,

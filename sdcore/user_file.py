@@ -8,11 +8,12 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sdcore.errors import InputError
+from sdcore.written import parse
 
 _WORDS = 300  # letters of an exception that are repeated
 
@@ -51,6 +52,12 @@ def digest(path: str | Path) -> str:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from error
+
+
+def digests(texts: Iterable[str | None]) -> dict[str, str]:
+    """The digest of every file that these written forms name, by its path as it is written."""
+    named = [parse(text).file for text in texts if text]
+    return {path: digest(path) for path in named if path is not None}
 
 
 def difference(path: str | Path, known: str) -> str | None:

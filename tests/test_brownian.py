@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sdcore.brownian import BrownianNoise
+from sdcore.brownian import BrownianNoise, noise_named
 from sdcore.errors import InputError
 from sdcore.noise import SeededNoise
 
@@ -95,3 +95,28 @@ def test_a_hair_of_sigma_is_a_hair_of_noise():
     noise = BrownianNoise((1,), (2, 8, 8))
     near = noise(0, 2.0 * (1 + 2.0**-25), 1.0) - noise(0, 2.0, 1.0)
     assert near.abs().max() <= 1e-3
+
+
+def test_a_noise_of_a_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from sdcore.noise import SeededNoise\n"
+        "class Mine(SeededNoise):\n"
+        "    pass\n"
+        "def noise(seeds, shape, device, *, scale=2.0):\n"
+        "    made = SeededNoise(seeds, shape, device)\n"
+        "    class Scaled:\n"
+        "        def start(self): return made.start() * scale\n"
+        "        def __call__(self, *draw): return made(*draw) * scale\n"
+        "    return Scaled()\n"
+        "def bad(seeds, shape, device): return 1\n"
+    )
+    plain, shape = SeededNoise((3,), (4, 2, 2)), (4, 2, 2)
+    assert torch.equal(noise_named(f"{path}:Mine")((3,), shape, "cpu").start(), plain.start())
+    scaled = noise_named(f"{path}:scale=3")((3,), shape, "cpu")
+    assert torch.equal(scaled(0, 2.0, 1.0), plain(0, 2.0, 1.0) * 3)
+    for rest, message in ((":scal=3", "did you mean scale"), (":absent", "no noise named")):
+        with pytest.raises(InputError, match=message):
+            noise_named(f"{path}{rest}")
+    with pytest.raises(InputError, match="cannot be called"):
+        noise_named(f"{path}:bad")((3,), shape, "cpu")

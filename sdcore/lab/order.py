@@ -23,7 +23,6 @@ from torch import Tensor
 from sdcore.lab.worlds import Gaussian, Mixture, World
 from sdcore.sampling import Noise, Solver, State, Step, sample
 from sdcore.schedulers import resolve
-from sdcore.schedulers.table import find
 
 COUNTS = (10, 20, 40, 80, 160, 320)
 FLOOR = 1e-12  # below it an error in float64 is rounding and has no slope
@@ -135,15 +134,15 @@ def measure_scheduler(
     named, else on the window. Raises InputError for what is unknown or does not fit.
     """
     scheduler = resolve(name, spacing, eta=0.0)
-    entry = None if name.endswith(".py") else find(name)[0]
+    entry = scheduler.entry
     sigmas = Window() if window is None else window
     return measure(
         scheduler.name,
         scheduler.solver,
         sigmas if spacing is None else lambda steps: scheduler.plan(steps).sigmas,
         counts,
-        claimed=None if entry is None else entry.order,
-        brownian=entry is not None and entry.noise == "brownian",
+        claimed=entry.order if entry.paper else None,
+        brownian=entry.noise == "brownian",
         rounding=rounding,
     )
 

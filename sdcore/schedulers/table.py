@@ -1,6 +1,7 @@
 """The table of names: what a user can call a scheduler, and which step function that is."""
 
 from sdcore.errors import InputError, unknown
+from sdcore.sampling import Solver
 from sdcore.schedulers import (
     adaptive,
     churn,
@@ -59,9 +60,12 @@ def find(name: str) -> tuple[Entry, str | None, Tool | None]:
     the nearest names.
     """
     key, _, rest = name.strip().rpartition(":")
-    if key.casefold() not in ("", "diffusers", *TOOLS):
-        raise unknown("tool", key, ("diffusers", *TOOLS))
     entries = {_plain(known): entry for entry in TABLE for known in entry.names}
+    if key.casefold() not in ("", "diffusers", *TOOLS):
+        if _plain(key.rpartition(":")[2]) in entries:
+            option = rest.strip() or "option"
+            raise InputError(f"{name!r} gives {option} no value: write {key}:{option}=...")
+        raise unknown("tool", key, ("diffusers", *TOOLS))
     tool = TOOLS.get(key.casefold())
     plain = _plain(rest)
     plain = plain if tool is None else tool.renamed.get(plain, plain)
@@ -91,6 +95,26 @@ def find(name: str) -> tuple[Entry, str | None, Tool | None]:
         # the authors' code, evenly in t.
         tool = tool if tool is not None and found[0].name in tool.has else None
     return found[0], found[1], tool
+
+
+def entry_of(solver: Solver) -> Entry | None:
+    """The entry of one of our step functions, or of a functools.partial of it; None for another.
+
+    Of several entries with one function the one of its own name, else the one whose options agree.
+    """
+    function = getattr(solver, "func", solver)
+    bound = getattr(solver, "keywords", {})
+    found = [
+        entry for entry in TABLE
+        if getattr(entry.solver, "func", entry.solver) is function
+        and getattr(entry.solver, "keywords", {}).items() <= bound.items()
+    ]  # fmt: skip
+
+    def agreement(entry: Entry) -> tuple[bool, bool]:
+        own = entry.name == getattr(function, "__name__", None)
+        return entry.options.items() <= bound.items() and bool(entry.options), own
+
+    return max(found, key=agreement, default=None)
 
 
 def find_spacing(name: str) -> tuple[str, Tool | None, bool]:

@@ -64,6 +64,7 @@ class Spacing:
     end: where the last sigma is not 0, hand over x as it is (Euler), or in the network's form
         (DDIM).
     steps: how many the rule has where it is a list; None for any number.
+    written: the text that `resolve` reads as this rule; None where there is none.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Spacing:
     start: Literal["sigma", "unit_variance"] = "sigma"
     end: Literal["as_is", "unit_variance"] = "as_is"
     steps: int | None = None
+    written: str | None = None
 
     def plan(self, schedule: NoiseSchedule, steps: int) -> Plan:
         """The sigmas of N = steps steps. Raises InputError where the rule has no room for them."""

@@ -1,0 +1,290 @@
+"""A scheduler: what a user picks by one name, and how it is put together."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sdcore.errors import InputError, unknown
+from sdcore.keywords import keywords
+from sdcore.process import VariancePreserving
+from sdcore.sampling import Solver
+from sdcore.schedulers.config import (
+    CLASSES,
+    KEEPS_EPS,
+    SD15,
+    fields_for,
+    method_of,
+    noise_schedule_of,
+    spacing_of,
+)
+from sdcore.schedulers.entry import Entry
+from sdcore.schedulers.noise_schedule import NoiseSchedule
+from sdcore.schedulers.spacing import (
+    Plan,
+    Rule,
+    Spacing,
+    Tool,
+    listed,
+    load_spacing,
+    user_spacing,
+    without_penultimate,
+)
+from sdcore.schedulers.table import TABLE, entry_of, find, find_spacing
+from sdcore.schedulers.thresholding import thresholded
+from sdcore.schedulers.user_solver import ARGUMENTS, load_solver
+from sdcore.written import Value, Written, parse
+
+_INNER = ("process", "solver")  # a solver's keywords that are no options
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """What a user picks by one name. Everything in it is a value; nothing evolves."""
+
+    name: str
+    solver: Solver
+    spacing: Spacing
+    noise_schedule: NoiseSchedule
+    prediction_type: str  # of the network, for the Denoiser
+    entry: Entry  # what the solver says of itself
+    eta: float | None = None  # share of fresh noise a step; None where there is no such thing
+    written: str | None = None  # what `resolve` reads as this solver, eta apart; None: no such text
+
+    def plan(self, steps: int) -> Plan:
+        """The sigmas of so many steps. Raises InputError for steps < 1 or too many."""
+        return self.spacing.plan(self.noise_schedule, steps)
+
+
+def resolve(
+    name: str | Solver | None = None,
+    spacing: str | Spacing | Rule | None = None,
+    eta: float | None = None,
+    config: Mapping[str, Any] | None = None,
+    tail: str | float | None = None,
+) -> Scheduler:
+    """The scheduler of a name, as diffusers or another tool would run it with this checkpoint.
+
+    name: ours ("dpmpp_2m"), diffusers' class, k-diffusion's or ComfyUI's name, A1111's label
+        ("DPM++ 2M Karras"), a step function of one's own or the path of a file with one
+        ("my_solver.py"); None takes the config's class. A prefix says whose rules to follow:
+        "comfyui:euler". Options of the solver follow a colon: "heun_churn:s_churn=10",
+        "comfyui:dpm_2_ancestral:eta=0.5", "my_solver.py:Mine,scale=3". A functools.partial of one
+        of our solvers runs on its grid.
+    spacing: one of SPACINGS, also with a tool's prefix ("a1111:karras"), a list ("sigmas:14.6,2,0",
+        "timesteps:999,500"), a function (noise_schedule, steps) -> sigmas of one's own or the file
+        of one ("my_spacing.py"), or a Spacing; None takes the name's, then the config's.
+    eta: how much noise DDIM and Euler add a step, 0 (none) to 1 (ancestral); None takes the name's.
+    config: the contents of scheduler_config.json; None means SD 1.5's.
+    tail: where the last step goes: "zero", "sigma_min", "discard_penultimate" or a sigma; None
+        takes the spacing's.
+
+    Raises InputError, with near names, for what is unknown, and for an eta that is not finite,
+    negative or not for this scheduler.
+    """
+    config = SD15 if config is None else config
+    if name is None:
+        name = _class_of(config)
+    chosen = _named(name) if isinstance(name, str) else _function(name)
+    entry, tool = chosen.entry, chosen.tool
+    fields = fields_for(entry.class_name, config)
+    if name in CLASSES:
+        method = method_of(entry.class_name, fields)
+        entry = entry if method is None else _entry(method, entry.class_name)
+    laid, tool = _spacing(name, chosen.spacing, tool, spacing)
+    schedule = noise_schedule_of(entry.class_name, fields, tool)
+    if isinstance(laid, Spacing) and not isinstance(spacing, Spacing):  # with the class's ends
+        usual = spacing_of(entry.class_name, fields, schedule, None)
+        end = usual.tail if laid.tail == "zero" else laid.tail
+        laid = replace(laid, start=usual.start, end=usual.end, tail=end)
+    elif not isinstance(laid, Spacing):
+        laid = (
+            spacing_of(entry.class_name, fields, schedule, laid)
+            if tool is None
+            else tool.spacing(laid, entry.name)
+        )
+        laid = replace(laid, written=laid.name)
+    process = VariancePreserving(schedule, fields["prediction_type"])
+    options = _options(entry, {**fields, "process": process}, chosen.options, eta)
+    solver = partial(entry.solver, **options) if options else entry.solver
+    if fields.get("thresholding"):
+        ratio, most = fields["dynamic_thresholding_ratio"], fields["sample_max_value"]
+        keep_eps = entry.class_name in KEEPS_EPS
+        solver = thresholded(solver, ratio, most, keep_eps)
+    return Scheduler(
+        name=entry.name,
+        solver=solver,
+        spacing=laid if tail is None else _ending(laid, tail),
+        noise_schedule=schedule,
+        prediction_type=fields["prediction_type"],
+        entry=entry,
+        eta=options.get("eta"),
+        written=chosen.written(entry, options),
+    )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What a name says by itself, whatever the config is."""
+
+    entry: Entry
+    spacing: str | None = None
+    tool: Tool | None = None
+    options: Mapping[str, Value] | None = None
+    file: Written | None = None  # where the solver is from a file
+    writable: bool = True
+
+    def written(self, entry: Entry, options: Mapping[str, Any]) -> str | None:
+        """The text of this solver with the options that were given, as they were understood."""
+        if not self.writable:
+            return None
+        given = {} if self.options is None else self.options
+        given = {key: options.get(key, value) for key, value in given.items() if key != "eta"}
+        if self.file is not None:
+            kept = {key: value for key, value in self.file.options.items() if key != "eta"}
+            return str(replace(self.file, options=kept))
+        try:
+            return str(Written(entry.name, given))
+        except InputError:
+            return None
+
+
+def _named(name: str) -> _Chosen:
+    """The solver of a name or of a file."""
+    written = parse(name)
+    if written.file is None:
+        entry, spacing, tool = find(written.name)
+        return _Chosen(entry, spacing, tool, written.options)
+    solver = load_solver(written.file, written.name, written.options)
+    label = written.name or Path(written.file).stem
+    return _Chosen(_own_entry(label, solver), file=written)
+
+
+def _function(solver: Solver) -> _Chosen:
+    """A function as it stands: with the entry of ours that it is, or else as one's own."""
+    bound = getattr(solver, "keywords", {})
+    known = entry_of(solver)
+    if known is None:
+        label = getattr(solver, "__name__", type(solver).__name__)
+        return _Chosen(_own_entry(label, solver), writable=False)
+    takes = inspect.signature(solver).parameters
+    options = {key: takes[key].default for key in (*known.options, *bound) if key not in _INNER}
+    eta = takes["eta"].default if "eta" in takes else None
+    plain = (bool, int, float, str, tuple, type(None))
+    writable = all(isinstance(value, plain) for value in options.values())
+    return _Chosen(replace(known, eta=eta), options=options, writable=writable)
+
+
+def _own_entry(label: str, solver: Solver) -> Entry:
+    """One's own solver runs with Euler's conventions."""
+    return Entry(name=label, solver=solver, order=0, nfe=0, paper="")
+
+
+def _spacing(
+    name: object,
+    named: str | None,
+    tool: Tool | None,
+    wanted: str | Spacing | Callable[..., Any] | None,
+) -> tuple[str | Spacing | None, Tool | None]:
+    """What the scheduler's name and the spacing say together, and whose rules it follows."""
+    if wanted is None:
+        return named, tool
+    if isinstance(wanted, str):
+        explicit = _explicit(wanted)
+        if explicit is None:
+            found, told_tool, told = find_spacing(wanted)
+            if named is not None and found != named:
+                raise InputError(
+                    f"scheduler {name!r} says {named} spacing, and spacing says {found!r}"
+                )
+            if told:
+                return found, told_tool
+            return found, tool if tool is not None and found in tool.spacings else None
+        wanted = explicit
+    elif not isinstance(wanted, Spacing):
+        wanted = user_spacing(wanted)
+    if named is not None:
+        raise InputError(f"scheduler {name!r} says {named} spacing, and spacing {wanted.name!r}")
+    return wanted, tool
+
+
+def _explicit(text: str) -> Spacing | None:
+    """The spacing of a list or of a file; None where the text is a name."""
+    spacing = listed(text)
+    if spacing is not None:
+        return replace(spacing, written=spacing.name)
+    written = parse(text) if text.strip() else None
+    return None if written is None or written.file is None else load_spacing(written)
+
+
+def _ending(spacing: Spacing, tail: str | float) -> Spacing:
+    """The spacing with another tail. Raises InputError for what is none, or for a list's."""
+    if spacing.name.startswith("sigmas:"):
+        raise InputError("a list of sigmas ends where its last one says; leave the tail out")
+    if tail == "zero" or tail == "sigma_min":
+        return replace(spacing, tail=tail)
+    if tail == "discard_penultimate":
+        return without_penultimate(replace(spacing, tail="zero"))
+    try:
+        sigma = float(tail)
+    except ValueError:
+        tails = ("zero", "sigma_min", "discard_penultimate", "a sigma")
+        raise unknown("tail", str(tail), tails) from None
+    if not 0 <= sigma < math.inf:
+        raise InputError(f"the tail is a finite sigma of at least 0, not {tail}")
+    return replace(spacing, tail=sigma)
+
+
+def _class_of(config: Mapping[str, Any]) -> str:
+    """The config's own class. Raises InputError where it has none or one that is not here."""
+    name = config.get("_class_name")
+    if name not in [label for entry in TABLE for label in entry.labels]:
+        known = ", ".join(entry.name for entry in TABLE)
+        raise InputError(
+            f"the checkpoint's own scheduler {name} is not here; choose one of {known}"
+        )
+    return name
+
+
+def _entry(name: str, class_name: str) -> Entry:
+    """The entry of this name, with the conventions of this class, and its name if they differ.
+
+    diffusers draws independently where k-diffusion has Brownian paths.
+    """
+    for entry in TABLE:
+        if entry.name == name:
+            own = entry.class_name == class_name
+            name = name if own else class_name
+            return replace(entry, name=name, class_name=class_name, noise="independent")
+    raise InputError(f"{class_name} asks for the method {name}, which is not here")
+
+
+def _options(
+    entry: Entry,
+    fields: Mapping[str, Any],
+    asked: Mapping[str, Value] | None,
+    eta: float | None,
+) -> dict[str, Any]:
+    """Those of the solver's options that the config, the entry, the name and eta set, in turn."""
+    takes = inspect.signature(entry.solver).parameters
+    bound = getattr(entry.solver, "keywords", {})
+    usual = partial(entry.solver, **entry.options)  # whose defaults a refusal names
+    given = {} if asked is None else asked
+    given = keywords(given, usual, f"scheduler {entry.name}", len(ARGUMENTS), _INNER)
+    named = given.pop("eta", None)
+    if named is not None and eta is not None and named != eta:
+        raise InputError(f"scheduler {entry.name} says eta {named:g}, and eta says {eta:g}")
+    eta = next((value for value in (eta, named, bound.get("eta")) if value is not None), None)
+    fields = {key: value for key, value in fields.items() if key in takes and key not in bound}
+    options = {**fields, **entry.options, **given}
+    if eta is not None:
+        if not math.isfinite(eta) or eta < 0:
+            raise InputError(f"eta must be a finite number of at least 0, not {eta}")
+        if "eta" not in takes and eta != 0:
+            raise InputError(f"scheduler {entry.name} adds no noise, so it has no eta")
+    if "eta" in takes and (eta is not None or entry.eta is not None):
+        options["eta"] = entry.eta if eta is None else eta
+    return options
