@@ -26,7 +26,8 @@ from tqdm import tqdm
 import sdcore
 from scripts.train.examiner import Examiner, Found, Reading, load_examiner, read, specimen
 from scripts.train.world import Description, canonical_caption, sample_description
-from sdcore.images import to_pictures, to_tensor, write_whole
+from sdcore.images import to_pictures, to_tensor
+from sdcore.writing import write_whole
 
 SEED = 3_000  # of the prompts; training pictures and the examiner's have their own
 RENDERED = 400  # pictures that show how good the examiner is

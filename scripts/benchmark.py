@@ -118,9 +118,10 @@ def measure(engine: str, model: str, steps: int, folder: Path) -> dict[str, floa
 def difference(folder: Path) -> int:
     """The largest difference of the two engines' pictures, of 255."""
     import numpy as np
-    from PIL import Image
 
-    a, b = (np.asarray(Image.open(folder / f"{e}.png")).astype(int) for e in ENGINES)
+    from sdcore.images import open_picture
+
+    a, b = (np.asarray(open_picture(folder / f"{e}.png")).astype(int) for e in ENGINES)
     return int(abs(a - b).max())
 
 
@@ -169,7 +170,9 @@ def main(
         print(f"| {label} | {ours} | {theirs} | {a / b:.2f} |")
     print(f"\nThe two pictures differ by at most {apart} of 255.")
     if json_path is not None:
-        json_path.write_text(json.dumps(results, indent=1))
+        from sdcore.writing import write_whole
+
+        write_whole(json_path, json.dumps(results, indent=1).encode())
     if apart > 2:
         raise click.ClickException("the engines did not draw the same picture")
 

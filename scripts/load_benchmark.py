@@ -239,7 +239,9 @@ def main(
     print(f"sdcore.loading beyond torch: {more:.2f} s, target {IMPORT_TARGET}: "
           f"{_verdict(more <= IMPORT_TARGET)}")  # fmt: skip
     if json_path is not None:
-        json_path.write_text(json.dumps(results, indent=1))
+        from sdcore.writing import write_whole
+
+        write_whole(json_path, json.dumps(results, indent=1).encode())
     if len(sums) > 1:
         raise click.ClickException(f"the engines did not load the same weights: {sums}")
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import click
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tqdm import tqdm
 
 import sdcore
 from scripts import reference
 from sdcore.checkpoints import find_model
+from sdcore.writing import write_whole
 
 FOLDER = Path(__file__).parents[1] / "tests" / "reference"
 
@@ -43,12 +44,10 @@ def main(model: str, out: Path) -> None:
         tensors[key(*run)] = ref.run(*run).contiguous()
     out.mkdir(parents=True, exist_ok=True)
     path = out / "picturebook.safetensors"
-    partial = path.with_suffix(".partial")
     facts = {"cfg": reference.CFG, "steps": reference.STEPS, "seeds": reference.SEEDS}
     facts |= {"prompt": reference.PROMPT, "scheduler_config": reference.SD15}
     settings = json.dumps(facts)
-    save_file(tensors, partial, metadata={**reference.VERSIONS, "settings": settings})
-    partial.rename(path)
+    write_whole(path, save(tensors, {**reference.VERSIONS, "settings": settings}))
     print(path)
 
 

@@ -27,6 +27,7 @@ from sdcore.process import VariancePreserving
 from sdcore.sampling import sample
 from sdcore.schedulers import SPACINGS, TABLE, Entry, resolve
 from sdcore.schedulers.config import CLASSES
+from sdcore.writing import write_whole
 from tests import toys
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -288,9 +289,7 @@ def main(only: str | None) -> None:
     for name, write in (("orders", orders), ("parity", parity)):
         if only in (None, name):
             path = DOCS / f"{name}.md"
-            partial = path.with_suffix(".partial")
-            partial.write_text(write())
-            partial.rename(path)
+            write_whole(path, write().encode())
             print(path)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,8 +13,13 @@ from torch import Tensor
 
 from sdcore.a1111 import parameters
 from sdcore.errors import InputError
+from sdcore.paths import path_of
 from sdcore.settings import Settings
+from sdcore.writing import write_whole
 
+# What is opened: Pillow knows others that start a program on the file (PostScript) or fetch.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 1 << 26  # of a picture that is opened: 8192 x 8192
 KEY = "sdcore"  # the PNG text chunk with the full settings as JSON
 
 
@@ -37,64 +42,59 @@ def save_png(picture: Image.Image, path: Path, settings: Settings | None = None)
 
     Raises InputError when the file cannot be written.
     """
+    write_whole(path, to_png(picture, settings))
+
+
+def to_png(picture: Image.Image, settings: Settings | None = None) -> bytes:
+    """The file that holds `picture`, with its settings inside."""
     info = PngImagePlugin.PngInfo()
     if settings is not None:
         info.add_text("parameters", parameters(settings))
         info.add_text(KEY, settings.to_json())
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", pnginfo=info)
-    write_whole(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def open_picture(source: str | Path | Image.Image) -> Image.Image:
-    """A picture with all its pixels read. Raises InputError for a file that holds none."""
+def open_picture(source: str | Path | Image.Image, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """A picture with all its pixels read.
+
+    formats: those that are looked for, in Pillow's names.
+
+    Raises InputError for a file that is none of them, and for more than `MAX_PIXELS`.
+    """
     if isinstance(source, Image.Image):
         return source
-    path = Path(source).expanduser()
+    path = path_of(source)
+    if not path.is_file():
+        raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}")
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is lower
+            picture = Image.open(path, formats=formats)
+        with picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise InputError(
+                    f"{path} has {picture.width}x{picture.height} pixels: "
+                    f"at most {MAX_PIXELS:,} are opened"
+                )
             # Text may also stand behind the pixels: load() reads the file to its end.
             picture.load()
             return picture
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path} is no picture") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+        raise InputError(f"{path} is no picture ({', '.join(formats)})") from None
+    except InputError:
+        raise
+    except Exception as error:  # on a garbled file Pillow's readers raise whatever they stumble on
+        raise InputError(f"{path} cannot be read: {error or type(error).__name__}") from None
 
 
 def read_settings(path: Path) -> Settings:
     """The settings inside a PNG that sdcore wrote. Raises InputError when there are none."""
-    text = getattr(open_picture(path), "text", {}).get(KEY)
+    text = getattr(open_picture(path, ("PNG",)), "text", {}).get(KEY)
     if text is None:
         raise InputError(f"{path} holds no sdcore settings")
     try:
         return Settings.from_json(text)
     except InputError as error:
         raise InputError(f"{path} cannot be drawn again: {error}") from None
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write beside `path`, then rename: whoever looks sees the old file or the whole new one.
-
-    Raises InputError when that is not possible; nothing is left behind then.
-    """
-    try:
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        # mkstemp makes files that only their owner may read; give it what umask says.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(beside, 0o666 & ~mask)
-        os.replace(beside, path)
-    except OSError as error:
-        Path(beside).unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcore.errors import InputError
+from sdcore.paths import path_of
 from sdcore.written import parse
 
 _WORDS = 300  # letters of an exception that are repeated
@@ -24,7 +25,7 @@ def load_object(path: str | Path, names: Sequence[str], kind: str) -> Any:
     kind: what it is to be, for messages ("solver"). Raises InputError where there is no such file,
     it does not run, or it has none of the names.
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise InputError(f"no {kind} file {str(path)!r}")
     name = f"_user_{path.stem}_{digest(path)[:12]}"
@@ -49,7 +50,7 @@ def load_object(path: str | Path, names: Sequence[str], kind: str) -> Any:
 def digest(path: str | Path) -> str:
     """SHA-256 of the file's bytes, in hex. Raises InputError where it cannot be read."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return hashlib.sha256(path_of(path).read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from error
 
@@ -62,7 +63,7 @@ def digests(texts: Iterable[str | None]) -> dict[str, str]:
 
 def difference(path: str | Path, known: str) -> str | None:
     """What became of a file whose digest was `known`: a line, or None where it is as it was."""
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         return f"{path.name} is gone; the picture was drawn with a file whose SHA-256 is {known}"
     if digest(path) != known:

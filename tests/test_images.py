@@ -1,5 +1,9 @@
 """Tensors to pictures, and the settings that travel inside them."""
 
+import os
+import struct
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +13,14 @@ from PIL import Image
 
 from sdcore.a1111 import parameters
 from sdcore.errors import InputError
-from sdcore.images import KEY, read_settings, save_png, to_pictures, to_tensor, write_whole
+from sdcore.images import (
+    KEY,
+    open_picture,
+    read_settings,
+    save_png,
+    to_pictures,
+    to_tensor,
+)
 from sdcore.settings import Settings
 
 SETTINGS = Settings(
@@ -106,14 +117,48 @@ def test_pictures_without_settings(tmp_path: Path) -> None:
         read_settings(path)
 
 
-def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "a.bin"
-    write_whole(path, b"one")
-    write_whole(path, b"two")
-    assert path.read_bytes() == b"two"
-    with pytest.raises(InputError, match="cannot write"):
-        write_whole(tmp_path / "gone" / "a.bin", b"x")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="cannot write"):
-        write_whole(tmp_path / "folder", b"x")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.bin", "folder"]
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n(x) print\nshowpage\n"
+
+
+@pytest.mark.parametrize("opener", [open_picture, read_settings])
+def test_no_program_is_started_on_a_picture(
+    opener: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("Ghostscript ran"))
+    path = tmp_path / "x.png"
+    path.write_bytes(POSTSCRIPT)
+    with pytest.raises(InputError, match="is no picture"):
+        opener(path)
+
+
+def test_settings_are_read_from_a_png_only(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.new("RGB", (8, 8)).save(path, "JPEG")
+    assert open_picture(path).size == (8, 8)
+    with pytest.raises(InputError, match=r"is no picture \(PNG\)"):
+        read_settings(path)
+
+
+@pytest.mark.parametrize("size", [(8193, 8192), (20000, 20000)])
+def test_a_picture_of_too_many_pixels_is_not_unpacked(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    path = tmp_path / "x.png"
+    Image.new("L", (8, 8)).save(path)
+    raw = bytearray(path.read_bytes())
+    raw[16:24] = struct.pack(">II", *size)
+    raw[29:33] = struct.pack(">I", zlib.crc32(raw[12:29]))
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match="pixels"):
+        open_picture(path)
+
+
+def test_only_files_are_opened(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no file"):
+        open_picture(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is no file"):
+        open_picture(tmp_path / "pipe")

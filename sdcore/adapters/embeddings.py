@@ -7,6 +7,7 @@ SDXL        {"clip_l": [n, 768], "clip_g": [n, 1280]}, one for each text encoder
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from sdcore.checkpoints.read import Weights
 from sdcore.errors import InputError, listed
 from sdcore.models import TextEncoder
 from sdcore.models.layers import placement
+from sdcore.paths import path_of
 from sdcore.prompts import Tokenizer
 
 _PAIR = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
@@ -47,7 +49,13 @@ def parse_embedding(spec: str) -> tuple[str, str | None]:
     ('cat.pt', '<cat>')
     """
     path, colon, token = spec.rpartition(":")
-    if not colon or Path(spec).expanduser().is_file() or not token or "/" in token or "\\" in token:
+    if (
+        not colon
+        or os.path.isfile(os.path.expanduser(spec))
+        or not token
+        or "/" in token
+        or "\\" in token
+    ):
         return spec, None
     return path, token
 
@@ -59,7 +67,7 @@ def open_embedding(path: str | Path, token: str | None = None) -> Embedding:
 
     Raises InputError: no such file, one of no known form, one that needs code to be run.
     """
-    file = Path(path).expanduser()
+    file = path_of(path)
     if not file.is_file():
         raise InputError(f"no embedding at {path}: there is no such file")
     held: Any = load_pickle(file) if is_pickled(file) else dict(Weights((file,)))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sdcore.checkpoints.read import Weights, read_json, read_metadata
 from sdcore.errors import InputError
+from sdcore.paths import path_of
 
 NAMES = (
     "pytorch_lora_weights.safetensors",
@@ -21,7 +22,7 @@ NAMES = (
 
 def find_adapter(path: str | Path) -> Path:
     """The file itself, or that of a folder that diffusers or PEFT wrote. Raises InputError."""
-    path = Path(path).expanduser()
+    path = path_of(path)
     if path.is_dir():
         found = [path / name for name in NAMES if (path / name).is_file()]
         if not found:

@@ -20,8 +20,8 @@ from sdcore.checkpoints.ldm import open_clip_name
 from sdcore.checkpoints.ldm_write import text_encoder_to_open_clip, unet_to_ldm, vae_to_ldm
 from sdcore.checkpoints.read import Weights, as_dtype, read_json
 from sdcore.checkpoints.single_file import CONFIGS
-from sdcore.checkpoints.write import written_whole
 from sdcore.errors import InputError
+from sdcore.writing import written_whole
 
 State = dict[str, Tensor]
 

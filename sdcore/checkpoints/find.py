@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sdcore.checkpoints.choose import INDEX
 from sdcore.errors import InputError, unknown
+from sdcore.paths import path_of
 
 WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -29,7 +30,7 @@ def bundled_models() -> dict[str, Path]:
 
 def is_here(model: str | Path, variant: str | None = None, revision: str | None = None) -> bool:
     """Whether `find_model` would find it without asking the hub."""
-    path = Path(model).expanduser()
+    path = path_of(model)
     if model in bundled_models() or path.is_dir() or path.is_file():
         return True
     if not is_hub_id(str(model)):
@@ -51,7 +52,7 @@ def find_model(model: str | Path, variant: str | None = None, revision: str | No
         InputError: nothing of that name; a revision of what is no hub id; a hub id while offline.
     """
     bundled = bundled_models()
-    path = Path(model).expanduser()
+    path = path_of(model)
     if isinstance(model, str) and model in bundled:
         path = bundled[model]
     if path.is_dir() or path.is_file():

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from sdcore.checkpoints.families import UNET, VAE
 from sdcore.checkpoints.read import Weights, read_metadata
-from sdcore.checkpoints.write import check_target, written_whole
 from sdcore.errors import InputError, listed
+from sdcore.paths import path_of
+from sdcore.writing import check_target, written_whole
 
 RECIPE = "sdcore.merge"  # the metadata key
 PARTS = ("in", "mid", "out", "unet", "text", "vae")
@@ -57,10 +58,11 @@ def merge(
             )
     if not all(map(math.isfinite, (alpha, *blocks.values()))):
         raise InputError("alpha must be a finite number")
+    target = path_of(target)
     if target.suffix != ".safetensors":
         raise InputError(f"{target} is no .safetensors name")
     check_target(target)
-    paths = [path for path in (a, b, c) if path is not None]
+    paths = [path_of(path) for path in (a, b, c) if path is not None]
     for path in paths:
         if path.is_dir():
             raise InputError(f"{path} is a folder: sdcore convert makes one file of it")

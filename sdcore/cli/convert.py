@@ -33,10 +33,12 @@ def convert(
     from sdcore.adapters import merged, unmatched_warning
     from sdcore.checkpoints import open_model
     from sdcore.checkpoints.convert import convert as write
-    from sdcore.checkpoints.write import check_target
     from sdcore.devices import choose_dtype
+    from sdcore.paths import path_of
+    from sdcore.writing import check_target
 
     wanted = None if dtype is None else choose_dtype(dtype, torch.device("cpu"))
+    target = path_of(target)
     check_target(target)
     checkpoint = open_model(source, variant=variant, ema=ema)
     states, loras = merged(checkpoint, lora, wanted) if lora else ({}, ())

@@ -31,7 +31,6 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
     """
     import torch
 
-    from sdcore.images import save_png
     from sdcore.sheets import contact_sheet
 
     for line in run.warnings:
@@ -51,22 +50,16 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
                     frames.append(lean.decode(step.prediction.x0))
             pictures_now = lean.decode(step.x_next * run.plan.end_scale)
             for picture, settings in zip(pictures_now, lean.run.settings, strict=True):
-                path = output.picture(settings)
-                save_png(picture, path, settings)
-                bar.print(str(path))
+                bar.print(str(output.save(picture, settings)))
                 pictures.append(picture)
             strips += [list(strip) for strip in zip(*frames, strict=True)]
             networks = lean.run.networks  # what was too much once will be again
     seconds = time.perf_counter() - begun
     if sheet:
         captions = _captions(run)
-        path = output.sheet("sheet")
-        save_png(contact_sheet(pictures, captions), path)
-        echo(path)
+        echo(output.save_sheet(contact_sheet(pictures, captions), "sheet"))
     if steps_sheet:
-        path = output.sheet("steps")
-        save_png(_film(run, strips), path)
-        echo(path)
+        echo(output.save_sheet(_film(run, strips), "steps"))
     count = len(pictures)
     echo(
         f"{count} picture{'s' * (count > 1)}, {run.settings[0].steps} steps, "

@@ -4,12 +4,12 @@ import re
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 from sdcore.errors import InputError
+from sdcore.paths import path_of
 
 MAX_PICTURES = 10_000  # of one command; beyond it a range of seeds is a slip of the finger
 _SEEDS = re.compile(r"(-?\d+)(?:-(\d+))?")
@@ -226,7 +226,7 @@ def read_prompts(given: Sequence[str], file: str | None) -> list[str]:
     prompts = list(given)
     if file is not None:
         try:
-            raw = sys.stdin.buffer.read() if file == "-" else Path(file).expanduser().read_bytes()
+            raw = sys.stdin.buffer.read() if file == "-" else path_of(file).read_bytes()
             lines = raw.decode("utf-8-sig").splitlines()
         except OSError as error:
             raise InputError(f"cannot read prompts from {file}: {error.strerror}") from None

@@ -1,12 +1,20 @@
 """Where pictures go: `--out` as a file or a folder, and names that overwrite nothing."""
 
-import os
+from __future__ import annotations
+
 import re
 import tempfile
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdcore.errors import InputError
+from sdcore.paths import check_folder, path_of
 from sdcore.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _OTHER_PICTURES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
@@ -16,7 +24,7 @@ class Output:
 
     def __init__(self, out: str, pictures: int) -> None:
         """Looks, and creates nothing. Raises InputError for what cannot be written."""
-        path = Path(out).expanduser()
+        path = path_of(out)
         suffix = path.suffix.lower()
         if suffix in _OTHER_PICTURES:
             raise InputError(f"pictures are written as PNG: --out {path.with_suffix('.png')}")
@@ -25,13 +33,11 @@ class Output:
             raise InputError(f"--out {path} is one file for {pictures} pictures: give a folder")
         self.file = path if is_file else None
         self.folder = path.parent if is_file else path
-        self._taken: set[Path] = set()
         # The part of the path that is there already decides whether the rest can be made.
         there = self.folder
         while not there.exists() and there != there.parent:
             there = there.parent
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise InputError(f"cannot write to {path}: {there} is no folder that can be written")
+        check_folder(there)
 
     def open(self) -> None:
         """Make the folder, and try it. Raises InputError when nothing can be written there."""
@@ -42,21 +48,30 @@ class Output:
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error.strerror}") from None
 
-    def picture(self, settings: Settings) -> Path:
-        """The path of a picture: the named file, else words and seed in the folder."""
+    def save(self, picture: Image, settings: Settings) -> Path:
+        """Write a picture as the named file, else by its words and seed in the folder.
+
+        Returns its path. Raises InputError when it cannot be written.
+        """
+        from sdcore.images import save_png, to_png
+        from sdcore.writing import write_new
+
         if self.file is not None:
+            save_png(picture, self.file, settings)
             return self.file
         words = re.sub(r"[\W_]+", "-", settings.prompt.lower())[:48].strip("-") or "picture"
-        return self._free(f"{words}-{settings.seed}")
+        return write_new(self._names(f"{words}-{settings.seed}"), to_png(picture, settings))
 
-    def sheet(self, kind: str) -> Path:
-        """The path of a sheet: 'sheet.png' in the folder, 'name-sheet.png' beside a named file."""
-        return self._free(kind if self.file is None else f"{self.file.stem}-{kind}")
+    def save_sheet(self, picture: Image, kind: str) -> Path:
+        """The same of a sheet: 'sheet.png' in the folder, 'name-sheet.png' beside a named file."""
+        from sdcore.images import to_png
+        from sdcore.writing import write_new
 
-    def _free(self, stem: str) -> Path:
-        """`stem`.png, or with -2, -3 ... where that is taken."""
-        path, number = self.folder / f"{stem}.png", 2
-        while path in self._taken or path.exists():
-            path, number = self.folder / f"{stem}-{number}.png", number + 1
-        self._taken.add(path)
-        return path
+        stem = kind if self.file is None else f"{self.file.stem}-{kind}"
+        return write_new(self._names(stem), to_png(picture))
+
+    def _names(self, stem: str) -> Iterator[Path]:
+        """`stem`.png, then with -2, -3 ... for where that is taken."""
+        yield self.folder / f"{stem}.png"
+        for number in count(2):
+            yield self.folder / f"{stem}-{number}.png"

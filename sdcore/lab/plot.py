@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from sdcore.errors import InputError
 from sdcore.lab.order import Convergence
+from sdcore.paths import check_folder, path_of
+from sdcore.writing import write_whole
 
 
 def check_plot(path: str | Path) -> Path:
@@ -16,13 +18,14 @@ def check_plot(path: str | Path) -> Path:
 
     Raises InputError where matplotlib is missing, or for another ending or an unwritable folder.
     """
-    path = Path(path).expanduser()
+    path = path_of(path)
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError("plots need matplotlib: pip install 'sdcore[plot]'")
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise InputError(f"plots are .png, .svg or .pdf files, not {path.name!r}")
-    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write {path}: {path.parent} is no folder that can be written")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    check_folder(path.parent)
     return path
 
 
@@ -40,6 +43,6 @@ def draw_orders(results: Sequence[Convergence], path: Path, title: str) -> None:
     axes.set(xlabel="model evaluations", ylabel="max abs error", title=title)
     axes.grid(True, which="both", alpha=0.3)
     axes.legend(fontsize="small", ncols=1 + len(results) // 20)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format=path.suffix[1:].lower(), dpi=150)
-    partial.replace(path)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=150)
+    write_whole(path, buffer.getvalue())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.keywords import keywords
+from sdcore.paths import path_of
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction, Solver
 from sdcore.user_file import blame, load_object
 from sdcore.written import Value
@@ -29,7 +30,7 @@ def load_solver(
     solver's arguments or these options; the solver itself does so in a step that fails or returns
     something else (see `explained`).
     """
-    path, options = Path(path), {} if options is None else options
+    path, options = path_of(path), {} if options is None else options
     names = (name,) if name else ("solver", path.stem)
     found = load_object(path, names, "solver")
     what = f"the solver of {path.name}"

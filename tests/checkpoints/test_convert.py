@@ -199,7 +199,7 @@ def test_what_cannot_be_written_leaves_nothing(sd1: Twins, tmp_path: Path) -> No
     for name in ("a.ckpt", "a.SafeTensors"):
         with pytest.raises(InputError, match=r"as \.safetensors: name it .*a\.safetensors"):
             convert(open_model(sd1.folder), tmp_path / name)
-    with pytest.raises(InputError, match=r"cannot write .* too long"):
+    with pytest.raises(InputError, match="a name in it is too long"):
         convert(open_model(sd1.folder), tmp_path / ("a" * 300))
     alone = tmp_path / "alone.safetensors"
     alone.symlink_to(sd1.file)
