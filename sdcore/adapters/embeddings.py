@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sdcore.adapters.apply import twin
-from sdcore.checkpoints.pickled import is_pickled, load_pickle
+from sdcore.checkpoints.pickled import check_plain, is_pickled, load_pickle
 from sdcore.checkpoints.read import Weights
 from sdcore.errors import InputError, listed
 from sdcore.models import TextEncoder
@@ -88,6 +88,8 @@ def _vectors(file: Path, held: Any) -> tuple[str, dict[str, Tensor]]:
         if len(held) == 1:
             held = {"emb_params": next(iter(held.values()))}
     found = {str(k): t for k, t in held.items() if isinstance(t, Tensor)}
+    for key, tensor in found.items():
+        check_plain(file, key, tensor)
     pair = set(_PAIR.values())
     if found.keys() == pair:
         vectors = found

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from sdcore.checkpoints.checkpoint import Component
 from sdcore.checkpoints.names import Spelling, shape_after
-from sdcore.checkpoints.read import Weights, aligned
+from sdcore.checkpoints.read import FLOATING, Weights, aligned
 from sdcore.errors import InputError, listed
 from sdcore.models import VAE, TextEncoder, TextEncoderConfig, UNet, UNetConfig, VAEConfig
 
@@ -26,7 +26,14 @@ class NoInit(TorchFunctionMode):
     """New modules draw no first weights, which the file's are about to replace.
 
     On the meta device torch imports its compiler to "draw" them: 0.9 s and 90 MB.
+
+    most: how many parameters are made; more raise InputError. A configuration that asks for a
+        billion layers would make them one by one, for hours.
     """
+
+    def __init__(self, most: float = math.inf) -> None:
+        super().__init__()
+        self.most = most
 
     DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
 
@@ -34,6 +41,10 @@ class NoInit(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = {} if kwargs is None else kwargs
+        if func is torch.empty:
+            self.most -= 1
+            if self.most < 0:
+                raise InputError("it asks for more layers than its weights are for")
         return kwargs["tensor"] if func in self.DRAWS else func(*args, **kwargs)
 
 
@@ -75,8 +86,10 @@ def check_component(component: Component) -> None:
 
 def _built(component: Component) -> tuple[nn.Module, str]:
     """The module on the meta device, and how a complaint about its weights begins."""
+    # A tensor of the file is cut into 3 parameters at most; a few that it lacks are still named.
+    most = 3 * len(Weights(component.files).info) + 1000
     try:
-        with torch.device("meta"), NoInit():
+        with torch.device("meta"), NoInit(most):
             module = BUILD[component.name](component.config)
     except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
         raise InputError(f"{component.config_path}: {error}") from None
@@ -111,12 +124,19 @@ def load_strictly(
 
 def _origins(module: nn.Module, weights: Weights, spelling: Spelling, label: str) -> dict[str, str]:
     """The key that each of the module's parameters is stored under. Raises InputError."""
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    state = module.state_dict()
+    wanted = {name: tuple(value.shape) for name, value in state.items()}
+    floating = {name for name, value in state.items() if value.is_floating_point()}
     parts = {key: spelling(key) for key in weights.names()}
     origin = {name: key for key, cuts in parts.items() for name in cuts}
     found = {
         name: shape_after(parts[key][name], weights.info[key].shape) for name, key in origin.items()
     }
+    wholes = [
+        f"{key} ({weights.info[key].dtype})"
+        for name, key in sorted(origin.items())
+        if name in floating and weights.info[key].dtype not in FLOATING
+    ]
     problems = [
         listed("missing", sorted(wanted.keys() - found.keys())),
         listed("unknown", sorted(origin[name] for name in found.keys() - wanted.keys())),
@@ -128,6 +148,7 @@ def _origins(module: nn.Module, weights: Weights, spelling: Spelling, label: str
                 if name in found and found[name] != shape
             ],
         ),
+        listed("not of floating numbers", wholes),
     ]
     if any(problems):
         raise InputError(f"{label}: {'; '.join(filter(None, problems))}")

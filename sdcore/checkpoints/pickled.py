@@ -1,7 +1,8 @@
 """Pickled weights (.ckpt, .bin, .pt), read without running anything that is in them.
 
 A pickle is a program. torch's restricted reader (`weights_only=True`) knows tensors, numbers, texts
-and containers; a file that asks for anything else is refused by the name of what it asks for.
+and containers; a file that asks for anything else is refused by the name of what it asks for. What
+it says of itself is held against the file before (`pickle_scan`).
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sdcore.checkpoints.pickle_scan import check_archive, check_old
 from sdcore.errors import InputError
 
+SAFE_TORCH = (2, 10)  # before, what a pickle holds could break out of the reader: CVE-2026-24747
+
 # How torch's two formats begin: a zip archive, and before 1.6 a pickled magic number.
-_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")
+_ZIP, _OLD = b"PK\x03\x04", b"\x80\x02\x8a\x0a"
 _PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth")
 
 
@@ -43,15 +47,16 @@ _STAND_INS = [
 
 
 def is_pickled(path: Path) -> bool:
-    """Whether `path` is torch's own format, new or old: by its first bytes."""
-    if path.suffix == ".safetensors":
-        return False
+    """Whether `path` is torch's own format, new or old: by its first bytes, whatever its name."""
     try:
         with path.open("rb") as file:
-            begin = file.read(4)
+            begin = file.read(8)
     except OSError:
         return False
-    return begin in _MAGIC or (begin[:1] == b"\x80" and path.suffix in _PICKLE_SUFFIXES)
+    # As the length of a safetensors header none of them makes sense: it would be of petabytes.
+    if begin.startswith((_ZIP, _OLD)) and any(begin[4:]):
+        return True
+    return begin[:1] == b"\x80" and path.suffix in _PICKLE_SUFFIXES
 
 
 def read_pickled(path: Path, device: str = "cpu") -> dict[str, Tensor]:
@@ -61,18 +66,46 @@ def read_pickled(path: Path, device: str = "cpu") -> dict[str, Tensor]:
         device: "meta" reads names, shapes and dtypes only.
 
     Raises:
-        InputError: a broken file, one that holds no tensors, one that needs code to be run.
+        InputError: a broken file, one that holds tensors without plain numbers, one that needs
+            code to be run; any file under a torch whose reader has a known hole.
     """
-    return flat(load_pickle(path, device))
+    found = flat(load_pickle(path, device))
+    for key, tensor in found.items():
+        check_plain(path, key, tensor, device)
+    return found
+
+
+def check_plain(path: Path, key: str, tensor: Tensor, device: str = "cpu") -> None:
+    """Raises InputError for a tensor that is anything but its numbers, each stored once."""
+    what = None
+    if tensor.layout is not torch.strided:
+        what = "a sparse tensor"
+    elif tensor.is_quantized:
+        what = "a quantized tensor"
+    elif device != "meta" and tensor.is_meta:
+        what = "a meta tensor, which has no numbers"
+    elif tensor.numel() * tensor.element_size() > path.stat().st_size:
+        what = "more numbers than the file has"
+    if what is not None:
+        raise InputError(f"{path} holds {key} as {what}: save it as a plain one")
 
 
 def load_pickle(path: Path, device: str = "cpu") -> Any:
     """Whatever a pickled file holds. Raises InputError as `read_pickled` does."""
-    _check_stored(path)
+    version = torch.__version__
+    if tuple(int(part) for part in version.split(".")[:2]) < SAFE_TORCH:
+        raise InputError(
+            f"{path} is a pickle, and the reader of torch {version} has a known hole "
+            "(CVE-2026-24747): install torch 2.10 or newer, or take a .safetensors file"
+        )
     try:
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():  # type: ignore[arg-type]
             warnings.simplefilter("ignore")  # of old forms, which are read all the same
+            stat = path.stat()
+            _check(path, stat.st_mtime_ns, stat.st_size)
             return _load(path, device)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f"{named[1]}, which is code" if named else "more than tensors"
@@ -85,21 +118,17 @@ def load_pickle(path: Path, device: str = "cpu") -> Any:
         raise InputError(f"{path} is garbled: {reason}") from None
 
 
-def _check_stored(path: Path) -> None:
-    """Raises InputError for a compressed archive, which torch never writes.
-
-    Mapped, its bytes would be taken for the numbers; unpacked, 400 kB may become gigabytes.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            packed = any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # torch's format of before 1.6, or a broken one
-    if packed:
-        raise InputError(f"{path} is a compressed archive, which torch's own files never are")
+@lru_cache(maxsize=32)
+def _check(path: Path, changed: int, size: int) -> None:
+    """What the file says of itself, as it was then: a changed one is another entry."""
+    if not check_archive(path):
+        check_old(path)
 
 
 def _load(path: Path, device: str) -> Any:
+    if path.suffix == ".safetensors":  # by whose name torch would read it as what it is not
+        with path.open("rb") as file:
+            return torch.load(file, map_location=device, weights_only=True)
     try:
         return torch.load(path, map_location=device, weights_only=True, mmap=True)
     except RuntimeError as error:

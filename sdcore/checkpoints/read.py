@@ -1,6 +1,5 @@
 """Reading files of weights: the header is checked first, the tensors are mapped, not copied."""
 
-import json
 import math
 import mmap
 import os
@@ -16,9 +15,11 @@ from torch import Tensor
 
 from sdcore.checkpoints.pickled import is_pickled, read_pickled
 from sdcore.errors import InputError
+from sdcore.strict_json import parse
 
 # The format's own limit on its header (safetensors refuses more).
 MAX_HEADER_BYTES = 100_000_000
+METADATA = "__metadata__"  # the one entry of a header that is no tensor
 
 # The safetensors format's names.
 DTYPES = {
@@ -35,6 +36,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+FLOATING = {name for name, dtype in DTYPES.items() if dtype.is_floating_point}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -56,12 +58,22 @@ class TensorInfo:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises InputError when it is missing, unreadable or no object."""
+    """The object in a JSON file. Raises InputError when it is missing, unreadable or no object.
+
+    It is read as `sdcore.strict_json` reads, and is no larger than a safetensors header may be.
+    """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            raw = file.read(MAX_HEADER_BYTES + 1)
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:  # of no JSON, no UTF-8, endless brackets
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    if len(raw) > MAX_HEADER_BYTES:
+        raise InputError(f"{path} cannot be read as JSON: it has over {MAX_HEADER_BYTES} bytes")
+    try:
+        value = parse(raw)
+    except InputError as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} should hold a JSON object, and holds {type(value).__name__}")
@@ -94,25 +106,32 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
             k: TensorInfo(DTYPE_NAMES.get(t.dtype, "?"), tuple(t.shape)) for k, t in found.items()
         }
     header, data, size = _json_header(path)
-    header.pop("__metadata__", None)
-    try:
-        infos = {k: _info(path, k, v, data) for k, v in header.items()}
-        end = max((info.begin + info.nbytes for info in infos.values()), default=data)
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise InputError(f"{path} is garbled: its safetensors header makes no sense") from None
+    infos = {k: _info(path, k, entry, data) for k, entry in header.items() if k != METADATA}
+    _check_places(path, infos, data, size)
+    return infos
+
+
+def _check_places(path: Path, infos: Mapping[str, TensorInfo], data: int, size: int) -> None:
+    """Raises InputError unless the tensors fill the file behind its header, one after another.
+
+    The format demands it: of two that overlap one holds the other's numbers, and in a hole or
+    behind the last one anything may hide.
+    """
+    end, last = data, "the header"
+    for key, info in sorted(infos.items(), key=lambda item: (item[1].begin, item[1].nbytes)):
+        if info.begin != end:
+            how = "overlaps" if info.begin < end else "leaves a hole behind"
+            raise InputError(f"{path} is garbled: {key} {how} {last}")
+        end, last = info.begin + info.nbytes, key
     if size < end:
         raise InputError(f"{path} is truncated: it should have {end} bytes and has {size}")
-    return infos
+    if size > end:
+        raise InputError(f"{path} is garbled: {size - end} bytes stand behind its last tensor")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The texts that a safetensors file carries beside its tensors; {} for a pickled file."""
-    if is_pickled(path):
-        return {}
-    found = _json_header(path)[0].get("__metadata__")
-    return {k: str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    return {} if is_pickled(path) else _json_header(path)[0].get(METADATA, {})
 
 
 def _json_header(path: Path) -> tuple[dict[str, Any], int, int]:
@@ -135,12 +154,16 @@ def _json_header(path: Path) -> tuple[dict[str, Any], int, int]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     try:
-        header = json.loads(raw)
-        "".join(header).encode()  # half a surrogate pair is text to JSON, and cannot be printed
-    except (ValueError, TypeError, RecursionError):
-        header = None
+        header = parse(raw, standard=True)
+    except InputError as error:
+        raise InputError(
+            f"{path} is garbled: its safetensors header makes no sense: {error}"
+        ) from None
     if not isinstance(header, dict):
-        raise InputError(f"{path} is garbled: its safetensors header makes no sense")
+        raise InputError(f"{path} is garbled: its safetensors header is no object")
+    metadata = header.get(METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise InputError(f"{path} is garbled: its metadata are no texts")
     return header, 8 + length, size
 
 
@@ -153,15 +176,18 @@ def _no_weights(begin: bytes) -> str:
     return "is neither a safetensors nor a torch file (its first bytes are no header)"
 
 
-def _info(path: Path, key: str, entry: dict[str, Any], data: int) -> TensorInfo:
-    begin, end = entry["data_offsets"]
-    if entry["dtype"] not in DTYPES:
-        raise InputError(f"{path} holds {key} as {entry['dtype']}; known: {', '.join(DTYPES)}")
-    info = TensorInfo(entry["dtype"], tuple(entry["shape"]), data + begin)
-    numbers = (begin, end, *info.shape)
-    if any(type(n) is not int or n < 0 for n in numbers) or end - begin != info.nbytes:
-        raise ValueError(key)
-    return info
+def _info(path: Path, key: str, entry: Any, data: int) -> TensorInfo:
+    """What the header's entry for `key` says. Raises InputError where it makes no sense."""
+    match entry:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, end]} if len(
+            entry
+        ) == 3 and all(type(n) is int and n >= 0 for n in (begin, end, *shape)):
+            if dtype not in DTYPES:
+                raise InputError(f"{path} holds {key} as {dtype}; known: {', '.join(DTYPES)}")
+            info = TensorInfo(dtype, tuple(shape), data + begin)
+            if end - begin == info.nbytes:
+                return info
+    raise InputError(f"{path} is garbled: what its header says of {key} makes no sense")
 
 
 class Weights:
@@ -172,11 +198,21 @@ class Weights:
     """
 
     def __init__(self, files: tuple[Path, ...]) -> None:
-        """Checks every header. Raises InputError for files that are missing or broken."""
+        """Checks every header. Raises InputError for files that are missing or broken.
+
+        Or that contradict each other: a tensor may stand in two of them only with equal numbers.
+        """
         self.files = files
         self.info: dict[str, TensorInfo] = {}
+        twice: set[str] = set()
         for path in files:
-            self.info.update(read_header(path))
+            header = read_header(path)
+            twice |= header.keys() & self.info.keys()
+            self.info.update(header)
+        first: dict[str, Tensor] = {}
+        for key, tensor in self.read(twice) if twice else ():
+            if not _equal(first.setdefault(key, tensor), tensor):
+                raise InputError(f"{files[0]} and its other shards hold {key} with other numbers")
 
     def names(self) -> list[str]:
         return list(self.info)
@@ -226,6 +262,10 @@ def _read_mapped(
         if tensor.data_ptr() != stored.data_ptr():
             _forget(mapped, info)
         yield key, tensor
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)
 
 
 def _forget(mapped: mmap.mmap, info: TensorInfo) -> None:

@@ -1,6 +1,5 @@
 """A single file in the LDM layout, .safetensors or pickled, described as a folder is."""
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from sdcore.checkpoints.spell import Header, Table, look_up, spell
 from sdcore.checkpoints.vocabulary import find_vocabulary
 from sdcore.errors import InputError
 from sdcore.schedulers.config import SD15
+from sdcore.strict_json import parse
 
 CONFIGS = "sdcore.configs"  # of the metadata: what shapes do not show, from the model's folder
 
@@ -54,9 +54,9 @@ def open_file(path: Path, ema: bool = False) -> Checkpoint:
 def _written(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The configurations in a file that `convert` wrote: by component, "scheduler", "index"."""
     try:
-        found = json.loads(metadata.get(CONFIGS, "{}"))
+        found = parse(metadata.get(CONFIGS, "{}"))
         return {name: dict(config) for name, config in found.items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError):
         raise InputError(f"{path} is garbled: its {CONFIGS} makes no sense") from None
 
 

@@ -17,6 +17,7 @@ from sdcore.errors import InputError
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
+K = "conv_in.weight"
 
 
 def edit_weights(path: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
@@ -228,3 +229,26 @@ def test_the_float16_variant_stands_in(broken_path: Path) -> None:
     fp16 = broken_path / "unet" / "diffusion_pytorch_model.fp16.safetensors"
     (broken_path / UNET).rename(fp16)
     assert open_folder(broken_path).components["unet"].files == (fp16,)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_whole_numbers_where_the_network_has_floats(broken_path: Path, dtype: torch.dtype) -> None:
+    edit_weights(broken_path / UNET, lambda t: t.update({K: t[K].to(dtype)}))
+    with pytest.raises(InputError, match=rf"1 not of floating numbers: {K} \("):
+        load_all(broken_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ("unet", "layers_per_block"),
+        ("unet", "transformer_layers_per_block"),
+        ("vae", "layers_per_block"),
+        ("text_encoder", "num_hidden_layers"),
+    ],
+)
+def test_more_layers_than_the_file_can_be_for(broken_path: Path, part: str, field: str) -> None:
+    """Refused before they are made: that would take hours."""
+    edit_json(broken_path / part / "config.json", **{field: 1_000_000_000})
+    with pytest.raises(InputError, match="more layers than its weights are for"):
+        load_all(broken_path)

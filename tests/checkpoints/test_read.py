@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sdcore.checkpoints.read import Weights, as_dtype, read_header, read_json
@@ -86,6 +87,69 @@ def test_offsets_that_disagree_with_shapes(tmp_path: Path) -> None:
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with pytest.raises(InputError, match="garbled"):
         dict(Weights((path,)))
+
+
+def _file(path: Path, header: str, body: bytes = bytes(16)) -> Path:
+    raw = header.encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + body)
+    return path
+
+
+def _entry(begin: int, end: int, shape: str = "[2]") -> str:
+    return f'{{"dtype":"F32","shape":{shape},"data_offsets":[{begin},{end}]}}'
+
+
+TWICE = '{"shape":[4],'
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        (f'{{"a":{_entry(0, 8)},"b":{_entry(4, 12)}}}', "b overlaps a"),
+        (f'{{"a":{_entry(0, 8)},"b":{_entry(0, 8)}}}', "b overlaps a"),
+        (f'{{"a":{_entry(0, 4, "[1]")},"b":{_entry(8, 16)}}}', "b leaves a hole behind a"),
+        (f'{{"a":{_entry(8, 16)}}}', "a leaves a hole behind the header"),
+        (f'{{"a":{_entry(0, 8)}}}', "8 bytes stand behind its last tensor"),
+        (f'{{"a":{_entry(0, 8)},"b":{_entry(8, 24, "[4]")}}}', "is truncated"),
+        (f'{{"a":{_entry(0, 8)},"a":{_entry(8, 16)}}}', "'a' stands twice"),
+        (f'{{"a":{_entry(0, 16, "[4]").replace("{", TWICE)}}}', "'shape' stands twice"),
+        (f'{{"a":{_entry(0, 16, "[4]").replace("[0,", "[-0,")}}}', "-0"),
+        (f'{{"a":{_entry(0, 16, "[4]").replace(":[4]", ":[NaN]")}}}', "NaN"),
+        (f'{{"__metadata__":{{"a":1}},"a":{_entry(0, 16, "[4]")}}}', "no texts"),
+        (f'{{"__metadata__":["a"],"a":{_entry(0, 16, "[4]")}}}', "no texts"),
+        (f'{{"a":{_entry(0, 16, "[true, 4]")}}}', "says of a"),
+        (f'{{"a":{_entry(0, 16, "[4, 4611686018427387904, 4]")}}}', "says of a"),
+    ],
+)
+def test_headers_that_the_format_forbids(tmp_path: Path, header: str, why: str) -> None:
+    """As its own library does (but for a tensor that stands twice, of which it takes the last)."""
+    path = _file(tmp_path / "w.safetensors", header)
+    with pytest.raises(InputError, match=why):
+        read_header(path)
+    if "'a'" not in why:
+        with pytest.raises(SafetensorError), safe_open(path, "pt"):
+            pass
+
+
+def test_a_key_in_two_shards(tmp_path: Path) -> None:
+    one, same, other, wider = (tmp_path / f"{n}.safetensors" for n in range(4))
+    save_file({"a": torch.ones(2)}, one)
+    save_file({"a": torch.ones(2), "b": torch.ones(1)}, same)
+    save_file({"a": torch.zeros(2)}, other)
+    save_file({"a": torch.ones(2).double()}, wider)
+    assert Weights((one, same)).names() == ["a", "b"]
+    for second in (other, wider):
+        with pytest.raises(InputError, match="hold a with other numbers"):
+            Weights((one, second))
+
+
+def test_a_torch_file_under_another_name(tmp_path: Path) -> None:
+    """Read for what it is: nothing of it is run."""
+    path = tmp_path / "w.safetensors"
+    for new in (True, False):
+        torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=new)
+        assert read_header(path)["a"].shape == (3,)
+        assert dict(Weights((path,)))["a"].tolist() == [1, 1, 1]
 
 
 def test_no_safetensors_at_all(tmp_path: Path) -> None:
