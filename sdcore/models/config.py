@@ -8,12 +8,15 @@ no Stable Diffusion checkpoint uses are refused by name instead of being ignored
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from sdcore.errors import InputError
+
+# Of a block or an encoder; published are up to 32. What says a billion would be laid out for hours.
+MAX_LAYERS = 1000
 
 # Fields that name another network when they differ from these values (None is always harmless).
 _UNET_FIXED = {
@@ -77,7 +80,18 @@ def _pick(cls: type, what: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     found = {k: _tuples(v) for k, v in found.items()}
     for name, value in found.items():
         _require(_fits(value, kinds[name]), f"{what} config: {name} cannot be {raw[name]!r}")
+        if "layers" in name:
+            most = max(_flat(value))
+            _require(most <= MAX_LAYERS, f"{what} config: {name} is {most}; {MAX_LAYERS} at most")
     return found
+
+
+def _flat(value: int | tuple) -> Iterator[int]:
+    """The numbers in lists of lists."""
+    for each in value if isinstance(value, tuple) else ():
+        yield from _flat(each)
+    if isinstance(value, int):
+        yield value
 
 
 def _tuples(value: Any) -> Any:
