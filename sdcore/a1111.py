@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from sdcore.adapters.lora import parse_lora
 from sdcore.errors import InputError
 from sdcore.settings import Settings
+from sdcore.strengths import parse_lora
 
 SAMPLERS = {  # our solvers by its labels
     "ddim": "DDIM",

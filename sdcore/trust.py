@@ -6,9 +6,9 @@ model that is not here is fetched with the user's token: both only where the use
 
 from collections.abc import Iterator, Mapping
 
-from sdcore.adapters.lora import parse_lora
 from sdcore.checkpoints.find import WEIGHTS, is_here, is_hub_id
 from sdcore.errors import InputError
+from sdcore.strengths import parse_lora
 
 # Fields of Settings, and the option by which a user names the same.
 CODE = {name: f"--{name}" for name in ("scheduler", "spacing", "noise", "guidance")}

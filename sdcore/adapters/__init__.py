@@ -2,7 +2,7 @@
 
 from sdcore.adapters.apply import Adapted, adapted, merged, twin
 from sdcore.adapters.embeddings import Embedding, extended, open_embedding, parse_embedding
-from sdcore.adapters.lora import LoRA, open_lora, parse_lora, unmatched_warning
+from sdcore.adapters.lora import LoRA, open_lora, unmatched_warning
 from sdcore.adapters.networks import (
     unmatched_warnings,
     with_embedding,
@@ -20,7 +20,6 @@ __all__ = [
     "open_embedding",
     "open_lora",
     "parse_embedding",
-    "parse_lora",
     "twin",
     "unmatched_warning",
     "unmatched_warnings",

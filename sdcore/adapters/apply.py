@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcore.adapters.deltas import LOW_RANK, MAGNITUDES, Parts, change, factor
-from sdcore.adapters.lora import LoRA, open_lora, parse_lora
+from sdcore.adapters.lora import LoRA, open_lora
 from sdcore.adapters.names import Place
 from sdcore.checkpoints import Checkpoint, load_component
 from sdcore.checkpoints.read import as_dtype
 from sdcore.errors import InputError
 from sdcore.models.layers import placement
+from sdcore.strengths import parse_lora
 
 M = TypeVar("M", bound=nn.Module)
 _NO_WEIGHT = {"alpha", "dora_scale", "magnitude", "diff_b", "b_norm"}

@@ -15,12 +15,7 @@ from sdcore.adapters.deltas import Parts, check_numbers, scaled
 from sdcore.adapters.files import find_adapter, read_notes, read_tensors
 from sdcore.adapters.names import Place, places, split_key
 from sdcore.errors import InputError, listed
-
-# --lora FILE, FILE:0.8, FILE:unet=0.8,text=0.5
-_NUMBER = r"[+-]?[\d.]+(?:e[+-]?\d+)?"
-_STRENGTH = re.compile(
-    rf"(.+?):((?:unet=|text=)?{_NUMBER}(?:,(?:unet|text)={_NUMBER})*)", re.DOTALL
-)
+from sdcore.strengths import written_lora
 
 
 @dataclass(frozen=True)
@@ -40,27 +35,7 @@ class LoRA:
     @property
     def spec(self) -> str:
         """As `parse_lora` reads it, the strengths to the last digit."""
-        unet, text = (str(float(s)).removesuffix(".0") for s in (self.unet, self.text))
-        return f"{self.name}:{unet}" if unet == text else f"{self.name}:unet={unet},text={text}"
-
-
-def parse_lora(spec: str) -> tuple[str, float, float]:
-    """Path, strength in the UNet and in the text encoders, of "FILE:0.8" or "FILE:unet=1,text=0".
-
-    >>> parse_lora("style.safetensors:unet=0.8")
-    ('style.safetensors', 0.8, 1.0)
-    """
-    found = _STRENGTH.fullmatch(spec)
-    if found is None:
-        return spec, 1.0, 1.0
-    given = {"unet": 1.0, "text": 1.0}
-    for item in found[2].split(","):
-        name, _, number = item.rpartition("=")
-        try:
-            given |= dict.fromkeys([name] if name else given, float(number))
-        except ValueError:
-            raise InputError(f"{number!r} in --lora {spec} is no number") from None
-    return found[1], given["unet"], given["text"]
+        return written_lora(self.name, self.unet, self.text)
 
 
 def open_lora(

@@ -15,7 +15,8 @@ def with_adapters(
 ) -> StableDiffusion:
     """The model with the adapters of `--lora FILE[:STRENGTH]` and the words of
     `--embedding FILE[:WORD]`. Raises InputError."""
-    from sdcore.adapters import parse_embedding, parse_lora
+    from sdcore.adapters import parse_embedding
+    from sdcore.strengths import parse_lora
 
     for spec in embeddings:
         sd = sd.with_embedding(*parse_embedding(spec))

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdcore.adapters import parse_lora
 from sdcore.errors import InputError
 from sdcore.loading import load
 from sdcore.pipeline import StableDiffusion
+from sdcore.strengths import parse_lora
 from tests.adapters.conftest import (
     BLOCK,
     CONVS,

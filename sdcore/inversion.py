@@ -1,0 +1,158 @@
+"""From a picture back to noise: the loop run upwards, and noise that a stochastic solver would
+have needed.
+
+    up = rising(run.sigmas)
+    *_, top = sample(run.denoise, latents, up, euler)                     # DDIM inversion
+    *_, top = sample(run.denoise, latents, up, fixed_point(euler, 5))     # what Euler undoes
+    *_, top = sample(run.denoise, latents, up, belm)                      # undone exactly
+    state, noise = edit_friendly(run.denoise, latents, run.sigmas, euler_a, fresh)
+
+Each is told at its function. `sdcore.sampling.sample` runs them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from sdcore.errors import InputError
+from sdcore.sampling import Denoise, Draw, Interval, Memory, Noise, Prediction, Solver, State
+
+
+def rising(sigmas: Sequence[float]) -> tuple[float, ...]:
+    """The schedule upwards, from where the picture is to the noise."""
+    return tuple(reversed(sigmas))
+
+
+def fixed_point(
+    solver: Solver,
+    iterations: int = 5,
+    heard: Callable[[float, Tensor], None] | None = None,
+) -> Solver:
+    """The inverse of a one-step solver, as a solver on the rising schedule.
+
+    Finds the x_high that `solver` carries down to x (Pan et al. 2023, arXiv 2309.04907, AIDI; for
+    Euler it is their eq. 6): x_high <- x_high + (x - solver(x_high)), which starts from the
+    solver's own step upwards and shrinks the residual where one step changes eps little.
+
+    Args:
+        solver: deterministic and without memory: ddim, euler, heun, dpm2 ...
+        iterations: at least 0; each asks the model as often as a step of the solver does.
+        heard: told of each step the sigma it ends at and the residual max|x - solver(x_high)| of
+            every picture [B] before the last correction.
+
+    Raises InputError, when it runs, for a solver that remembers or draws.
+    """
+
+    def solve(
+        denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw
+    ) -> tuple[Tensor, Prediction, Memory]:
+        def down(x_high: Tensor) -> tuple[Tensor, Prediction]:
+            back, prediction, kept = solver(denoise, x_high, _turned(interval), (), _no_noise)
+            if kept != ():
+                raise InputError("a fixed point needs a solver without memory, e.g. euler or heun")
+            return back, prediction
+
+        x_high, prediction, _ = solver(denoise, x, interval, (), _no_noise)
+        for _ in range(iterations):
+            back, prediction = down(x_high)
+            residual = x - back
+            x_high = x_high + residual
+        if heard is not None and iterations:
+            heard(interval.sigma_next, residual.abs().flatten(1).amax(1))
+        return x_high, prediction, ()
+
+    return solve
+
+
+def _turned(interval: Interval) -> Interval:
+    """The same interval the other way."""
+    return replace(
+        interval,
+        sigma=interval.sigma_next,
+        sigma_next=interval.sigma,
+        index=interval.count - 1 - interval.index,
+        sigmas=rising(interval.sigmas),
+    )
+
+
+def _no_noise(sigma: float, sigma_next: float) -> Tensor:
+    raise InputError("a fixed point needs a solver without noise, e.g. euler or heun")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A Noise that gives back tensors that were found: one a draw, [B,C,H,W]."""
+
+    tensors: tuple[Tensor, ...]
+
+    def __call__(self, draw: int, sigma: float, sigma_next: float) -> Tensor:
+        if draw >= len(self.tensors):
+            raise InputError(f"{len(self.tensors)} draws were found, and another one is asked for")
+        return self.tensors[draw]
+
+
+def edit_friendly(
+    denoise: Denoise,
+    x0: Tensor,
+    sigmas: Sequence[float],
+    solver: Solver,
+    noise: Noise,
+    start: int = 0,
+) -> tuple[State, Recorded]:
+    """Noise with which a stochastic solver draws just this picture again.
+
+    Huberman-Spiegelglas et al. 2024 (arXiv 2304.06140, algorithm 1): the x of every level is the
+    picture with noise of its own, x_i = x0 + sigma_i * eps_i, and the draw of step i is what leads
+    from x_i to x_{i+1}: z = (x_{i+1} - mean(x_i)) / std. With another prompt the same draws keep
+    the picture's layout.
+
+    Args:
+        x0: the picture's latents [B,C,H,W]; sigmas: falling, the last may be 0.
+        solver: one draw a step and no memory: euler_a, ddim with eta > 0, ddpm.
+        noise: where the eps_i come from; its draws 0, 1 ... are used.
+        start: the index of the step to begin with.
+
+    Returns what `sample(denoise, state, sigmas, solver, recorded)` needs. The last step draws no
+    noise, so the picture comes back up to that step's own error.
+    Raises InputError for a solver of another kind.
+    """
+    levels = [
+        x0 + sigma * noise(n, sigma, sigma) if sigma else x0
+        for n, sigma in enumerate(sigmas[start:])
+    ]
+    count, found = len(sigmas) - 1, []
+    for index, (x, x_next) in enumerate(pairwise(levels), start=start):
+        interval = Interval(sigmas[index], sigmas[index + 1], index, count, sigmas)
+        mean, std = _mean_and_std(denoise, x, interval, solver)
+        if std > 0:
+            found.append((x_next - mean) / std)
+        elif interval.sigma_next > 0:
+            raise InputError("edit-friendly noise needs a solver that draws in each step: euler_a")
+    return State(levels[0], start), Recorded(tuple(found))
+
+
+def _mean_and_std(
+    denoise: Denoise, x: Tensor, interval: Interval, solver: Solver
+) -> tuple[Tensor, float]:
+    """Of where the solver goes from x: it is mean + std * noise. std is 0 where it draws none."""
+    asked, drawn = [], []
+
+    def ask(x: Tensor, sigma: float) -> Prediction:
+        asked.append(denoise(x, sigma) if not asked else asked[0])
+        return asked[0]
+
+    def draw(sigma: float, sigma_next: float) -> Tensor:
+        drawn.append(len(asked) - 1)  # all 0 in the first pass, all 1 in the second
+        return torch.full_like(x, float(drawn[-1]))
+
+    mean, _, memory = solver(ask, x, interval, (), draw)
+    once = len(asked) == 1 and len(drawn) <= 1
+    lifted, _, _ = solver(ask, x, interval, (), draw)
+    if memory != () or not once:
+        raise InputError("edit-friendly noise needs a solver that asks and draws once: euler_a")
+    return mean, (lifted - mean).double().mean().item()
