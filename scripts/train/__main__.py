@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 import sdcore
-from scripts.train import denoiser, words
+from scripts.train import denoiser, minutes, words
 from scripts.train import vae as vae_stage
 from scripts.train.export import export
 from scripts.train.fit import Schedule
@@ -144,9 +144,30 @@ def tell(text: TextEncoder, tokenizer: Tokenizer) -> None:
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="A finished model to go on from: UNet and text encoder, mostly two things a picture.",
 )
+@click.option(
+    "--seconds",
+    type=click.FloatRange(1),
+    help="With --start: go on for so long on a GPU, on fresh pictures; adapters too.",
+)
+@click.option(
+    "--stages",
+    multiple=True,
+    type=click.Choice(list(minutes.STAGES)),
+    help="With --seconds: learn this only; may be repeated.",
+)
+@click.option("--graph/--no-graph", default=True, help="With --seconds: a step as one CUDA graph.")
 @click.option("--device", default=None, help="cpu, cuda ...; chosen by itself when not given.")
 @click.option("--quick", is_flag=True, help="Go through everything in a minute, learning nothing.")
-def main(out: Path, work: Path, start: Path | None, device: str | None, quick: bool) -> None:
+def main(
+    out: Path,
+    work: Path,
+    start: Path | None,
+    seconds: float | None,
+    stages: tuple[str, ...],
+    graph: bool,
+    device: str | None,
+    quick: bool,
+) -> None:
     """Render the pictures, train VAE, text encoder and UNet, and write the model to --out.
 
     Stop it when you like: the same command goes on from the last checkpoint in --work.
@@ -154,6 +175,14 @@ def main(out: Path, work: Path, start: Path | None, device: str | None, quick: b
     recipe = QUICK if quick else FULL
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     where = torch.device(chosen)
+    if seconds is not None:
+        if start is None:
+            raise click.UsageError("--seconds goes on from a model: say which with --start")
+        amount = minutes.TRIAL if quick else minutes.Amount()
+        chosen_stages = [name for name in minutes.STAGES if not stages or name in stages]
+        minutes.run(start, out, where, seconds, chosen_stages, replace(amount, graph=graph))
+        print(out)
+        return
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)  # the networks' first weights
 

@@ -38,13 +38,13 @@ def new_unet(config: UNetConfig = CONFIG) -> UNet:
     return unet
 
 
-def weight(snr: Tensor) -> Tensor:
+def weight(snr: Tensor, most: float = 5) -> Tensor:
     """Loss weight of the eps prediction at a signal-to-noise ratio, any shape.
 
     min(1, 5/snr) is min-SNR-5 (Hang et al. 2023): little for what is nearly clean. Below snr 1
-    it grows as 1/snr up to 5, because that is where the words decide what will be where.
+    it grows as 1/snr up to `most`, because that is where the words decide what will be where.
     """
-    return torch.where(snr < 1, (1 / snr).clamp(max=5), (5 / snr).clamp(max=1))
+    return torch.where(snr < 1, (1 / snr).clamp(max=most), (5 / snr).clamp(max=1))
 
 
 def train(

@@ -27,10 +27,18 @@ class Schedule:
     save_every: float = 120.0  # seconds
 
     def rate(self, step: int) -> float:
-        """The learning rate at `step`: linear warm-up, flat, half a cosine down to 1 %."""
-        ramp = min(1.0, (step + 1) / self.warmup)
-        tail = max(0.0, (step / self.steps - self.flat) / (1 - self.flat))
-        return self.lr * ramp * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * tail)))
+        """The learning rate at `step`."""
+        return self.lr * rate(step / self.steps, step, self.warmup, self.flat)
+
+
+def rate(done: float, step: int, warmup: int, flat: float) -> float:
+    """The share of the learning rate: linear warm-up, flat, half a cosine down to 1 %.
+
+    done: how much of the training is over, 0 to 1. warmup: in steps; flat: a share of the training.
+    """
+    ramp = min(1.0, (step + 1) / warmup)
+    tail = max(0.0, (done - flat) / (1 - flat))
+    return ramp * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * tail)))
 
 
 def half_where_fast(device: str) -> torch.autocast:

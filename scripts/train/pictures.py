@@ -57,6 +57,7 @@ def render(
     return np.load(path, mmap_mode="r")
 
 
-def to_tensor(pixels: np.ndarray) -> Tensor:
+def to_tensor(pixels: np.ndarray | Tensor) -> Tensor:
     """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = torch.from_numpy(pixels.copy()) if isinstance(pixels, np.ndarray) else pixels
+    return x.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -32,6 +32,7 @@ from scripts.train.world import (
 from sdcore.models import TextEncoder, TextEncoderConfig
 
 START, END, LENGTH = "<|startoftext|>", "<|endoftext|>", 77
+FILLING = 40  # how far into the filling after a caption its reader is asked
 # CLIP's split of a text into words (Radford et al. 2021, published tokenizer).
 _WORD = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -199,26 +200,33 @@ class Reader(nn.Module):
 
     def forward(self, last: Tensor, where: Tensor) -> list[Tensor]:
         """Logits from the encoder's outputs [B, 77, width], at position `where` [B]."""
-        at = last[torch.arange(len(last), device=last.device), where]
+        at = last.gather(1, where[:, None, None].expand(-1, 1, last.shape[2]))[:, 0]
         return [question(at) for question in self.questions]
 
     def exam(
         self, ids: Tensor, last: Tensor, shown: Sequence[Description], rng: np.random.Generator
     ) -> tuple[Tensor, float]:
-        """Cross entropy of all questions about the pictures `shown`, and the share right.
+        """Cross entropy of all questions about the pictures `shown`, and the share right."""
+        target = torch.tensor([answers(d) for d in shown]).to(last.device)
+        later = torch.from_numpy(rng.integers(0, FILLING, len(ids))).to(last.device)
+        losses, right = self.grade(ids.to(last.device), last, target, later)
+        return losses.mean(), right.mean().item()
 
-        Asked at the end of each caption and at a place in the filling after it, so that the UNet
-        can hear everything at either.
+    def grade(
+        self, ids: Tensor, last: Tensor, target: Tensor, later: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of each caption the cross entropy, summed over the questions, and the share right, [B].
+
+        Asked at the end of each caption and `later` places after it, in the filling, so that the
+        UNet can hear everything at either. target: the right answers [B, questions].
         """
         ends = (ids == self.encoder.config.eos_token_id).int().argmax(dim=1)
-        later = (ends + torch.from_numpy(rng.integers(0, 40, len(ids)))).clamp(max=LENGTH - 1)
-        target = torch.tensor([answers(d) for d in shown]).to(last.device)
-        total, right = torch.zeros((), device=last.device), 0.0
-        for where in (ends, later):
-            for i, each in enumerate(self(last, where.to(last.device))):
-                total = total + F.cross_entropy(each.float(), target[:, i])
-                right += (each.argmax(1) == target[:, i]).float().mean().item()
-        return total / 2, right / 2 / len(_QUESTIONS)
+        losses, right = [], []
+        for where in (ends, (ends + later).clamp(max=LENGTH - 1)):
+            for i, each in enumerate(self(last, where)):
+                losses.append(F.cross_entropy(each.float(), target[:, i], reduction="none"))
+                right.append(each.argmax(1) == target[:, i])
+        return torch.stack(losses).sum(0) / 2, torch.stack(right).float().mean(0)
 
 
 def pretrain(

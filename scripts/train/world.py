@@ -253,10 +253,10 @@ _RELATED = {
 _IN_A_SCENE = ("{both} {scene}", "{both} {scene}", "{both}, {scene}", "{scene}, {both}")
 
 
-def caption(description: Description, rng: Rng) -> str:
-    """One way to say it. About one caption in seven leaves out something that can be seen."""
+def caption(description: Description, rng: Rng, omit: float = 0.15) -> str:
+    """One way to say it. A share `omit` of the captions leaves out something that can be seen."""
     omission = _pick(rng, ("place", "scene", "colour", "place and scene"))
-    if rng.random() >= 0.15:
+    if rng.random() >= omit:
         omission = ""
     scene = SCENE_PHRASES[description.scene]
     colourless = int(rng.integers(len(description.things))) if omission == "colour" else -1
