@@ -33,6 +33,7 @@ from scripts.train.words import FILLING, Reader, encode
 from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
 from sdcore.models import TextEncoder, UNet
+from sdcore.process import VariancePreserving
 from sdcore.sampling import sample
 from sdcore.schedulers import resolve
 from sdcore.schedulers.noise_schedule import NoiseSchedule, make_betas, zero_terminal_snr
@@ -184,7 +185,7 @@ def teach(
         x0, ids, _ = pool.draw(count)
         told, untold = (text(each).last.to(dtype) for each in (ids, empty.expand(count, -1)))
         branches = {"cond": {"context": told}, "uncond": {"context": untold}}
-        denoise = Denoiser(teacher, plan.timestep, branches, CFG(SCALE), dtype=dtype)
+        denoise = Denoiser(teacher, VariancePreserving(plan), branches, CFG(SCALE), dtype)
         start = torch.randn_like(x0) * plan.start_scale
         steps = list(sample(denoise, start, plan.sigmas, scheduler.solver))
         kept = [step.x for step in steps[::SUBSTEPS]] + [steps[-1].x_next]
