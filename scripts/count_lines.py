@@ -47,7 +47,12 @@ PARTS = {
         ("Pair", "Clock", "_plus", "from_eps", "Form", "FORMS", "VariancePreserving"),
         ("transition_variance", "raw"),
     ),
-    "guidance": ("guidance.py", ("Guidance", "CFG"), ()),
+    "branches": (
+        "guidance/base.py",
+        ("Guidance", "Branches", "lerp"),
+        ("__iter__", "__len__"),
+    ),
+    "guidance": ("guidance/cfg.py", ("CFG",), ()),
     "solver": ("schedulers/euler.py", ("ancestral", "euler"), ()),
     "loop": (
         "sampling.py",

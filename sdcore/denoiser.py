@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sdcore.guidance import Guidance
+from sdcore.guidance import Branches, Guidance
 from sdcore.process import Process
-from sdcore.sampling import Prediction
+from sdcore.sampling import Denoise, Prediction
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Denoiser:
         t, each [B,...] under the name of its argument: `context`, and for other families `extra`
         channels (inpainting), `text_embeds` and `time_ids` (SDXL).
     guidance: e.g. CFG(7.5).
+    networks: for each branch that another network answers, a Denoise.
     dtype: what the network computes in; None takes x's.
 
     x keeps its dtype (float32 in the loop) on both sides.
@@ -31,19 +32,34 @@ class Denoiser:
     conditions: Mapping[str, Mapping[str, Tensor]]
     guidance: Guidance
     dtype: torch.dtype | None = None
+    networks: Mapping[str, Denoise] = field(default_factory=dict)
     _joined: dict[tuple[str, ...], dict[str, Tensor]] = field(default_factory=dict, init=False)
 
     def __call__(self, x: Tensor, sigma: float) -> Prediction:
-        names = self.guidance.branches(sigma)
+        asked = self.guidance.branches(sigma)
+        names, others = asked, {}
+        if self.networks:
+            others = {
+                name: self.networks[name](x, sigma) for name in asked if name in self.networks
+            }
+            names = tuple(name for name in asked if name not in others)
+        predictions = Branches(self._ask(x, sigma, names), x, sigma, self.process, others)
+        guided = self.guidance.combine(predictions, x, sigma)
+        if guided.branches is predictions:
+            return guided
+        return Prediction(guided.x0, guided.eps, predictions)
+
+    def _ask(self, x: Tensor, sigma: float, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """What the UNet says, [B,C,H,W] for each branch."""
+        if not names:
+            return {}
         c_in = self.process.c_in(sigma)
         x_in = x * c_in if self.dtype is None else (x * c_in).to(self.dtype)
         x_in = torch.cat([x_in] * len(names))  # [branches * B,C,H,W]
         out = self.unet(x_in, self.process.clock.timestep(sigma), **self._join(names))
         if out.dtype != x.dtype:  # to ask torch for the dtype that it has takes 3 us
             out = out.to(x.dtype)
-        raw = dict(zip(names, out.chunk(len(names)), strict=True))
-        combined = self.guidance.combine(raw, sigma)
-        return Prediction(*self.process.x0_eps(combined, x, sigma), raw)
+        return dict(zip(names, out.chunk(len(names)), strict=True))
 
     def _join(self, names: tuple[str, ...]) -> dict[str, Tensor]:
         """The conditions of these branches in batch order.

@@ -13,7 +13,7 @@ from sdcore.brownian import noise_named
 from sdcore.conditioning import Conditioner, complete
 from sdcore.defaults import Defaults, defaults_for
 from sdcore.errors import InputError
-from sdcore.guidance import CFG
+from sdcore.guidance import CFG, branch_names
 from sdcore.inpainting import CHANNELS, Canvas, Picture, open_canvas
 from sdcore.models import TextEncoder
 from sdcore.networks import Networks
@@ -161,7 +161,7 @@ class StableDiffusion(Networks):
         plan = chosen.plan(shared.steps)
         guidance = CFG(1.0 if self.conditioner.tells_scale else shared.cfg)
         settings = tuple(replace(shared, prompt=text, seed=int(s)) for text in texts for s in seeds)
-        spoken = {name for sigma in plan.sigmas for name in guidance.branches(sigma)}
+        spoken = set(branch_names(guidance, plan.sigmas))
         stages = self.conditioner.stages(settings, spoken, plan.sigmas)
         if refiner is not None and shared.handover is not None:
             below = refiner.conditioner.stages(settings, spoken, plan.sigmas)

@@ -56,9 +56,9 @@ class Process(Protocol):
 
 def _plus(x: Tensor, tensor: Tensor, factor: float | Tensor) -> Tensor:
     """x + factor * tensor in one pass."""
-    if isinstance(factor, Tensor):
-        return torch.addcmul(x, tensor, factor)
-    return torch.add(x, tensor, alpha=factor)
+    if isinstance(factor, (int, float)):
+        return torch.add(x, tensor, alpha=factor)
+    return torch.addcmul(x, tensor, factor)
 
 
 def from_eps(raw: Tensor, x: Tensor, sigma: float | Tensor) -> Pair:

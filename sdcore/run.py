@@ -13,7 +13,7 @@ from torch import Tensor
 from sdcore.batch import EachAlone
 from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
-from sdcore.guidance import CFG
+from sdcore.guidance import Guidance, accepted
 from sdcore.networks import Networks
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
@@ -37,7 +37,7 @@ class Run:
     settings: tuple[Settings, ...]  # one for each picture
     scheduler: Scheduler
     plan: Plan
-    guidance: CFG
+    guidance: Guidance
     noise: SeededNoise  # every picture's own stream
     stages: tuple[Stage, ...]  # what the UNet is told; several where a prompt changes midway
     warnings: tuple[str, ...] = ()  # one line for each guess and each prompt that was cut
@@ -54,9 +54,12 @@ class Run:
 
     @cached_property
     def nfe(self) -> int:
-        """How often the UNet will be asked for each picture."""
+        """How many evaluations of the network each picture will take, every branch counted."""
         still = torch.zeros(1, 1, 1, 1)
-        stub = lambda x, sigma: Prediction(still, still)  # noqa: E731
+        one = Prediction(still, still)
+        stub = lambda x, sigma: replace(  # noqa: E731
+            one, branches=dict.fromkeys(self.guidance.branches(sigma), one)
+        )
         draw = lambda draw, sigma, sigma_next: still  # noqa: E731
         return sum(s.nfe for s in sample(stub, still, self.sigmas, self.scheduler.solver, draw))
 
@@ -74,7 +77,8 @@ class Run:
         if networks.device.type == "cpu":
             unet = EachAlone(unet, len(self.settings), stage.lengths)
         process = VariancePreserving(self.plan, said)
-        return Denoiser(unet, process, stage.conditions, self.guidance, dtype=networks.dtype)
+        guidance = accepted(self.guidance)
+        return Denoiser(unet, process, stage.conditions, guidance, dtype=networks.dtype)
 
     @property
     def start(self) -> Tensor:

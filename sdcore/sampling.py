@@ -19,7 +19,8 @@ class Prediction:
 
     x0: Tensor  # [B,C,H,W] the picture behind the noise
     eps: Tensor  # [B,C,H,W] the noise, unit variance
-    branches: Mapping[str, Tensor] = field(default_factory=dict)  # raw model outputs by name
+    # What it was made of, by branch of the guidance; nothing where a model has none.
+    branches: Mapping[str, "Prediction"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Step:
     x: Tensor  # [B,C,H,W] at sigma
     prediction: Prediction  # the first one of this step, at (x, sigma)
     x_next: Tensor  # [B,C,H,W] at sigma_next
-    nfe: int  # how often the model was asked in this step
+    nfe: int  # evaluations of the network for each picture: every branch of every question
     memory: Memory
     draws: int  # noise tensors drawn so far, this step's included
 
@@ -96,8 +97,9 @@ def sample(
 
     def ask(x: Tensor, sigma: float) -> Prediction:
         nonlocal nfe
-        nfe += 1
-        return denoise(x, sigma)
+        prediction = denoise(x, sigma)
+        nfe += len(prediction.branches) or 1
+        return prediction
 
     def draw(sigma: float, sigma_next: float) -> Tensor:
         nonlocal draws

@@ -75,9 +75,11 @@ def test_brownian_noise_starts_alike_and_goes_its_own_way(sd: StableDiffusion) -
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "nfe"), [("ddim", 4), ("euler", 4), ("heun", 7), ("dpmpp_2m", 4)]
+    ("scheduler", "nfe"), [("ddim", 8), ("euler", 8), ("heun", 14), ("dpmpp_2m", 8)]
 )
 def test_nfe_is_known_before_and_true_after(sd: StableDiffusion, scheduler: str, nfe: int) -> None:
+    """Two branches a question; with guidance off, one."""
+    assert sd.prepare("red", scheduler=scheduler, steps=4, cfg=1).nfe == nfe // 2
     run = sd.prepare("red", scheduler=scheduler, steps=4)
     assert run.nfe == nfe == sum(step.nfe for step in run)
     assert len(run.sigmas) == 5

@@ -67,7 +67,7 @@ def test_one_prompt(shell: Shell) -> None:
     result = shell.sample("A red house, at sunset!", "--seed", 0)
     assert result.status == 0
     assert result.paths == [Path("out/a-red-house-at-sunset-0.png")]
-    assert "1 picture, 2 steps, 2 NFE each" in result.err
+    assert "1 picture, 2 steps, 4 NFE each" in result.err
     settings = read_settings(result.paths[0])
     assert (settings.prompt, settings.seed) == ("A red house, at sunset!", 0)
     assert (settings.steps, settings.cfg, settings.device) == (2, 7.5, "cpu")

@@ -99,7 +99,7 @@ def stops_half_the_gradient(x, interval, prediction, x_next):
 
 def reads_the_raw_output(denoise, x, interval, memory, draw):
     prediction = denoise(x, interval.sigma)
-    raw = prediction.branches.get("cond", prediction.eps)
+    raw = getattr(prediction.branches, "raw", {}).get("cond", prediction.eps)
     return prediction.x0 + interval.sigma_next * raw, prediction, ()
 
 

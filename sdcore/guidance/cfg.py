@@ -1,26 +1,14 @@
-"""Guidance: how the branches become one prediction. Decided by sigma, never by a counter."""
+"""Classifier-free guidance: away from what the network says without the prompt."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from sdcore.errors import InputError
-
-
-class Guidance(Protocol):
-    """What the denoiser needs to know. Write your own: two pure methods."""
-
-    def branches(self, sigma: float) -> tuple[str, ...]:
-        """The names of the conditions to run at this sigma, in batch order."""
-        ...
-
-    def combine(self, raw: Mapping[str, Tensor], sigma: float) -> Tensor:
-        """One model output [B,C,H,W] from the raw ones, by name."""
-        ...
+from sdcore.guidance.base import lerp
+from sdcore.sampling import Prediction
 
 
 @dataclass(frozen=True)
@@ -29,8 +17,8 @@ class CFG:
 
     uncond + scale * (cond - uncond), in the convention where scale 1 is off: one branch only.
     Scale 0 is the negative prompt only, also one branch. Any finite scale is allowed. Outside
-    sigma_low <= sigma <= sigma_high guidance is off (Kynkaanniemi et al. 2024, arXiv 2404.07724).
-    Raises InputError for a scale that is not finite.
+    sigma_low <= sigma <= sigma_high it is off, as inside an `Interval`. Raises InputError for a
+    scale that is not finite.
     """
 
     scale: float = 7.5
@@ -46,7 +34,6 @@ class CFG:
             return ("cond",)
         return ("uncond",) if self.scale == 0 else ("uncond", "cond")
 
-    def combine(self, raw: Mapping[str, Tensor], sigma: float) -> Tensor:
-        if len(raw) == 1:
-            return next(iter(raw.values()))
-        return torch.lerp(raw["uncond"], raw["cond"], self.scale)
+    def combine(self, predictions: Mapping[str, Prediction], x: Tensor, sigma: float) -> Prediction:
+        names = self.branches(sigma)
+        return predictions[names[0]] if len(names) == 1 else lerp(predictions, *names, self.scale)

@@ -1,0 +1,145 @@
+"""The seam between the denoiser and a guidance: which branches run, and what becomes of them."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sdcore.errors import InputError
+from sdcore.process import Process
+from sdcore.sampling import Prediction
+
+
+class Guidance(Protocol):
+    """What the denoiser asks of a guidance. Two pure methods, and sigma decides, never a counter.
+
+    branches: the names of the branches to run at this sigma, in batch order. "cond" is told the
+        prompt, "uncond" the negative one; others have a `Source`. Each costs one evaluation.
+    combine: one Prediction from theirs, all of x [B,C,H,W] at sigma.
+    """
+
+    def branches(self, sigma: float, /) -> tuple[str, ...]: ...
+
+    def combine(
+        self, predictions: Mapping[str, Prediction], x: Tensor, sigma: float, /
+    ) -> Prediction: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the prediction of a branch comes from. A guidance holds a mapping `sources` of them.
+
+    like: the branch whose conditions it is told.
+    text: words of its own that it is told instead.
+    model: another model that is asked instead, as `sdcore.load` takes it.
+    change: what becomes of the network: a callable with its arguments, made from it.
+    """
+
+    like: str = "cond"
+    text: str | None = None
+    model: str | None = None
+    change: Callable[[Any], Callable[..., Tensor]] | None = None
+
+
+class Branches(Mapping[str, Prediction]):
+    """What the networks said of x at sigma, by branch. Each is a Prediction once it is read.
+
+    raw: the network's own outputs, [B,C,H,W]. others: of other networks.
+    """
+
+    __slots__ = ("others", "process", "raw", "sigma", "x")
+
+    def __init__(
+        self,
+        raw: Mapping[str, Tensor],
+        x: Tensor,
+        sigma: float,
+        process: Process,
+        others: Mapping[str, Prediction] = MappingProxyType({}),
+    ) -> None:
+        self.raw, self.x, self.sigma, self.process, self.others = raw, x, sigma, process, others
+
+    def __getitem__(self, name: str) -> Prediction:
+        if name in self.others:
+            return self.others[name]
+        return Prediction(*self.process.x0_eps(self.raw[name], self.x, self.sigma))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self.raw, *self.others))
+
+    def __len__(self) -> int:
+        return len(self.raw) + len(self.others)
+
+    def made_of(self, raw: Tensor) -> Prediction:
+        """What a sum of the network's outputs means, of weights that add up to 1."""
+        return Prediction(*self.process.x0_eps(raw, self.x, self.sigma), self)
+
+
+def lerp(predictions: Mapping[str, Prediction], start: str, end: str, weight: float) -> Prediction:
+    """start + weight * (end - start), of the network's own outputs where it made both."""
+    raw = getattr(predictions, "raw", {})
+    if start in raw and end in raw:
+        return predictions.made_of(torch.lerp(raw[start], raw[end], weight))
+    a, b = predictions[start], predictions[end]
+    return Prediction(torch.lerp(a.x0, b.x0, weight), torch.lerp(a.eps, b.eps, weight))
+
+
+def with_x0(x0: Tensor, x: Tensor, sigma: float) -> Prediction:
+    """The Prediction of this x0: eps follows. There is none at sigma 0: infinities."""
+    return Prediction(x0, (x - x0) / sigma)
+
+
+def parts_of(guidance: Guidance) -> Iterator[Guidance]:
+    """It, and every guidance that it is made of."""
+    yield guidance
+    inner = getattr(guidance, "inner", None)
+    for part in getattr(guidance, "parts", ()) if inner is None else (inner,):
+        yield from parts_of(part)
+
+
+def sources_of(guidance: Guidance) -> dict[str, Source]:
+    """What its branches other than "cond" and "uncond" are told, and by whom they are answered."""
+    found: dict[str, Source] = {}
+    for part in parts_of(guidance):
+        found |= getattr(part, "sources", {})
+    return found
+
+
+def branch_names(guidance: Guidance, sigmas: Iterable[float]) -> tuple[str, ...]:
+    """Every branch that it may ask for on this schedule, between the sigmas too."""
+    marks = list(sigmas)
+    between = [
+        high + (low - high) * part / 16 for high, low in pairwise(marks) for part in range(16)
+    ]
+    found = dict.fromkeys(name for s in (*between, *marks) for name in guidance.branches(s))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class OfRaw:
+    """A guidance of the older form, combine(raw outputs by name, sigma) -> one such output."""
+
+    guidance: Any
+
+    def branches(self, sigma: float) -> tuple[str, ...]:
+        return self.guidance.branches(sigma)
+
+    def combine(self, predictions: Mapping[str, Prediction], x: Tensor, sigma: float) -> Prediction:
+        assert isinstance(predictions, Branches)
+        return predictions.made_of(self.guidance.combine(predictions.raw, sigma))
+
+
+def accepted(guidance: Any) -> Guidance:
+    """The guidance in today's form. Raises InputError for what is none."""
+    methods = [getattr(guidance, name, None) for name in ("branches", "combine")]
+    if not all(map(callable, methods)):
+        raise InputError(
+            f"{guidance!r:.200} is no guidance: it needs branches(sigma) -> names and "
+            "combine(predictions, x, sigma) -> Prediction"
+        )
+    return OfRaw(guidance) if len(inspect.signature(methods[1]).parameters) == 2 else guidance
