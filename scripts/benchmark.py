@@ -40,7 +40,7 @@ def run_sdcore(model: str, steps: int, mark: Callable[[str], None]) -> object:
 
     def draw() -> object:
         run = sd.prepare(PROMPT, seeds=[SEED], scheduler="dpmpp_2m", steps=steps, cfg=CFG)
-        x = run.start
+        x = run.start.x
         for step in run:
             x = step.x_next
             mark("step")

@@ -155,10 +155,10 @@ def our_run(sd: StableDiffusion, name: str, spacing: str, eta: float | None) -> 
     """sdcore's final latents of the same run."""
     options = {"scheduler": name, "spacing": spacing, "eta": eta, "steps": STEPS, "cfg": CFG}
     run = replace(sd, scheduler_config=SD15).prepare(PROMPT, seeds=SEEDS, **options)
-    x = run.start
+    x = run.start.x
     for step in run:
         x = step.x_next
-    return x * run.plan.end_scale
+    return x * run.end_scale
 
 
 def component_inputs(sd: StableDiffusion) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from sdcore.models.layers import placement
 from sdcore.prompts import Tokenizer
 from sdcore.schedulers.config import SD15
 from sdcore.settings import Source
+from sdcore.shown import clipped
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +40,7 @@ class Overlay(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Networks:
     """The networks of a model, and nothing of any picture. `dataclasses.replace` changes a part.
 
@@ -73,6 +74,20 @@ class Networks:
         readers = tuple(replace(reader, encoder=new[reader.name]) for reader in self.readers)
         return replace(self, readers=readers, unet=new["unet"], vae=new["vae"])
 
+    def __repr__(self) -> str:
+        sizes = [
+            f"{name} {sum(p.numel() for p in module.parameters()) / 1e6:.1f}M"
+            for name, module in self.modules.items()
+        ]
+        side = self.unet.config.sample_size * self.vae.config.factor
+        over = [overlay.spec for overlay in (*self.loras, *self.embeddings)]
+        return clipped(
+            f"{type(self).__name__}({self.name!r}: {side}x{side}, {', '.join(sizes)}; "
+            f"{self.device}, {str(self.dtype).removeprefix('torch.')}, memory {self.memory}"
+            + f"; {', '.join(over)}" * bool(over)
+            + ")"
+        )
+
     @property
     def prediction_type(self) -> str:
         """What the checkpoint says of its UNet: "epsilon", "v_prediction" or "sample"."""
@@ -97,7 +112,8 @@ class Networks:
 
         # One at a time: large batches are no faster, take more memory, and end in other last bits.
         dtype = self.vae.dtype
-        images = [self.vae.decode(row[None].to(dtype, copy=True)) for row in latents]
+        with torch.no_grad():
+            images = [self.vae.decode(row[None].to(dtype, copy=True)) for row in latents]
         if not all(image.isfinite().all() for image in images):
             raise InputError(f"the VAE overflows in {dtype}: take float32 (--dtype float32)")
         return [picture for image in images for picture in to_pictures(image)]

@@ -20,7 +20,7 @@ from sdcore.networks import Networks
 from sdcore.process import known_prediction_type
 from sdcore.prompts import Tokenizer, check_grammar
 from sdcore.run import Run
-from sdcore.sampling import Solver
+from sdcore.sampling import Solver, State
 from sdcore.schedulers import NoiseSchedule, Spacing, resolve
 from sdcore.settings import Settings, Told
 from sdcore.stages import handed_over
@@ -179,7 +179,19 @@ class StableDiffusion(Networks):
             *unmatched_warnings(self),
             *self.conditioner.warnings(settings, spoken),
         )
-        return Run(self, settings, chosen, plan, guidance, seeded, stages, lines)
+        return Run(
+            networks=self,
+            settings=settings,
+            scheduler=chosen,
+            plan=plan,
+            guidance=guidance,
+            noise=seeded,
+            stages=stages,
+            start=State(seeded.start() * plan.start_scale),
+            solver=chosen.solver,
+            sigmas=plan.sigmas,
+            warnings=lines,
+        )
 
     def with_lora(
         self,

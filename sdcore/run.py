@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,20 +18,39 @@ from sdcore.guidance import Guidance, accepted
 from sdcore.networks import Networks
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
-from sdcore.sampling import Denoise, Prediction, State, Step, sample
+from sdcore.sampling import Denoise, Prediction, Solver, State, Step, sample
 from sdcore.schedulers import Plan, Scheduler
 from sdcore.settings import Settings
+from sdcore.shown import brief, clipped
 from sdcore.stages import Conditions, Stage, Staged, whole_steps
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True)
+def unchanged(denoise: Denoise) -> Denoise:
+    """The wrapper that does nothing."""
+    return denoise
+
+
+@dataclass(frozen=True, repr=False)
 class Run:
     """A prepared loop. Iterate over it for its steps, as often as you like: each time is afresh.
 
-    Nothing is drawn until then, and nothing in here changes.
+    What `sample` takes lies open: `dataclasses.replace` changes any of it, and every step and
+    every picture after that honours it. Nothing is drawn until then, and nothing in here changes.
+
+        replace(run, start=State(x, index=8))       # image to image
+        replace(run, guidance=mine, solver=heun)
+        replace(run, around=lambda denoise: lambda x, sigma: steered(denoise(x, sigma)))
+
+    start: where the loop begins: pure noise at sigmas[0], or the state of another run's step.
+    guidance, solver, noise: as `sdcore.guidance` and `sdcore.sampling` define them.
+    sigmas: the noise levels, one more than there are steps.
+    around: Denoise -> Denoise, laid around the model. One that takes gradients says so by an
+        attribute `needs_grad` = True: then `without_gradients`, in which the command line draws,
+        still lets it do so.
+    scheduler, plan: what it was prepared with: the clock that the network is told is theirs.
     """
 
     networks: Networks
@@ -40,17 +60,49 @@ class Run:
     guidance: Guidance
     noise: SeededNoise  # every picture's own stream
     stages: tuple[Stage, ...]  # what the UNet is told; several where a prompt changes midway
+    start: State
+    solver: Solver
+    sigmas: tuple[float, ...]
+    around: Callable[[Denoise], Denoise] = unchanged
     warnings: tuple[str, ...] = ()  # one line for each guess and each prompt that was cut
 
-    @property
-    def sigmas(self) -> tuple[float, ...]:
-        """The noise levels, steps + 1 of them."""
-        return self.plan.sigmas
+    def __len__(self) -> int:
+        """The number of steps that iterating over it makes."""
+        return len(self.sigmas) - 1 - self.start.index
+
+    def __repr__(self) -> str:
+        first, more = self.settings[0], len(self.settings) - 1
+        words = f"{brief(first.prompt)}, seed {first.seed}" + (f" and {more} more" if more else "")
+        changed = "" if self.around is unchanged else f", around={brief(self.around)}"
+        return clipped(
+            f"Run({words}: {first.width}x{first.height} by {first.model}, {len(self)} steps of "
+            f"{first.scheduler} on {first.spacing}, sigmas {brief(self.sigmas)}, "
+            f"guidance={brief(self.guidance)}, noise {first.noise}{changed})"
+        )
 
     @property
     def conditions(self) -> Conditions:
         """What the UNet is told at first: branch -> argument -> [B,...]."""
         return self.stages[0].conditions
+
+    @property
+    def needs_grad(self) -> bool:
+        """Whether what lies around the model takes gradients."""
+        return getattr(self.around, "needs_grad", False)
+
+    def without_gradients(self) -> AbstractContextManager[None]:
+        """Inference mode; where something around the model takes gradients, it still can."""
+        return torch.no_grad() if self.needs_grad else torch.inference_mode()
+
+    @property
+    def end_scale(self) -> float:
+        """What turns the last x_next into unit-variance latents.
+
+        1, but for schedules of diffusers that stop a little above sigma 0 and scale x there.
+        """
+        if self.plan.end_scale == 1 or self.sigmas[-1] == self.plan.sigmas[-1]:
+            return self.plan.end_scale
+        return VariancePreserving(self.plan).c_in(self.sigmas[-1])
 
     @cached_property
     def nfe(self) -> int:
@@ -61,13 +113,14 @@ class Run:
             one, branches=dict.fromkeys(self.guidance.branches(sigma), one)
         )
         draw = lambda draw, sigma, sigma_next: still  # noqa: E731
-        return sum(s.nfe for s in sample(stub, still, self.sigmas, self.scheduler.solver, draw))
+        start = State(still, index=self.start.index)
+        return sum(s.nfe for s in sample(stub, start, self.sigmas, self.solver, draw))
 
     @cached_property
     def denoise(self) -> Denoise:
         """(x, sigma) -> Prediction, for this run's prompts."""
         stages = [(stage.sigma, self._denoiser(stage)) for stage in self.stages]
-        return stages[0][1] if len(stages) == 1 else Staged(stages)
+        return self.around(stages[0][1] if len(stages) == 1 else Staged(stages))
 
     def _denoiser(self, stage: Stage) -> Denoiser:
         other = stage.networks
@@ -80,20 +133,15 @@ class Run:
         guidance = accepted(self.guidance)
         return Denoiser(unet, process, stage.conditions, guidance, dtype=networks.dtype)
 
-    @property
-    def start(self) -> Tensor:
-        """Pure noise [B,4,h,w] at sigmas[0]."""
-        return self.noise.start() * self.plan.start_scale
-
     def __iter__(self) -> Iterator[Step]:
         return self.steps()
 
     def steps(self, start: Tensor | State | None = None) -> Iterator[Step]:
-        """The loop: from pure noise, or from a `start` as `sdcore.sample` takes it.
+        """The loop: from the run's start, or from one as `sdcore.sample` takes it.
 
         The weights ask for no gradients, so none are kept unless x or the conditions do.
         """
-        first, solver = self.start if start is None else start, self.scheduler.solver
+        first, solver = self.start if start is None else start, self.solver
         if len(self.stages) > 1:
             solver = whole_steps(solver)
         return sample(self.denoise, first, self.sigmas, solver, self.noise)
@@ -116,7 +164,7 @@ class Run:
 
         Some schedules stop a little above sigma 0; then x is first scaled to unit variance.
         """
-        return self.networks.decode(x * self.plan.end_scale)
+        return self.networks.decode(x * self.end_scale)
 
     def split(self, size: int) -> list[Run]:
         """The same pictures as several runs of at most `size` pictures."""
@@ -129,6 +177,12 @@ class Run:
                 settings=self.settings[part],
                 noise=replace(self.noise, seeds=self.noise.seeds[part]),
                 stages=tuple(stage.of(part) for stage in self.stages),
+                start=_part_of(self.start, part),
             )
             for part in parts
         ]
+
+
+def _part_of(state: State, part: slice) -> State:
+    """The state of some of the pictures."""
+    return replace(state, x=state.x[part], memory=tuple(held[part] for held in state.memory))

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from sdcore.errors import InputError
+from sdcore.shown import short
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Prediction:
     """What the model believes about one x at one sigma; x = x0 + sigma * eps."""
 
@@ -21,6 +22,8 @@ class Prediction:
     eps: Tensor  # [B,C,H,W] the noise, unit variance
     # What it was made of, by branch of the guidance; nothing where a model has none.
     branches: Mapping[str, "Prediction"] = field(default_factory=dict)
+
+    __repr__ = short
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ Draw = Callable[[float, float], Tensor]  # (sigma, sigma_next): the same, number
 Solver = Callable[[Denoise, Tensor, Interval, Memory, Draw], tuple[Tensor, Prediction, Memory]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class State:
     """All that is needed to go on from here. `State(x, index=start)` begins in the middle."""
 
@@ -50,8 +53,10 @@ class State:
     memory: Memory = ()
     draws: int = 0  # noise tensors drawn so far
 
+    __repr__ = short
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, repr=False)
 class Step:
     """The record of one step. Assign `x_next` to intervene: the loop reads it back, and only it."""
 
@@ -65,6 +70,8 @@ class Step:
     nfe: int  # evaluations of the network for each picture: every branch of every question
     memory: Memory
     draws: int  # noise tensors drawn so far, this step's included
+
+    __repr__ = short
 
     @property
     def state(self) -> State:

@@ -71,7 +71,7 @@ def test_the_default_scheduler_is_what_diffusers_runs(
         0
     ]
     run = sd.prepare(reference.PROMPT, seeds=[4], steps=8, cfg=3.0)
-    x = run.start
+    x = run.start.x
     for step in run:
         x = step.x_next
     ours = np.asarray(run.decode(x)[0]).astype(int)

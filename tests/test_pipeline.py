@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_settings_are_what_was_used(sd: StableDiffusion) -> None:
 def test_brownian_noise_starts_alike_and_goes_its_own_way(sd: StableDiffusion) -> None:
     runs = [sd.prepare("red", scheduler="euler_a", steps=3, noise=n) for n in (None, "brownian")]
     assert [run.settings[0].noise for run in runs] == ["independent", "brownian"]
-    assert torch.equal(runs[0].start, runs[1].start)
+    assert torch.equal(runs[0].start.x, runs[1].start.x)
     assert not torch.equal(last(runs[0]), last(runs[1]))
     both = sd.prepare(["blue", "red"], scheduler="euler_a", steps=3, noise="brownian")
     alone = both.split(1)[1]
@@ -210,3 +211,64 @@ def test_an_unknown_dtype(tiny_path: Path) -> None:
 def test_overflow_is_no_black_picture(sd: StableDiffusion) -> None:
     with pytest.raises(InputError, match="overflows"):
         sd.decode(torch.full((1, 4, 4, 4), float("nan")))
+
+
+def test_a_run_is_what_sample_takes_and_each_part_can_be_replaced(sd: StableDiffusion) -> None:
+    run = sd.prepare("red", steps=4, scheduler="euler")
+    steps = list(run)
+    assert len(run) == 4
+    later = replace(run, start=steps[1].state)
+    assert (len(later), later.nfe) == (2, 4)
+    assert torch.equal(last(later), steps[-1].x_next)
+    by_hand = sdcore.sample(run.denoise, run.start, run.sigmas, run.solver, run.noise)
+    assert torch.equal([step.x_next for step in by_hand][-1], steps[-1].x_next)
+    short = replace(run, sigmas=(*run.sigmas[:2], 0.0))
+    assert [step.sigma_next for step in short] == [run.sigmas[1], 0.0]
+    heun = sd.prepare("red", steps=4, scheduler="heun")
+    assert torch.equal(last(replace(run, solver=heun.solver)), last(heun))
+    other = sd.prepare("red", steps=4, scheduler="euler", cfg=2.0)
+    assert torch.equal(last(replace(run, guidance=other.guidance)), last(other))
+
+
+def test_around_the_model(sd: StableDiffusion) -> None:
+    run, asked = sd.prepare(["red", "blue"], seeds=[0, 1], steps=2), []
+
+    def around(denoise: sdcore.sampling.Denoise) -> sdcore.sampling.Denoise:
+        def steered(x: torch.Tensor, sigma: float) -> sdcore.Prediction:
+            asked.append(sigma)
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                (gradient,) = torch.autograd.grad(denoise(x, sigma).x0.square().sum(), x)
+            return denoise(x.detach() - 0.1 * gradient, sigma)
+
+        return steered
+
+    around.needs_grad = True
+    new = replace(run, around=around)
+    with new.without_gradients():
+        x = last(new)
+        halves = [last(part) for part in new.split(2)]
+        assert len(new.decode(x)) == 4
+    assert asked == [*run.sigmas[:-1]] * 3
+    assert torch.equal(torch.cat(halves), x)
+    assert not torch.equal(x, last(run))
+    assert not run.needs_grad
+    assert "around=" in repr(new)
+
+
+def test_a_run_from_the_middle_is_split_with_its_memory(sd: StableDiffusion) -> None:
+    run = sd.prepare(["red", "blue"], seeds=[0, 1], steps=4, scheduler="dpmpp_2m")
+    steps = list(run)
+    later = replace(run, start=steps[1].state)
+    together = torch.cat([last(part) for part in later.split(1)])
+    assert torch.equal(together, steps[-1].x_next)
+
+
+def test_what_a_notebook_shows_is_short(sd: StableDiffusion) -> None:
+    run = sd.prepare(["red " * 500, "blue"], seeds=range(20), steps=50)
+    *_, step = replace(run, sigmas=run.sigmas[:3])
+    things = (sd, run, step, step.state, step.prediction, run.plan)
+    assert all(0 < len(repr(thing)) <= 2000 for thing in things)
+    assert "32x32" in repr(sd)
+    assert "50 steps of ddim" in repr(run)
+    assert "[40, 4, 4, 4] float32" in repr(step)

@@ -84,7 +84,7 @@ def test_whole_runs(sd: sdcore.StableDiffusion, recorded: dict, settings: dict, 
         steps=settings["steps"],
         cfg=settings["cfg"],
     )
-    x = prepared.start
+    x = prepared.start.x
     for step in prepared:
         x = step.x_next
     assert (x * prepared.plan.end_scale - recorded[run]).abs().max() <= 1e-4

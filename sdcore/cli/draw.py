@@ -29,8 +29,6 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
 
     Paths go to stdout; warnings, seconds, steps and NFE to stderr.
     """
-    import torch
-
     from sdcore.sheets import contact_sheet
 
     for line in run.warnings:
@@ -40,7 +38,7 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
     pictures: list[Image] = []
     strips: list[list[Image]] = []
     begun, nfe, networks = time.perf_counter(), 0, run.networks
-    with torch.inference_mode(), _Bar(len(runs) * run.settings[0].steps) as bar:
+    with run.without_gradients(), _Bar(len(runs) * len(run)) as bar:
         for part in runs:
             frames: list[list[Image]] = []
             for step in (lean := Enduring(part.on(networks))):
@@ -48,7 +46,7 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
                 bar.update()
                 if steps_sheet:
                     frames.append(lean.decode(step.prediction.x0))
-            pictures_now = lean.decode(step.x_next * run.plan.end_scale)
+            pictures_now = lean.decode(step.x_next * run.end_scale)
             for picture, settings in zip(pictures_now, lean.run.settings, strict=True):
                 bar.print(str(output.save(picture, settings)))
                 pictures.append(picture)
@@ -62,7 +60,7 @@ def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: 
         echo(output.save_sheet(_film(run, strips), "steps"))
     count = len(pictures)
     echo(
-        f"{count} picture{'s' * (count > 1)}, {run.settings[0].steps} steps, "
+        f"{count} picture{'s' * (count > 1)}, {len(run)} steps, "
         f"{nfe // count} NFE each, {seconds:.2f} s",
         err=True,
     )

@@ -349,7 +349,7 @@ def our_networks(sd: StableDiffusion, run: Run, asked: Ask, text: Tensors) -> Te
         x = given["latents"][:1] + run.sigmas[asked.steps] * run.noise.start()
         start = State(x, index=asked.steps)
     for step in tqdm(run.steps(start), "sdcore", asked.steps, leave=False, disable=None):
-        out["latents"] = step.x_next * run.plan.end_scale
+        out["latents"] = step.x_next * run.end_scale
     return out
 
 

@@ -174,7 +174,7 @@ def test_a_change_is_tied_to_a_sigma_and_not_to_a_count(sd: StableDiffusion) -> 
     how: dict[str, Any] = {"scheduler": "heun", "steps": 6}
     run = sd.prepare("[red:blue:2]", grammar="a1111", **how)
     red, blue = (sd.prepare(word, **how) for word in ("red", "blue"))
-    x = run.start
+    x = run.start.x
     for sigma in (run.sigmas[0], run.sigmas[3] * 1.001, run.sigmas[3], run.sigmas[4], 0.01):
         wanted = (red if sigma > run.sigmas[3] else blue).denoise(x, sigma)
         assert torch.equal(run.denoise(x, sigma).x0, wanted.x0)

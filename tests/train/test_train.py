@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_it_writes_can_draw(trained: Path) -> None:
     sd = sdcore.load(trained / "out", device="cpu")
     run = sd.prepare("a red house", seeds=[1], steps=2)
-    x = run.start
+    x = run.start.x
     for step in run:
         x = step.x_next
     assert run.decode(x)[0].size == (128, 128)

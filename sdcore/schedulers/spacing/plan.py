@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from sdcore.errors import InputError
 from sdcore.process import VariancePreserving
 from sdcore.schedulers.noise_schedule import NoiseSchedule
+from sdcore.shown import short
 
 
 class Grid(NamedTuple):
@@ -25,7 +26,7 @@ class Grid(NamedTuple):
 Rule = Callable[[NoiseSchedule, int], Grid]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Everything a loop needs to know of its schedule, before it runs.
 
@@ -38,6 +39,8 @@ class Plan:
     start_scale: float
     end_scale: float  # 1 unless the last sigma is not 0
     noise_schedule: NoiseSchedule
+
+    __repr__ = short
 
     def sigma(self, t: float) -> float:
         return self.noise_schedule.sigma(t)
