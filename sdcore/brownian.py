@@ -6,7 +6,7 @@ the path's value at each midpoint comes from a generator seeded by the image and
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class BrownianNoise(SeededNoise):
         return torch.cat(images).double()
 
 
-MakesNoise = Callable[[Sequence[int], Sequence[int], torch.device | str], Any]
+MakesNoise = Callable[[tuple[int, ...], tuple[int, ...], torch.device | str], Any]
 NOISES: Mapping[str, type[SeededNoise]] = {"independent": SeededNoise, "brownian": BrownianNoise}
 
 
@@ -106,9 +106,9 @@ def noise_named(name: str) -> MakesNoise:
     found = load_object(path, (written.name,) if written.name else ("noise", path.stem), "noise")
     options = keywords(written.options, found, f"the noise of {path.name}", skip=3)
 
-    def make(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str) -> Any:
+    def make(seeds: tuple[int, ...], shape: tuple[int, ...], device: torch.device | str) -> Any:
         try:
-            noise = found(tuple(seeds), tuple(shape), device, **options)
+            noise = found(seeds, shape, device, **options)
         except Exception as error:
             raise blame(error, path, "noise") from error
         if not callable(noise) or not callable(getattr(noise, "start", None)):

@@ -33,7 +33,7 @@ def keywords(
     what: str,
     skip: int = 0,
     hidden: Sequence[str] = (),
-) -> dict[str, Value]:
+) -> dict[str, Any]:
     """The options as keywords of this function or class, each in the type of its default.
 
     what: whose they are, for messages ("scheduler lms"). skip: how many parameters come before the
@@ -54,7 +54,7 @@ def keywords(
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in options:
             raise InputError(f"{what} needs {name}: write {name}=...")
-    checked: dict[str, Value] = {}
+    checked: dict[str, Any] = {}
     for name, value in options.items():
         if name not in known:
             raise InputError(f"{what} has no option {name[:80]!r}{_those(name, known)}")
