@@ -26,7 +26,7 @@ from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
 from sdcore.sampling import sample
 from sdcore.schedulers import SPACINGS, TABLE, Entry, resolve
-from sdcore.schedulers.config import CLASSES
+from sdcore.schedulers.conventions import CLASSES
 from sdcore.writing import write_whole
 from tests import toys
 
@@ -207,7 +207,7 @@ def diffusers_fields(entry: Entry) -> dict[str, object] | None:
     """The config fields under which diffusers' class is this entry; None where it is not."""
     if entry.noise == "brownian":  # the reference draws other numbers
         return None
-    known = CLASSES[entry.class_name]
+    known = CLASSES[entry.class_name].fields
     fields = {key: value for key, value in entry.options.items() if key in known}
     if entry.name in AS_FIELDS:
         return AS_FIELDS[entry.name]
@@ -232,7 +232,7 @@ def has(entry: Entry, spacing: str) -> bool:
         return entry.class_name in OWN_TIMESTEPS and spacing == "lcm"
     if entry.class_name == IGNORES_SPACING and spacing in ("leading", "trailing"):
         return False
-    return set(FIELDS[spacing]) <= set(CLASSES[entry.class_name])
+    return set(FIELDS[spacing]) <= set(CLASSES[entry.class_name].fields)
 
 
 def diffusers_cell(entry: Entry, fields: dict[str, object], spacing: str) -> str:

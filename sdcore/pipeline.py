@@ -116,7 +116,8 @@ class StableDiffusion(Networks):
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not texts or not len(seeds):
             raise InputError("at least one prompt and one seed are needed")
-        chosen = resolve(scheduler, spacing, eta, self.scheduler_config, tail)
+        corrected = self.text_encoder_2 is None and self.unet.config.time_cond_proj_dim is None
+        chosen = resolve(scheduler, spacing, eta, self.scheduler_config, tail, corrected)
         if prediction_type is not None:
             chosen = replace(chosen, prediction_type=known_prediction_type(prediction_type))
         usual = defaults_for(self.unet.config, self.scheduler_config)

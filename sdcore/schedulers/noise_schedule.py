@@ -41,7 +41,7 @@ def make_betas(
     """
     if kind not in BETAS:
         raise InputError(f"unknown beta schedule {kind!r}; known: {', '.join(BETAS)}")
-    if count < 1 or not (0 <= start < 1 and 0 <= end < 1):
+    if count < 1 or not (0 < start < 1 and 0 < end < 1):
         raise InputError(f"no noise schedule has {count} betas from {start} to {end}")
     return BETAS[kind](start, end, count, dtype)
 

@@ -10,7 +10,7 @@ import torch
 from sdcore.errors import InputError
 from sdcore.sampling import Prediction, sample
 from sdcore.schedulers import TOOLS, Plan, Scheduler, resolve
-from sdcore.schedulers.config import CLASSES
+from sdcore.schedulers.conventions import CLASSES
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,18 @@ from sdcore.keywords import keywords
 from sdcore.process import VariancePreserving
 from sdcore.sampling import Solver
 from sdcore.schedulers.config import (
-    CLASSES,
-    KEEPS_EPS,
     SD15,
+    class_of,
     fields_for,
     method_of,
     noise_schedule_of,
     spacing_of,
 )
+from sdcore.schedulers.conventions import CLASSES, INVERSE, SAME_AS, Conventions
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.noise_schedule import NoiseSchedule
 from sdcore.schedulers.spacing import (
+    TOOLS,
     Plan,
     Rule,
     Spacing,
@@ -65,6 +66,7 @@ def resolve(
     eta: float | None = None,
     config: Mapping[str, Any] | None = None,
     tail: str | float | None = None,
+    corrected: bool = True,
 ) -> Scheduler:
     """The scheduler of a name, as diffusers or another tool would run it with this checkpoint.
 
@@ -81,28 +83,39 @@ def resolve(
     config: the contents of scheduler_config.json; None means SD 1.5's.
     tail: where the last step goes: "zero", "sigma_min", "discard_penultimate" or a sigma; None
         takes the spacing's.
+    corrected: whether a steps_offset other than 1 is set to 1, as diffusers' pipelines of SD do,
+        and not those of SDXL and of latent consistency models.
+
+    diffusers' inverse classes lay their grid upwards, from the picture to the noise.
 
     Raises InputError, with near names, for what is unknown, and for an eta that is not finite,
     negative or not for this scheduler.
     """
     config = SD15 if config is None else config
+    class_of(config)  # refuses a foreign one, whatever is asked for
     if name is None:
         name = _class_of(config)
+    label = parse(name).name if isinstance(name, str) else ""
     chosen = _named(name) if isinstance(name, str) else _function(name)
     entry, tool = chosen.entry, chosen.tool
-    fields = fields_for(entry.class_name, config)
-    if name in CLASSES:
-        method = method_of(entry.class_name, fields)
-        entry = entry if method is None else _entry(method, entry.class_name)
+    class_name = entry.class_name
+    conventions = CLASSES[class_name]
+    fields = fields_for(class_name, config, corrected)
+    if SAME_AS.get(label, label) == class_name:
+        method = method_of(conventions, fields)
+        entry = entry if method is None else _entry(method, class_name)
     laid, tool = _spacing(name, chosen.spacing, tool, spacing)
-    schedule = noise_schedule_of(entry.class_name, fields, tool)
+    schedule = noise_schedule_of(conventions, fields, tool)
     if isinstance(laid, Spacing) and not isinstance(spacing, Spacing):  # with the class's ends
-        usual = spacing_of(entry.class_name, fields, schedule, None)
+        usual = spacing_of(conventions, fields, schedule, None)
         end = usual.tail if laid.tail == "zero" else laid.tail
         laid = replace(laid, start=usual.start, end=usual.end, tail=end)
+        if laid.steps is not None:  # a list, which has no name of a tool's by itself
+            name = laid.name if tool is None else f"{tool.key}:{laid.name}"
+            laid = replace(laid, name=name, written=name, whole=tool is not None and tool.whole)
     elif not isinstance(laid, Spacing):
         laid = (
-            spacing_of(entry.class_name, fields, schedule, laid)
+            spacing_of(conventions, fields, schedule, laid)
             if tool is None
             else tool.spacing(laid, entry.name)
         )
@@ -112,8 +125,9 @@ def resolve(
     solver = partial(entry.solver, **options) if options else entry.solver
     if fields.get("thresholding"):
         ratio, most = fields["dynamic_thresholding_ratio"], fields["sample_max_value"]
-        keep_eps = entry.class_name in KEEPS_EPS
-        solver = thresholded(solver, ratio, most, keep_eps)
+        solver = thresholded(solver, ratio, most, conventions.keeps_eps)
+    if label in INVERSE:
+        laid, entry = _inverse(laid, conventions), replace(entry, name=label)
     return Scheduler(
         name=entry.name,
         solver=solver,
@@ -123,6 +137,18 @@ def resolve(
         entry=entry,
         eta=options.get("eta"),
         written=chosen.written(entry, options),
+    )
+
+
+def _inverse(spacing: Spacing, conventions: Conventions) -> Spacing:
+    """The spacing upwards: DDIM tells the t of the step's end, DPM-Solver, from sigma_min, its own.
+
+    log sigma, in which DPM-Solver steps, has no sigma 0 to start from.
+    """
+    if conventions.form == "unit_variance":
+        return replace(spacing, upwards="told_ahead")
+    return replace(
+        spacing, upwards="told", tail="sigma_min" if spacing.tail == "zero" else spacing.tail
     )
 
 
@@ -156,7 +182,8 @@ def _named(name: str) -> _Chosen:
     """The solver of a name or of a file."""
     written = parse(name)
     if written.file is None:
-        entry, spacing, tool = find(written.name)
+        name = SAME_AS[written.name] if written.name in INVERSE else written.name
+        entry, spacing, tool = find(name)
         return _Chosen(entry, spacing, tool, written.options)
     solver = load_solver(written.file, written.name, written.options)
     label = written.name or Path(written.file).stem
@@ -193,7 +220,8 @@ def _spacing(
     if wanted is None:
         return named, tool
     if isinstance(wanted, str):
-        explicit = _explicit(wanted)
+        explicit, told = _explicit(wanted)
+        tool = tool if told is None else told
         if explicit is None:
             found, told_tool, told = find_spacing(wanted)
             if named is not None and found != named:
@@ -211,13 +239,17 @@ def _spacing(
     return wanted, tool
 
 
-def _explicit(text: str) -> Spacing | None:
-    """The spacing of a list or of a file; None where the text is a name."""
-    spacing = listed(text)
+def _explicit(text: str) -> tuple[Spacing | None, Tool | None]:
+    """The spacing of a list or of a file, and whose prefix a list has; None where it is a name."""
+    key, _, rest = text.strip().partition(":")
+    tool = TOOLS.get(key.casefold())
+    spacing = listed(text.strip() if tool is None else rest)
     if spacing is not None:
-        return replace(spacing, written=spacing.name)
+        return spacing, tool
     written = parse(text) if text.strip() else None
-    return None if written is None or written.file is None else load_spacing(written)
+    if written is None or written.file is None:
+        return None, None
+    return load_spacing(written), None
 
 
 def _ending(spacing: Spacing, tail: str | float) -> Spacing:
@@ -241,7 +273,7 @@ def _ending(spacing: Spacing, tail: str | float) -> Spacing:
 def _class_of(config: Mapping[str, Any]) -> str:
     """The config's own class. Raises InputError where it has none or one that is not here."""
     name = config.get("_class_name")
-    if name not in [label for entry in TABLE for label in entry.labels]:
+    if name not in [*INVERSE, *(label for entry in TABLE for label in entry.labels)]:
         known = ", ".join(entry.name for entry in TABLE)
         raise InputError(
             f"the checkpoint's own scheduler {name} is not here; choose one of {known}"

@@ -26,7 +26,7 @@ from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
 from sdcore.sampling import State, sample
 from sdcore.schedulers import Scheduler, resolve
-from sdcore.schedulers.config import CLASSES
+from sdcore.schedulers.conventions import CLASSES
 from tests.toys import SD, SEEDS, SHAPE, diffusers_scheduler, wavy
 
 diffusers = pytest.importorskip("diffusers")
@@ -551,7 +551,7 @@ def test_a_field(class_name, name, case):
 def test_every_field_of_the_reference_is_here(class_name):
     """And every field that sdcore reads, and every value that the reference names."""
     known, table = parameters(class_name), TABLE[class_name]
-    assert set(known) | set(CLASSES[class_name]) == set(table) - set(NO_FIELDS)
+    assert set(known) | set(CLASSES[class_name].fields) == set(table) - set(NO_FIELDS)
     for name, parameter in known.items():
         values = [case.value if isinstance(case, Case) else case for case in table[name]]
         values.append(base(class_name, name))

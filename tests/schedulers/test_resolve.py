@@ -8,7 +8,7 @@ import torch
 from sdcore.errors import InputError
 from sdcore.sampling import sample
 from sdcore.schedulers import TABLE, Scheduler, load_solver, resolve
-from tests.toys import CLASSES, SD, diffusers_scheduler, gaussian
+from tests.toys import CLASSES, SD, diffusers_scheduler, gaussian, our_latents
 
 SDXL = {
     **SD,
@@ -19,6 +19,7 @@ SDXL = {
     "timestep_spacing": "leading",
     "use_karras_sigmas": False,
 }
+DDIM = {**SD, "_class_name": "DDIMScheduler"}
 SD21 = {**SD, "_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}
 
 
@@ -156,7 +157,7 @@ def test_configs_come_from_json():
         ({"name": "ddim", "eta": float("inf")}, "eta must be a finite number"),
         ({"name": "ddim", "eta": -0.1}, "at least 0"),
         ({"name": "heun", "eta": 0.5}, "heun adds no noise"),
-        ({"config": {"_class_name": "KarrasVeScheduler"}}, "choose one of ddim"),
+        ({"config": {"_class_name": "RePaintScheduler"}}, "choose one of ddim"),
         ({"config": {}}, "choose one of ddim"),
         ({"config": {**SD, "beta_schedule": "sigmoid"}}, "unknown beta schedule 'sigmoid'"),
         ({"name": "dpmpp_2m", "config": {**SD, "solver_order": 4}}, "solver_order = 4"),
@@ -194,6 +195,29 @@ def test_configs_come_from_json():
         ({"name": "ddim", "config": {**SD, "num_train_timesteps": 0}}, "has 0 betas"),
         ({"name": "ddim", "config": {**SD, "beta_start": -1}}, "betas from -1"),
         ({"config": {**SD, "_class_name": ["x"]}}, "scheduler ['x'] is not here"),
+        ({"name": "ddim", "config": {**SD, "beta_start": 0}}, "betas from 0"),
+        ({"name": "ddim", "config": {**SD, "num_train_timesteps": 10**9}}, "at most 100000"),
+        ({"name": "ddim", "config": {**SD, "trained_betas": ["x"]}}, "trained_betas"),
+        ({"name": "ddim", "config": {**SD, "trained_betas": "x"}}, "trained_betas"),
+        ({"name": "ddim", "config": {**SD, "trained_betas": [[0.1]]}}, "trained_betas"),
+        ({"name": "ddim", "config": {**SD, "trained_betas": [0.0, 0.1]}}, "trained_betas"),
+        ({"name": "ddim", "config": {**SD, "beta_end": float("nan")}}, "beta_end = nan"),
+        ({"name": "unipc", "config": {**SD, "solver_type": {}}}, "solver_type = {}"),
+        ({"name": "unipc", "config": {**SD, "disable_corrector": 5}}, "disable_corrector = 5"),
+        ({"name": "dpmpp_2m", "config": {**SD, "algorithm_type": []}}, "algorithm_type = []"),
+        ({"name": "euler", "config": {**SD, "sigma_min": "x"}}, "sigma_min = 'x'"),
+        ({"name": "ddim", "config": {**SD, "prediction_type": ["x"]}}, "prediction_type = ['x']"),
+        (
+            {"name": "ddim", "config": {**SD, "thresholding": True, "sample_max_value": 0.5}},
+            "sample_max_value = 0.5",
+        ),
+        (
+            {
+                "name": "ddim",
+                "config": {**SD, "thresholding": True, "dynamic_thresholding_ratio": 2},
+            },
+            "dynamic_thresholding_ratio = 2",
+        ),
         ({"name": "nowhere.py"}, "no solver file"),
     ],
 )
@@ -202,6 +226,56 @@ def test_refusals_are_one_clear_line(arguments, message):
         resolve(**arguments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [None, "euler", "Euler a", "DPMSolverMultistepScheduler"])
+@pytest.mark.parametrize(
+    "class_name",
+    ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler",
+     "CMStochasticIterativeScheduler"],
+)  # fmt: skip
+def test_a_network_that_was_trained_on_something_else_is_refused_by_name(name, class_name):
+    with pytest.raises(InputError, match=f"scheduler is {class_name}: its network was trained on"):
+        resolve(name, config={**SD, "_class_name": class_name, "sigma_max": 80.0})
+
+
+@pytest.mark.parametrize("name", ["DDIMParallelScheduler", "DDPMParallelScheduler"])
+def test_parallel_classes_are_their_plain_ones(name):
+    plain = name.replace("Parallel", "")
+    for config in (SD, {**SD, "_class_name": name}, {**SD, "_class_name": plain}):
+        ours, theirs = resolve(name, config=config), resolve(plain, config=config)
+        assert (ours.name, ours.plan(7)) == (theirs.name, theirs.plan(7))
+    config = {"_class_name": name, "beta_start": 0.00085, "beta_end": 0.012}
+    assert resolve(config=config).plan(7) == resolve(config=config | {"_class_name": plain}).plan(7)
+
+
+def test_the_offset_is_corrected_where_the_pipeline_does_that():
+    config = {**SDXL, "steps_offset": 0}
+    assert resolve(config=config).plan(10).timesteps[-1] == 1
+    assert resolve(config=config, corrected=False).plan(10).timesteps[-1] == 0
+    silent = {key: value for key, value in SDXL.items() if key != "steps_offset"}
+    assert resolve(config=silent, corrected=False).plan(10).timesteps[-1] == 0
+    assert (
+        resolve("ddim", config={**SDXL, "steps_offset": 2}, corrected=False).plan(10).timesteps[-1]
+        == 2
+    )
+
+
+@pytest.mark.parametrize("spacing", ["karras", "exponential", "beta", "leading", "trailing"])
+@pytest.mark.parametrize("config", [SD, SDXL])
+def test_euler_ancestral_without_noise_is_euler_on_the_same_grid(spacing, config):
+    """diffusers' ancestral class has no Karras sigmas of its own to imitate."""
+    euler = resolve("euler", spacing, config=config)
+    ancestral = resolve("euler_a", spacing, eta=0.0, config=config)
+    assert ancestral.plan(6) == euler.plan(6)
+    assert torch.equal(our_latents(ancestral, 6), our_latents(euler, 6))
+
+
+def test_a_million_steps_are_refused_at_once():
+    for name, spacing in (("euler", "karras"), ("LCM", None), ("DPM++ 2M Karras", None)):
+        for steps in (10_001, 10**7, 2**63):
+            with pytest.raises(InputError, match="at most 10000"):
+                resolve(name, spacing).plan(steps)
 
 
 def test_eta_zero_means_zero():

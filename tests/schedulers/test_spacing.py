@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from sdcore.errors import InputError
+from sdcore.sampling import Prediction, sample
 from sdcore.schedulers import SPACINGS, TABLE, TOOLS, NoiseSchedule, Spacing, resolve
-from sdcore.schedulers.config import CLASSES, fields_for, noise_schedule_of, spacing_of
+from sdcore.schedulers.config import fields_for, noise_schedule_of, spacing_of
+from sdcore.schedulers.conventions import CLASSES
 from sdcore.schedulers.spacing import at_timesteps
 from sdcore.schedulers.spacing.beta import cdf, quantile
 from sdcore.schedulers.spacing.sigmas import polyexponential
-from tests.toys import SD, diffusers_scheduler
+from tests.toys import SD, SHAPE, diffusers_scheduler, our_latents, wavy
 
 DISTILLED = ("LCMScheduler", "TCDScheduler")  # up to 50 steps
 WHOLE = ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler",
@@ -38,8 +40,8 @@ def ulps(ours, theirs):
 def planner(class_name, config, name=None):
     """The plans of one of diffusers' classes, whatever solver runs it."""
     fields = fields_for(class_name, {**config, "_class_name": class_name})
-    schedule = noise_schedule_of(class_name, fields)
-    return partial(spacing_of(class_name, fields, schedule, name).plan, schedule)
+    schedule = noise_schedule_of(CLASSES[class_name], fields)
+    return partial(spacing_of(CLASSES[class_name], fields, schedule, name).plan, schedule)
 
 
 def plan(class_name, config, steps):
@@ -146,7 +148,7 @@ def compare_curve(class_name, spacing, curve, counts):
 
 
 @pytest.mark.parametrize(
-    "class_name", [name for name in CLASSES if CURVES["beta"] in CLASSES[name]]
+    "class_name", [name for name in CLASSES if CURVES["beta"] in CLASSES[name].fields]
 )
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("curve", CURVES)
@@ -162,7 +164,7 @@ def test_grids_over_sigma_equal_diffusers(class_name, spacing, curve):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "class_name", [name for name in CLASSES if CURVES["beta"] in CLASSES[name]]
+    "class_name", [name for name in CLASSES if CURVES["beta"] in CLASSES[name].fields]
 )
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("curve", CURVES)
@@ -185,7 +187,9 @@ def test_sigma_limits_equal_diffusers(class_name, curve):
 
 @pytest.mark.parametrize("clip", [-5.1, -1.0])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-@pytest.mark.parametrize("class_name", [n for n in CLASSES if "lambda_min_clipped" in CLASSES[n]])
+@pytest.mark.parametrize(
+    "class_name", [n for n in CLASSES if "lambda_min_clipped" in CLASSES[n].fields]
+)
 def test_lambda_min_clipped_equals_diffusers(class_name, spacing, clip):
     """The noisiest timesteps of the cosine table (its lambda falls to -9.9) are left out."""
     fields = {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": clip}
@@ -423,3 +427,97 @@ def test_a_spacing_of_ones_own():
     plan = resolve("heun", spacing=Spacing("mine", rule)).plan(5)
     assert plan.timesteps == (900.0, 810.0, 720.0, 630.0, 540.0)
     assert plan.start_scale == plan.sigmas[0]
+
+
+def told(name, spacing, steps, **options):
+    """(sigma, t) of everything that the network is asked in a run, and the plan."""
+    scheduler = resolve(name, spacing, **options)
+    laid, asked = scheduler.plan(steps), []
+
+    def model(x, sigma):
+        asked.append((sigma, laid.timestep(sigma)))
+        return Prediction(x, torch.zeros_like(x))
+
+    x = torch.zeros(1, 1, 1, 1)
+    for _ in sample(model, x, laid.sigmas, scheduler.solver, lambda *_: x):
+        pass
+    return asked, laid
+
+
+@pytest.mark.parametrize("steps", [5, 20, 100])
+def test_a_stage_at_a_sigma_of_the_grid_is_told_the_grids_t(steps):
+    """DPM2 ancestral's middle is sigma_next by another computation; karras rounds the grid's t."""
+    asked, laid = told("dpm2_a", "karras", steps)
+    stages = [t for _, t in asked[1:-1:2]]
+    assert stages == list(laid.timesteps[1:])
+    assert stages == [t for _, t in asked[2::2]]
+    off = laid.sigmas[3] * (1 + 1e-5)
+    assert laid.timestep(off) == laid.noise_schedule.timestep(off) != laid.timesteps[3]
+
+
+@pytest.mark.parametrize("name", ["dpm_2", "dpm_2_ancestral", "dpm_adaptive", "heun", "dpmpp_sde"])
+@pytest.mark.parametrize("spacing", ["karras", "normal", "sigmas:10,3,1,0.2,0"])
+def test_comfyui_is_told_the_nearest_trained_timestep(name, spacing):
+    """Everywhere, stages in between included: the table's log sigma that is nearest."""
+    asked, laid = told(f"comfyui:{name}", f"comfyui:{spacing}", 4)
+    table = laid.noise_schedule.log_sigmas
+    for sigma, t in asked:
+        nearest = min(abs(each - math.log(sigma)) for each in table)
+        assert abs(table[int(t)] - math.log(sigma)) <= nearest + 1e-9  # 499 and 500 may be as near
+        assert t == int(t)
+
+
+def test_a_list_may_follow_a_tool():
+    ours = resolve("euler", "comfyui:sigmas:10,3,0")
+    assert ours.spacing.written == "comfyui:sigmas:10,3,0"
+    assert ours.plan(2).timesteps == tuple(map(round, ours.plan(2).timesteps))
+    again = resolve(ours.written, ours.spacing.written)
+    assert again.plan(2) == ours.plan(2) == resolve("comfyui:euler", "sigmas:10,3,0").plan(2)
+    assert resolve("euler", "sigmas:10,3,0").plan(2).timesteps != ours.plan(2).timesteps
+
+
+def inverse_latents(class_name, steps, x0, **fields):
+    """(ours, diffusers') of its inverse class from these latents upwards."""
+    diffusers = pytest.importorskip("diffusers")
+    config = {**SD, **fields}
+    theirs = getattr(diffusers, class_name).from_config(config)
+    theirs.set_timesteps(steps)
+    x = x0
+    for t in theirs.timesteps:
+        x = theirs.step(wavy(x, t), t, x).prev_sample
+    scheduler = resolve(class_name, config=config)
+    laid = scheduler.plan(steps)
+    assert list(laid.timesteps) == theirs.timesteps.tolist()
+    ours = our_latents(scheduler, steps, x=x0 * laid.start_scale)
+    return ours, x
+
+
+@pytest.mark.parametrize("to_one", [False, True])
+@pytest.mark.parametrize("steps", [4, 20])
+def test_ddim_inverse_equals_diffusers(steps, to_one):
+    x0 = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    ours, theirs = inverse_latents("DDIMInverseScheduler", steps, x0, set_alpha_to_one=to_one)
+    assert (ours - theirs).abs().max() <= 1e-5 * max(1, theirs.abs().max())
+
+
+@pytest.mark.parametrize("steps", [4, 20])
+def test_dpm_solver_inverse_equals_diffusers(steps):
+    x0 = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    ours, theirs = inverse_latents("DPMSolverMultistepInverseScheduler", steps, x0)
+    assert (ours - theirs).abs().max() <= 1e-5 * max(1, theirs.abs().max())
+
+
+@pytest.mark.parametrize("spacing", [None, "karras"])
+@pytest.mark.parametrize(
+    "class_name", ["DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler"]
+)
+def test_an_inverse_class_climbs_its_forward_grid(class_name, spacing):
+    up, down = resolve(class_name, spacing), resolve(class_name.replace("Inverse", ""), spacing)
+    rising, falling = up.plan(6), down.plan(6)
+    assert rising.sigmas[1:] == falling.sigmas[-2::-1]
+    assert up.name == up.written == class_name
+    assert rising.end_scale * falling.start_scale == pytest.approx(1)
+    assert (
+        resolve(config={**SD, "_class_name": class_name}).plan(6).sigmas == up.plan(6).sigmas
+        or spacing
+    )

@@ -4,6 +4,7 @@ The reference implementations disagree about the ends, so they are data here.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +25,8 @@ class Grid(NamedTuple):
 
 
 Rule = Callable[[NoiseSchedule, int], Grid]
+MOST_STEPS = 10_000  # beyond it a number of steps is a slip of the finger
+SAME = 1e-6  # relative; sigmas that differ by less are one: 16 roundings of float32
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,6 +42,7 @@ class Plan:
     start_scale: float
     end_scale: float  # 1 unless the last sigma is not 0
     noise_schedule: NoiseSchedule
+    whole: bool = False  # the network is told the nearest whole timestep, whatever the sigma
 
     __repr__ = short
 
@@ -46,13 +50,25 @@ class Plan:
         return self.noise_schedule.sigma(t)
 
     def timestep(self, sigma: float) -> float:
-        """t for the network: the grid's own on the grid, the noise schedule's elsewhere."""
-        known = self._by_sigma.get(sigma)
-        return self.noise_schedule.timestep(sigma) if known is None else known
+        """t for the network: the grid's own on the grid, the noise schedule's elsewhere.
+
+        A stage inside a step may be at a sigma of the grid by another computation (DPM2 ancestral's
+        middle is sqrt(sigma * sigma_next^2 / sigma)), so what is nearer than `SAME` is on the grid.
+        """
+        sigmas, timesteps = self._rising
+        i = bisect_left(sigmas, sigma)
+        near = [j for j in (i - 1, i) if 0 <= j < len(sigmas)]
+        j = min(near, key=lambda j: abs(sigmas[j] - sigma))
+        if abs(sigmas[j] - sigma) <= SAME * sigma:
+            return timesteps[j]
+        t = self.noise_schedule.timestep(sigma)
+        return float(round(t)) if self.whole else t
 
     @cached_property
-    def _by_sigma(self) -> dict[float, float]:
-        return dict(zip(self.sigmas, self.timesteps, strict=False))
+    def _rising(self) -> tuple[list[float], list[float]]:
+        """The sigmas where steps begin, rising, and the timesteps there."""
+        pairs = sorted(zip(self.sigmas[:-1], self.timesteps, strict=True))
+        return [sigma for sigma, _ in pairs], [t for _, t in pairs]
 
 
 @dataclass(frozen=True)
@@ -68,6 +84,9 @@ class Spacing:
         (DDIM).
     steps: how many the rule has where it is a list; None for any number.
     written: the text that `resolve` reads as this rule; None where there is none.
+    whole: the network is told the nearest whole timestep only, also inside a step (ComfyUI).
+    upwards: the same sigmas from the tail to the first (inversion), where each step is told the
+        timestep of its beginning, or ahead, as DDIM's inverse is, that of its end.
     """
 
     name: str
@@ -77,6 +96,8 @@ class Spacing:
     end: Literal["as_is", "unit_variance"] = "as_is"
     steps: int | None = None
     written: str | None = None
+    whole: bool = False
+    upwards: Literal["no", "told", "told_ahead"] = "no"
 
     def plan(self, schedule: NoiseSchedule, steps: int) -> Plan:
         """The sigmas of N = steps steps. Raises InputError where the rule has no room for them."""
@@ -93,11 +114,20 @@ class Spacing:
                 )
         start = sigmas[0] if self.start == "sigma" else VariancePreserving.spread(sigmas[0])
         end = 1 / VariancePreserving.spread(last) if self.end == "unit_variance" else 1.0
-        return Plan((*sigmas, last), timesteps, start, end, schedule)
+        if self.whole:
+            timesteps = tuple(float(round(t)) for t in timesteps)
+        if self.upwards == "no":
+            return Plan((*sigmas, last), timesteps, start, end, schedule, self.whole)
+        told = timesteps[::-1]
+        if self.upwards == "told":
+            told = (schedule.timestep(last), *told[:-1])
+        return Plan((last, *sigmas[::-1]), told, 1 / end, 1 / start, schedule, self.whole)
 
     def _check_count(self, steps: int) -> None:
         if type(steps) is not int or steps < 1:
-            raise InputError(f"steps must be a whole number of at least 1, not {steps!r}")
+            raise InputError(f"steps must be a whole number of at least 1, not {steps!r:.40}")
+        if steps > MOST_STEPS:
+            raise InputError(f"{steps} steps are too many: at most {MOST_STEPS}")
         if self.steps is not None and steps != self.steps:
             raise InputError(f"{self.name} has {self.steps} steps, and steps says {steps}")
 

@@ -13,10 +13,9 @@ from itertools import pairwise
 import torch
 
 from sdcore.errors import InputError, unknown
-from sdcore.schedulers.noise_schedule import NoiseSchedule
 from sdcore.schedulers.spacing import sigmas as curves
 from sdcore.schedulers.spacing import timesteps as grids
-from sdcore.schedulers.spacing.plan import Grid, Rule, Spacing, without_penultimate
+from sdcore.schedulers.spacing.plan import Rule, Spacing, without_penultimate
 from sdcore.schedulers.spacing.variants import variants
 
 _RULES = variants()
@@ -50,18 +49,13 @@ class Tool:
         rule = self.spacings[name]
         spacing = Spacing(
             name=f"{self.key}:{name}",
-            rule=partial(_rounded, rule=rule) if self.whole else rule,
+            rule=rule,
+            whole=self.whole,
             tail="sigma_min" if name in self.to_sigma_min else "zero",
             # ddim_uniform alone does not start at the table's largest sigma
             start="unit_variance" if self.unit_variance and name != "ddim_uniform" else "sigma",
         )
         return without_penultimate(spacing) if scheduler in self.discards else spacing
-
-
-def _rounded(schedule: NoiseSchedule, steps: int, *, rule: Rule) -> Grid:
-    """The same sigmas, but the network is told the nearest whole timestep."""
-    grid = rule(schedule, steps)
-    return grid._replace(timesteps=tuple(float(round(t)) for t in grid.timesteps))
 
 
 def _some(*names: str) -> dict[str, Rule]:
