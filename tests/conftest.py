@@ -13,6 +13,8 @@ import torch
 from scripts.vocabulary import write_tokenizer
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test asks the network
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before triton is: kernels run without a GPU, slowly
 
 # The networks here are tiny: a second thread only waits, for seconds where the machine is busy.
 torch.set_num_threads(1)
