@@ -62,7 +62,7 @@ _ETA = {"ddim": ("Eta DDIM", 0.0), "euler_a": ("Eta", 1.0), "dpm2_a": ("Eta", 1.
 
 _TAG = re.compile(r"<(?:lora|lyco):([^:<>]+)((?::[^:<>]*)*)>")
 _FIELD = re.compile(r'\s*(\w[\w \-/]*?):\s*("(?:\\.|[^"\\])*"|[^,]*?)\s*(?:,|$)')
-_SIZE = re.compile(r"(\d+)\s*x\s*(\d+)")
+_SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
 _NEGATIVE = "Negative prompt:"
 # Fields that change nothing, or that only say again what another one says.
 _IDLE = frozenset(

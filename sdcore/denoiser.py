@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sdcore.devices import check_finite
 from sdcore.guidance import Branches, Guidance
 from sdcore.process import Process
 from sdcore.sampling import Denoise, Prediction
@@ -57,6 +58,8 @@ class Denoiser:
         x_in = x * c_in if self.dtype is None else (x * c_in).to(self.dtype)
         x_in = torch.cat([x_in] * len(names))  # [branches * B,C,H,W]
         out = self.unet(x_in, self.process.clock.timestep(sigma), **self._join(names))
+        if out.device.type == "cpu":  # elsewhere it would wait for the device in every step
+            check_finite(out, f"the UNet, at sigma {sigma:.4g},", out.dtype)
         if out.dtype != x.dtype:  # to ask torch for the dtype that it has takes 3 us
             out = out.to(x.dtype)
         return dict(zip(names, out.chunk(len(names)), strict=True))

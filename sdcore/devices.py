@@ -1,6 +1,7 @@
 """Which device and which number format the networks run in."""
 
 import torch
+from torch import Tensor
 
 from sdcore.errors import InputError, unknown
 
@@ -44,3 +45,15 @@ def choose_dtype(name: str | torch.dtype | None, device: torch.device) -> torch.
     if _SHORT.get(name, name) not in DTYPES:
         raise unknown("dtype", name, DTYPES)
     return DTYPES[_SHORT.get(name, name)]
+
+
+def check_finite(numbers: Tensor, who: str, dtype: torch.dtype) -> None:
+    """Raises InputError, naming the network that gave them, where `numbers` are not all finite.
+
+    dtype: what it computes in; from a half another may help. Waits for the device.
+    """
+    if numbers.isfinite().all():
+        return
+    name = str(dtype).removeprefix("torch.")
+    advice = "" if dtype == torch.float32 else ": take --dtype float32"
+    raise InputError(f"{who} gives numbers that are not finite, in {name}{advice}")

@@ -103,8 +103,11 @@ def _dtype_of(component: Component, checkpoint: Checkpoint, dtype: torch.dtype) 
 
 
 def _check_agreement(checkpoint: Checkpoint, tokenizer: Tokenizer, encoder: TextEncoder) -> None:
-    words, known = tokenizer.backend.get_vocab_size(), encoder.config.vocab_size
-    if words > known:
-        raise InputError(f"{checkpoint.path}: the tokenizer has {words} ids, the encoder {known}")
+    last = max(tokenizer.backend.get_vocab().values(), default=0)
+    known = encoder.config.vocab_size
+    if last >= known:  # how many there are says nothing: there may be gaps
+        raise InputError(
+            f"{checkpoint.path}: the tokenizer has ids up to {last}, and the encoder knows {known}"
+        )
     if tokenizer.length > encoder.config.max_position_embeddings:
         raise InputError(f"{checkpoint.path}: the tokenizer writes more tokens than can be read")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from sdcore.errors import InputError
+from sdcore.devices import check_finite
 from sdcore.memory import apply, leaner
 from sdcore.models import VAE, TextEncoder, UNet
 from sdcore.models.layers import placement
@@ -106,14 +106,16 @@ class Networks:
     def decode(self, latents: Tensor) -> list[Image]:
         """Unit-variance latents [B,4,h,w] of any floating dtype to B pictures of 8h x 8w pixels.
 
-        Raises InputError where the VAE overflows in its dtype.
+        Raises InputError where they are not finite, or the VAE overflows in its dtype.
         """
         from sdcore.images import to_pictures
 
         # One at a time: large batches are no faster, take more memory, and end in other last bits.
         dtype = self.vae.dtype
+        # Where the loop does not wait for the device, what went wrong in it comes to light here.
+        check_finite(latents, "the loop (the UNet, or the solver)", self.dtype)
         with torch.no_grad():
             images = [self.vae.decode(row[None].to(dtype, copy=True)) for row in latents]
-        if not all(image.isfinite().all() for image in images):
-            raise InputError(f"the VAE overflows in {dtype}: take float32 (--dtype float32)")
+        for image in images:
+            check_finite(image, "the VAE", dtype)
         return [picture for image in images for picture in to_pictures(image)]

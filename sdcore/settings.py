@@ -5,6 +5,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Self, TypedDict, get_args
 
 from sdcore.errors import InputError
+from sdcore.strict_json import parse
 
 Size = tuple[int, int]
 Names = tuple[str, ...]
@@ -92,8 +93,8 @@ class Settings:
         Raises InputError when it is no such text, or a field is missing or of another type.
         """
         try:
-            raw = json.loads(text)
-        except json.JSONDecodeError as error:
+            raw = parse(text)
+        except InputError as error:
             raise InputError(f"its settings are garbled: {error}") from None
         if not isinstance(raw, dict):
             raise InputError("its settings are garbled: no JSON object")
@@ -108,11 +109,15 @@ def _checked(raw: dict[str, Any], name: str, kind: Any) -> Any:
     value, kinds = raw[name], _kinds(kind)
     if type(value) is int and float in kinds:
         value = float(value)
-    if type(value) is list and kind == Names and all(type(v) is str for v in value):
+    if (
+        type(value) is list
+        and kind == Names
+        and all(type(v) is str and "\0" not in v for v in value)
+    ):
         return tuple(value)
     if type(value) is list and Size in kinds and list(map(type, value)) == [int, int]:
         return tuple(value)
-    if type(value) not in kinds or kind == Names:
+    if type(value) not in kinds or kind == Names or (type(value) is str and "\0" in value):
         raise InputError(f"its settings are garbled: {name} is {value!r}")
     return value
 

@@ -26,6 +26,7 @@ _VALUE = rf"{_QUOTED}|\[(?:{_QUOTED}|[^\[\]'\"])*\]|(?:[^\s,'\"\[][^,]*)?"
 _OPTION = re.compile(rf"\s*(?P<key>{_KEY})\s*=\s*(?P<value>{_VALUE})\s*(?:,(?=.)|$)", re.DOTALL)
 _ITEM = re.compile(rf"\s*(?P<value>{_QUOTED}|[^,]*?)\s*(?:,(?=.)|$)", re.DOTALL)
 _WORDS = {"true": True, "false": False, "none": None}
+_DIGITS = 100  # of a number; more are a text
 _MOST = 10_000  # letters; nothing that a person writes is longer
 
 
@@ -127,7 +128,7 @@ def _simple(text: str) -> bool | int | float | str | None:
             return ast.literal_eval(text)
         except (SyntaxError, ValueError):
             return text
-    for number in (int, float):
+    for number in (int, float) if len(text) <= _DIGITS else ():
         try:
             return number(text)
         except ValueError:

@@ -162,3 +162,21 @@ def test_only_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="is no file"):
         open_picture(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 50_000 + "1" + "}" * 50_000,
+        SETTINGS.to_json().replace('"seed": 0', f'"seed": 1{"0" * 5000}'),
+        SETTINGS.to_json().replace('"cfg": 7.5', f'"cfg": 1{"0" * 400}'),
+        SETTINGS.to_json().replace('"prompt": "', '"prompt": "\\ud800'),
+        SETTINGS.to_json().replace('"model": "', '"model": "a\\u0000'),
+        SETTINGS.to_json().replace('"seed": 0', '"seed": 0, "seed": 4'),
+    ],
+)
+def test_settings_that_are_none_are_one_line(text: str) -> None:
+    assert text != SETTINGS.to_json()
+    with pytest.raises(InputError, match="garbled"):
+        Settings.from_json(text)

@@ -209,7 +209,7 @@ def test_an_unknown_dtype(tiny_path: Path) -> None:
 
 
 def test_overflow_is_no_black_picture(sd: StableDiffusion) -> None:
-    with pytest.raises(InputError, match="overflows"):
+    with pytest.raises(InputError, match=r"the loop .* gives numbers that are not finite"):
         sd.decode(torch.full((1, 4, 4, 4), float("nan")))
 
 
@@ -272,3 +272,25 @@ def test_what_a_notebook_shows_is_short(sd: StableDiffusion) -> None:
     assert "32x32" in repr(sd)
     assert "50 steps of ddim" in repr(run)
     assert "[40, 4, 4, 4] float32" in repr(step)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "who"),
+    [
+        ("text_encoder", "text_model.final_layer_norm.bias", "the text encoder"),
+        ("unet", "conv_in.bias", r"the UNet, at sigma 14\.\d+,"),
+        ("vae", "decoder.conv_in.bias", "the VAE"),
+    ],
+)
+def test_what_is_not_finite_is_told_of_the_network_that_gave_it(
+    sd: StableDiffusion, part: str, key: str, who: str
+) -> None:
+    """When it does: the UNet in the first step. float32 is no advice to float32."""
+    weight = getattr(sd, part).state_dict()[key]
+    before = weight.clone()
+    try:
+        weight.fill_(float("nan"))
+        with pytest.raises(InputError, match=rf"{who} gives numbers .*, in float32$"):
+            sd.decode(list(sd.prepare("red", steps=3, cfg=1.0))[-1].x_next)
+    finally:
+        weight.copy_(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from sdcore.checkpoints.read import Weights, read_json, read_metadata
 from sdcore.errors import InputError
 from sdcore.paths import path_of
+from sdcore.strict_json import parse
 
 NAMES = (
     "pytorch_lora_weights.safetensors",
@@ -44,7 +44,7 @@ def read_notes(path: Path) -> dict[str, Any]:
     if path.name.startswith("adapter_model") and beside.is_file():
         return read_json(beside)
     try:
-        notes = json.loads(read_metadata(path).get("lora_adapter_metadata", "{}"))
-    except ValueError as error:
+        notes = parse(read_metadata(path).get("lora_adapter_metadata", "{}"))
+    except InputError as error:
         raise InputError(f"{path} is garbled: {error}") from None
     return notes if isinstance(notes, dict) else {}

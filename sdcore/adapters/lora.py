@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,13 @@ def open_lora(
             held = listed("tensors", unmatched, most=2) or "nothing"
             raise InputError(f"{file} is no adapter: it holds {held}")
         raise InputError(f"{file} fits no layer of this model: {listed('keys', unmatched, most=2)}")
-    notes = read_notes(file)
+    try:
+        notes = read_notes(file)
+        scales = {place: _noted_scale(notes, place) for place in layers} if notes else {}
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
     for place, parts in layers.items():
-        if (scale := _noted_scale(notes, place)) is not None and "alpha" not in parts:
+        if (scale := scales.get(place)) is not None and "alpha" not in parts:
             parts.update(scaled(parts, scale))
         try:
             check_numbers(parts)
@@ -92,19 +97,47 @@ def unmatched_warning(lora: LoRA) -> str | None:
 
 
 def _noted_scale(notes: Mapping[str, Any], place: Place) -> float | None:
-    """alpha/r as PEFT's configuration has it for a layer, alpha/sqrt(r) with rsLoRA; else None."""
+    """alpha/r as PEFT's configuration has it for a layer, alpha/sqrt(r) with rsLoRA; else None.
+
+    Raises InputError for a configuration that makes no sense.
+    """
     component, name = place
     head = f"{component}."
     own = {k.removeprefix(head): v for k, v in notes.items() if k.startswith(head)} or notes
-    numbers = []
-    for which, usual in (
-        ("alpha", own.get("lora_alpha", own.get("alpha"))),
-        ("rank", own.get("r")),
-    ):
-        patterns = dict(own.get(f"{which}_pattern") or {}).items()
-        fitting = [v for pattern, v in patterns if re.fullmatch(rf"(.*\.)?{pattern}", name)]
-        numbers.append((*fitting, usual)[0])
-    alpha, rank = numbers
-    if not isinstance(alpha, int | float) or not isinstance(rank, int) or rank < 1:
+    alpha = _noted(own, "alpha_pattern", name, own.get("lora_alpha", own.get("alpha")))
+    rank = _noted(own, "rank_pattern", name, own.get("r"))
+    if alpha is None or rank is None or rank < 1:
         return None
     return alpha / math.sqrt(rank) if own.get("use_rslora") else alpha / rank
+
+
+def _noted(notes: Mapping[str, Any], field: str, name: str, usual: Any) -> float | None:
+    """The number that the patterns of a field have for a layer, or the usual one."""
+    patterns = notes.get(field)
+    if not isinstance(patterns, dict | None):
+        raise InputError(f"the adapter's {field} is no object")
+    fitting = (v for pattern, v in (patterns or {}).items() if names_layer(pattern, name, field))
+    number = next(fitting, usual)
+    if number is None:
+        return None
+    if type(number) not in (int, float) or not math.isfinite(number):
+        raise InputError(f"the adapter's configuration has {number!r} where a number belongs")
+    return number
+
+
+def names_layer(pattern: str, name: str, field: str) -> bool:
+    """Whether PEFT's pattern names a layer: its whole name, or what follows on a point in it.
+
+    Theirs are regular expressions, of which a stranger's may take for ever. Here `.` is a point,
+    `.*` stands for anything, `^` for the beginning; another sign of theirs is an InputError.
+    """
+    plain = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    if not re.fullmatch(r"(?:[\w.-]|\.\*)*", plain):
+        raise InputError(
+            f"the adapter's {field} has {pattern!r}: of regular expressions only names, ^, $ and "
+            ".* are read"
+        )
+    glob = plain.replace(".*", "*")
+    return fnmatchcase(name, glob) or (
+        not pattern.startswith("^") and fnmatchcase(name, f"*.{glob}")
+    )

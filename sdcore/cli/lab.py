@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -94,7 +95,7 @@ def table(results: list[Any]) -> list[str]:
 
 def _counts(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
-    counts = tuple(int(part) for part in parts if part.isascii() and part.isdecimal())
+    counts = tuple(int(part) for part in parts if re.fullmatch(r"[0-9]{1,9}", part))
     rising = all(a < b for a, b in pairwise(counts))
     if len(counts) != len(parts) or len(counts) < 2 or not rising or counts[0] < 1:
         raise InputError(f"--steps is at least two rising numbers like 10,20,40, not {text!r}")

@@ -12,7 +12,7 @@ from sdcore.errors import InputError
 from sdcore.paths import path_of
 
 MAX_PICTURES = 10_000  # of one command; beyond it a range of seeds is a slip of the finger
-_SEEDS = re.compile(r"(-?\d+)(?:-(\d+))?")
+_SEEDS = re.compile(r"(-?\d{1,20})(?:-(\d{1,20}))?")
 
 
 class _Pair(click.ParamType):
@@ -22,7 +22,7 @@ class _Pair(click.ParamType):
         self.name, self.sign, self.example = example, sign, example
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        numbers = re.fullmatch(rf"(\d+){self.sign}(\d+)", value.strip().lower())
+        numbers = re.fullmatch(rf"(\d{{1,9}}){self.sign}(\d{{1,9}})", value.strip().lower())
         if numbers is None:
             raise InputError(f"{param.opts[0]} is written like {self.example}, not {value!r}")
         return int(numbers[1]), int(numbers[2])

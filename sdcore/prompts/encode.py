@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sdcore.devices import check_finite
 from sdcore.errors import InputError
 from sdcore.models import TextEncoder
 from sdcore.models.layers import placement
@@ -32,6 +33,7 @@ def encode(
     contexts, pooled = [], []
     for chunk in chunks:
         encoding = encoder(torch.tensor([chunk.ids], device=device))
+        check_finite(encoding.last, "the text encoder", encoding.last.dtype)
         hidden = layer(encoding, encoder, clip_skip, before_last)
         contexts.append(hidden if chunk.plain else emphasise(hidden, chunk.weights))
         pooled.append(encoding.pooled)

@@ -25,6 +25,7 @@ from sdcore.errors import InputError
 GRAMMARS = ("plain", "a1111")
 ROUND, SQUARE = 1.1, 1 / 1.1  # what a pair of brackets does to the weight
 
+_DIGITS = 100  # of a number in a prompt
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*")
 _LEXEME = re.compile(r"\\.|[()\[\]:|]|[^\\()\[\]:|]+|\\$", re.DOTALL)
 _CLOSER = {"(": ")", "[": "]"}
@@ -208,6 +209,8 @@ def _group(lexemes: Sequence[str], at: int) -> tuple[Node, int]:
     if tail and colons and all(isinstance(node, str) for node in inner[colons[-1] :]):
         last = "".join(map(str, inner[colons[-1] + 1 :]))
         number = _NUMBER.fullmatch(last)
+        if number is not None and len(number[1]) > _DIGITS:
+            raise InputError(f"a number in a prompt has {len(number[1])} digits: {_DIGITS} at most")
     if opener == "[" and "|" in inner and tail:
         return Turns(_divided(inner)), end + 1
     if opener == "[" and number is not None and len(colons) <= 2:

@@ -6,7 +6,8 @@ A CLIP text encoder reads a fixed number of tokens (77): start, at most 75 of te
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,12 @@ from sdcore.checkpoints.read import read_json
 from sdcore.errors import InputError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+# How CLIP's tokenizers normalise spaces and split words, as transformers writes them.
+PATTERNS = (
+    r"\s+",
+    r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
+)
 LENGTH = 77  # what every published CLIP text encoder has
 
 
@@ -80,7 +87,8 @@ class Tokenizer:
         return row + (self.pad,) * (self.length - len(row))
 
     def _plain(self, text: str, begin: int) -> list[Unit]:
-        coded = self.backend.encode(text, add_special_tokens=False)
+        with _panics_told("its tokenizer cannot read a prompt"):
+            coded = self.backend.encode(text, add_special_tokens=False)
         at = (begin + offset for offset, _ in coded.offsets)
         return [Unit((i,), place) for i, place in zip(coded.ids, at, strict=True)]
 
@@ -131,17 +139,49 @@ def _open_backend(folder: Path) -> Backend:
     whole = folder / "tokenizer.json"
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
     if whole.is_file():
-        try:
+        _check_rules(whole, read_json(whole))
+        with _panics_told(f"{whole} is no tokenizer"):
             return Backend.from_file(str(whole))
-        except Exception as error:  # the tokenizers package raises plain Exception
-            raise InputError(f"{whole} is no tokenizer: {error}") from None
     for path in (vocab, merges):
         if not path.is_file():
             raise InputError(f"{path} is missing (and so is tokenizer.json)")
     # transformers knows CLIP's normaliser and pre-tokeniser; 3 s to import, hence only here.
     from transformers import CLIPTokenizer
 
-    try:
+    with _panics_told(f"{folder} holds no CLIP vocabulary"):
         return CLIPTokenizer(vocab=str(vocab), merges=str(merges)).backend_tokenizer
-    except Exception as error:
-        raise InputError(f"{folder} holds no CLIP vocabulary: {error}") from None
+
+
+@contextmanager
+def _panics_told(what: str) -> Iterator[None]:
+    """What the tokenizers package raises, as one line: plain Exception, and where it panics what is
+    no Exception at all."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise InputError(f"{what}: {error}") from None
+        raise
+
+
+def _check_rules(path: Path, rules: Mapping[str, Any]) -> None:
+    """Raises InputError for regular expressions that CLIP's tokenizers do not have.
+
+    A stranger's may take for ever on a prompt of a few words.
+    """
+    for part in ("normalizer", "pre_tokenizer"):
+        for pattern in _patterns(rules.get(part)):
+            if pattern not in PATTERNS:
+                raise InputError(f"{path} splits words by {pattern!r}, which is not CLIP's rule")
+
+
+def _patterns(rule: Any) -> Iterator[str]:
+    """The patterns in a rule of a tokenizer.json, wherever they stand."""
+    if isinstance(rule, dict):
+        pattern = rule.get("pattern")
+        if isinstance(pattern, dict):
+            yield from map(str, pattern.values())
+        for inner in rule.values():
+            yield from _patterns(inner) if isinstance(inner, list) else ()
+    for inner in rule if isinstance(rule, list) else ():
+        yield from _patterns(inner)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sdcore.adapters.lora import names_layer
 from sdcore.errors import InputError
 from sdcore.loading import load
 from sdcore.pipeline import StableDiffusion
@@ -169,6 +171,53 @@ def test_pefts_configuration_beside_the_file(sd: StableDiffusion, save: Save) ->
 
 
 # -- kinds ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        '{"r": 4, "lora_alpha": 2, "rank_pattern": {"(": 1}}',
+        '{"r": 4, "lora_alpha": 2, "alpha_pattern": {"*": 1}}',
+        '{"r": 4, "lora_alpha": 2, "alpha_pattern": {"(.*)*(.*)*(.*)*(.*)*!": 1}}',
+        '{"r": 4, "lora_alpha": 2, "alpha_pattern": {"([a-z_.0-9]+)+!": 1}}',
+        '{"r": 4, "lora_alpha": 2, "alpha_pattern": 5}',
+        '{"r": 4, "lora_alpha": 2, "alpha_pattern": [1]}',
+        '{"r": 4, "lora_alpha": "2"}',
+        '{"r": 4, "lora_alpha": NaN}',
+        f'{{"r": 4, "lora_alpha": 1{"0" * 400}}}',
+        '{"r": 4, "r": 8}',
+        "[" * 100_000,
+    ],
+)
+def test_a_strangers_configuration_that_makes_no_sense(
+    sd: StableDiffusion, save: Save, notes: str
+) -> None:
+    """One line; a regular expression of theirs is never run, for some take for ever."""
+    tensors, _ = kohya_lora(sd, alpha=None)
+    file = save(tensors, metadata={"lora_adapter_metadata": notes})
+    with pytest.raises(InputError, match=re.escape(str(file))):
+        sd.with_lora(file)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits"),
+    [
+        ("a.0.to_q", True),
+        ("to_q", True),
+        ("o_q", False),
+        ("^blocks.a.0.to_q", True),
+        ("^a.0.to_q", False),
+        (r"a\.0\.to_q$", True),
+        (".*.to_q", True),
+        ("blocks.*", True),
+        ("blocks.a", False),
+    ],
+)
+def test_the_patterns_that_peft_writes(pattern: str, fits: bool) -> None:
+    """As its own `re.match(rf"(.*\\.)?({pattern})$", name)` has it."""
+    name = "blocks.a.0.to_q"
+    assert names_layer(pattern, name, "rank_pattern") is fits
+    assert (re.match(rf"(.*\.)?({pattern})$", name) is not None) is fits
 
 
 def one(sd: StableDiffusion, save: Save, place: str, parts: dict[str, Tensor]) -> np.ndarray:

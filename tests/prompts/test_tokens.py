@@ -1,11 +1,14 @@
 """Token ids against transformers, and the report of what was cut."""
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from sdcore.errors import InputError
+from sdcore.loading import load
 from sdcore.prompts import cut_warning, load_tokenizer
 
 TEXTS = [
@@ -75,7 +78,7 @@ def test_an_absurd_length_means_77(broken_path: Path, length: object) -> None:
 def test_missing_and_garbled_files(broken_path: Path) -> None:
     folder = broken_path / "tokenizer"
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(InputError, match="no tokenizer"):
+    with pytest.raises(InputError, match="cannot be read as JSON"):
         load_tokenizer(folder)
     (folder / "tokenizer.json").unlink()
     (folder / "merges.txt").unlink()
@@ -88,3 +91,50 @@ def test_a_special_token_outside_the_vocabulary(broken_path: Path) -> None:
     (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<nowhere>"}))
     with pytest.raises(InputError, match="pad_token '<nowhere>'"):
         load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda t: t["model"].update(continuing_subword_prefix="None"), None),
+        (lambda t: t["model"]["vocab"].update({"!": 2**32 - 1}), None),
+        (lambda t: t["model"].pop("vocab"), "is no tokenizer"),
+        (
+            lambda t: t.update(
+                normalizer={"type": "Replace", "pattern": {"String": ""}, "content": "yy"}
+            ),
+            "splits words by ''",
+        ),
+        (
+            lambda t: t["pre_tokenizer"]["pretokenizers"][0].update(
+                pattern={"Regex": "(?:(?:a+)+)+$"}
+            ),
+            "which is not CLIP's rule",
+        ),
+    ],
+)
+def test_rules_of_strangers(
+    broken_path: Path, change: Callable[[dict], object], why: str | None
+) -> None:
+    """They end in one line: not in a panic, which is no Exception, and not in hours."""
+    path = broken_path / "tokenizer" / "tokenizer.json"
+    rules = json.loads(path.read_text())
+    change(rules)
+    path.write_text(json.dumps(rules))
+    if why is not None:
+        with pytest.raises(InputError, match=why):
+            load_tokenizer(broken_path / "tokenizer")
+        return
+    with suppress(InputError):
+        load_tokenizer(broken_path / "tokenizer")("a red house")
+
+
+def test_ids_beyond_the_encoder(broken_path: Path) -> None:
+    """Their number says nothing where there are gaps."""
+    path = broken_path / "tokenizer" / "tokenizer.json"
+    rules = json.loads(path.read_text())
+    vocab = rules["model"]["vocab"]
+    vocab["!"] = len(vocab) + 5
+    path.write_text(json.dumps(rules))
+    with pytest.raises(InputError, match="the tokenizer has ids up to"):
+        load(broken_path)

@@ -11,6 +11,8 @@ from sdcore.schedulers.noise_schedule import NoiseSchedule
 from sdcore.schedulers.spacing.beta import quantile
 from sdcore.schedulers.spacing.plan import Grid, Rule
 
+MAX_SIGMA = 2.0**60  # float32 holds its square, with some room
+
 Curve = Callable[[float, float, int], list[float]]  # (highest sigma, lowest, N)
 
 
@@ -105,8 +107,9 @@ def along(
 
 def at_sigmas(schedule: NoiseSchedule, sigmas: Sequence[float], whole: bool = False) -> Grid:
     """The grid of explicit sigmas. Raises InputError for one that is not above 0 and finite."""
-    bad = [sigma for sigma in sigmas if not 0 < sigma < math.inf]
+    bad = [sigma for sigma in sigmas if not 0 < sigma <= MAX_SIGMA]
     if bad:
-        raise InputError(f"a step starts at a finite sigma above 0, not {bad[0]}")
+        few = f"a finite sigma above 0 and up to {MAX_SIGMA:.2g}"
+        raise InputError(f"a step starts at {few}, not {bad[0]}")
     times = [schedule.timestep(sigma) for sigma in sigmas]
     return Grid(tuple(sigmas), tuple(float(round(t)) if whole else t for t in times))
