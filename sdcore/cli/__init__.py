@@ -1,44 +1,16 @@
 """The `sdcore` command: parse, call, print."""
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from types import FrameType
 
-import click
+from sdcore.errors import InputError, one_line
 
-from sdcore.cli.check import check
-from sdcore.cli.convert import convert
-from sdcore.cli.download import download
-from sdcore.cli.echo import tell
-from sdcore.cli.inspect import inspect
-from sdcore.cli.lab import lab
-from sdcore.cli.merge import merge
-from sdcore.cli.parity import parity
-from sdcore.cli.plan import plan
-from sdcore.cli.rerun import rerun
-from sdcore.cli.sample import sample
-from sdcore.cli.schedulers import schedulers
-from sdcore.errors import InputError
-from sdcore.version import VERSION
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(VERSION, prog_name="sdcore")
-def cli() -> None:
-    """Draw pictures with Stable Diffusion, and see how."""
-
-
-cli.add_command(sample)
-cli.add_command(rerun)
-cli.add_command(schedulers)
-cli.add_command(plan)
-cli.add_command(lab)
-cli.add_command(check)
-cli.add_command(parity)
-cli.add_command(download)
-cli.add_command(convert)
-cli.add_command(merge)
-cli.add_command(inspect)
+_STOPPED = "stopped; the pictures named above are whole"
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -46,20 +18,72 @@ def main(args: Sequence[str] | None = None) -> None:
     # Before torch is loaded: an OpenMP thread that waits spins by default, and where something
     # else wants the core a picture of 0.3 s then takes up to minutes. Waiting asleep costs nothing.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _open_streams()
     try:
-        status = cli.main(args=args, prog_name="sdcore", standalone_mode=False)
-        sys.exit(status if isinstance(status, int) else 0)
+        with _interruptible():
+            from sdcore.cli.commands import run
+
+            sys.exit(run(args))
     except InputError as error:
         _fail(str(error), 2)
-    except click.ClickException as error:
-        _fail(error.format_message(), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("stopped; the pictures named above are whole", 130)
+    except KeyboardInterrupt:
+        _fail(_STOPPED, 130)
     except BrokenPipeError:  # `sdcore ... | head`: nobody reads on, which is no mistake
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         sys.exit(141)
+    except OSError as error:  # the output is full, a disk fails
+        place = "" if error.filename is None else f"{error.filename}: "
+        _fail(f"{place}{error.strerror or error}", 2)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt; while a module is imported, the end.
+
+    Libraries that are interrupted while they are imported go on, or end in an error of theirs.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                os.write(2, f"sdcore: {_STOPPED}\n".encode())
+                os._exit(130)
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    ours = current_thread() is main_thread() and before is signal.default_int_handler
+    if not ours:  # ignored (nohup, &), or somebody else's
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _open_streams() -> None:
+    """Give a stream that was closed from the start to nobody: the next file would take its place,
+    and what is printed would go into it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _fail(message: str, status: int) -> None:
-    tell(message)
+    try:
+        print(f"sdcore: {one_line(message)}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    except OSError:
+        _silence(sys.stdout)
+        _silence(sys.stderr)
     sys.exit(status)
+
+
+def _silence(stream: object) -> None:
+    """Nothing more can be written there, also not when Python ends."""
+    if hasattr(stream, "fileno"):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[attr-defined]

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 
-from sdcore.cli import cli, main
+from sdcore.cli import main
+from sdcore.cli.commands import cli
 from sdcore.cli.options import choose_seeds, parse_seeds
 from sdcore.errors import InputError
 from sdcore.images import read_settings, save_png
