@@ -19,18 +19,17 @@ def shell(command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-@pytest.mark.parametrize("command", ["-h", "plan --steps 2"])
+@pytest.mark.parametrize("command", ["-h", "lab -h"])
 def test_a_full_disk_behind_stdout(command: str) -> None:
     done = shell(f"sdcore {command} > /dev/full")
     assert (done.returncode, done.stderr) == (2, "sdcore: No space left on device\n")
     assert shell(f"sdcore {command} > /dev/full 2>&1").returncode == 2
 
 
-def test_whose_reader_is_gone_ends_as_other_programs_do() -> None:
-    # So many lines that they do not fit into the pipe.
-    done = shell("sdcore plan --steps 2000 | head -1")
+@pytest.mark.parametrize("command", ["-h", "lab -h"])
+def test_whose_reader_is_gone_ends_as_other_programs_do(command: str) -> None:
+    done = shell(f"sdcore {command} | true")
     assert (done.returncode, done.stderr) == (141, "")
-    assert done.stdout.count("\n") == 1
 
 
 def test_a_stream_that_is_closed_from_the_start() -> None:
