@@ -340,6 +340,7 @@ def time_run(report: Report, model: str) -> None:
     from sdcore.denoiser import Denoiser
     from sdcore.engine import ready
     from sdcore.guidance import CFG
+    from sdcore.process import VariancePreserving
     from sdcore.sampling import sample
     from sdcore.schedulers import resolve
 
@@ -351,11 +352,12 @@ def time_run(report: Report, model: str) -> None:
     conditions = {"uncond": halved[0], "cond": halved[1]}
     scheduler = resolve("euler", "linspace")
     plan = scheduler.plan(STEPS)
+    process = VariancePreserving(plan, "epsilon")
     start = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(3))
     start = start.to(report.device)
 
     def run(unet: Callable[..., Tensor]) -> Tensor:
-        denoise = Denoiser(unet, plan.timestep, conditions, CFG(CFG_SCALE), dtype=dtype)
+        denoise = Denoiser(unet, process, conditions, CFG(CFG_SCALE), dtype=dtype)
         *_, last = sample(denoise, start * plan.start_scale, plan.sigmas, scheduler.solver)
         return last.x_next
 

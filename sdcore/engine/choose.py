@@ -74,6 +74,8 @@ def choose(network: nn.Module, engine: str = "auto") -> Choice:
 
 def special(network: nn.Module) -> str | None:
     """What keeps a network from being run in another form than its own; None where nothing does."""
+    if getattr(network, "freeu", None) is not None:
+        return "FreeU stands in the middle of the network"
     if "placement" in vars(network):
         return "this mode of memory moves weights while it runs"
     for module in network.modules():

@@ -91,7 +91,7 @@ class FastUNet:
         self.texts = []  # the attentions to the text, likewise
         self.conv_in = ops.conv(unet.conv_in)
         self.down = [self._stage(block, "downsamplers") for block in unet.down_blocks]
-        self.mid = self._stage(unet.mid_block, "")
+        self.mid = self._stage(unet.mid_block, "") if hasattr(unet, "mid_block") else ([], [], None)
         self.up = [self._stage(block, "upsamplers") for block in unet.up_blocks]
         self.norm_out = ops.norm(unet.conv_norm_out, silu=True)
         self.conv_out = ops.conv(unet.conv_out)
@@ -143,8 +143,10 @@ class FastUNet:
             if conv is not None:
                 x = conv(x)
                 skips.append(x)
-        (first, second), (attention,), _ = self.mid
-        x = second(attention(first(x, next(each)), text), next(each))
+        resnets, attentions, _ = self.mid  # two and one between them; distilled: one or none
+        for i, resnet in enumerate(resnets):
+            x = resnet(x, next(each))
+            x = attentions[i](x, text) if i < len(attentions) else x
         for resnets, attentions, conv in self.up:
             for i, resnet in enumerate(resnets):
                 x = resnet(torch.cat([x, skips.pop()], dim=1), next(each))

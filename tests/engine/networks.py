@@ -21,6 +21,8 @@ UNETS = {
     "SD 2.x": {**SD1, "use_linear_projection": True, "upcast_attention": True},
     "SDXL": XL,
     "LCM": {**SD1, "time_cond_proj_dim": 16},
+    "small": {**SD1, "mid_block_type": None, "layers_per_block": (1, 2)},
+    "small middle": {**SD1, "mid_block_type": "UNetMidBlock2D"},
     "inpainting": {**SD1, "in_channels": 9},
 }
 DECODER = VAEConfig(block_out_channels=(16, 32, 32), layers_per_block=1, norm_num_groups=8)

@@ -10,6 +10,7 @@ from sdcore.adapters.apply import Adapted
 from sdcore.engine import choose, ready, ready_decoder
 from sdcore.errors import InputError
 from sdcore.models import UNet
+from sdcore.models.freeu import FreeU
 from tests.engine.interpreted import DEVICE, kernels
 from tests.engine.networks import latents, told, unet, vae
 
@@ -107,6 +108,10 @@ def moved(net: UNet) -> None:
     vars(net)["placement"] = (torch.device(DEVICE), torch.float32)
 
 
+def freed(net: UNet) -> None:
+    net.freeu = FreeU()
+
+
 def trained(net: UNet) -> None:
     net.conv_in.weight.requires_grad_()
 
@@ -114,7 +119,7 @@ def trained(net: UNet) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [(hooked, "hook"), (adapted, "Adapted"), (sliced, "slices"), (moved, "moves"),
-     (trained, "gradients")],
+     (freed, "FreeU"), (trained, "gradients")],
 )  # fmt: skip
 def test_what_is_special_is_drawn_plainly(change, why: str) -> None:
     net = network()
