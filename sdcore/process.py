@@ -147,3 +147,41 @@ class VariancePreserving:
 
     def raw(self, x0: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
         return FORMS[self.prediction_type].raw(x0, eps, sigma)
+
+
+@dataclass(frozen=True)
+class FlowClock:
+    """t = 1000 s, of the flow's own time s = sigma / (1 + sigma), 0 to 1 (pure noise)."""
+
+    length: float = 1000.0
+
+    def timestep(self, sigma: float, /) -> float:
+        return self.length if math.isinf(sigma) else self.length * sigma / (1 + sigma)
+
+    def sigma(self, t: float, /) -> float:
+        return math.inf if t == self.length else t / (self.length - t)
+
+
+@dataclass(frozen=True)
+class RectifiedFlow:
+    """The network's input is (1 - s) x0 + s eps, and it says v = eps - x0.
+
+    Liu et al. 2022 (arXiv 2209.03003) and Lipman et al. 2022 (arXiv 2210.02747), with time running
+    as in Esser et al. 2024 (arXiv 2403.03206). In the loop's form s = sigma / (1 + sigma).
+    """
+
+    clock: Clock = FlowClock()
+
+    def c_in(self, sigma: Sigma) -> Sigma:
+        return cast(Sigma, 1 / (1 + sigma))
+
+    @staticmethod
+    def spread(sigma: float) -> float:
+        return 1 + sigma
+
+    def x0_eps(self, raw: Tensor, x: Tensor, sigma: float | Tensor) -> Pair:
+        c_in = 1 / (1 + sigma)
+        return _plus(x * c_in, raw, -sigma * c_in), _plus(x * c_in, raw, c_in)
+
+    def raw(self, x0: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
+        return eps - x0

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from sdcore.errors import InputError
-from sdcore.process import PREDICTION_TYPES, VariancePreserving, known_prediction_type
+from sdcore.process import (
+    PREDICTION_TYPES,
+    RectifiedFlow,
+    VariancePreserving,
+    known_prediction_type,
+)
 from sdcore.schedulers.noise_schedule import SD_PROCESS, STABLE_DIFFUSION
 
 SIGMAS = (0.0292, 1.0, 14.6146)
@@ -74,3 +79,20 @@ def test_another_prediction_type_is_refused():
     with pytest.raises(InputError, match="epsilon"):
         known_prediction_type("epsilom")
     assert [known_prediction_type(name) for name in ("eps", "v", "x0")] == list(PREDICTION_TYPES)
+
+
+@pytest.mark.parametrize("s", [0.1, 0.5, 0.99])
+def test_a_flow_is_the_straight_path(s):
+    """x_t = (1 - s) x0 + s eps and v = dx_t / ds, at t = 1000 s."""
+    process, sigma = RectifiedFlow(), s / (1 - s)
+    x0, eps = truth(2)
+    x = x0 + sigma * eps
+    assert (x * process.c_in(sigma) - ((1 - s) * x0 + s * eps)).abs().max() <= 1e-14
+    assert process.spread(sigma) * process.c_in(sigma) == pytest.approx(1, abs=4e-16)
+    assert torch.equal(process.raw(x0, eps, sigma), eps - x0)
+    found = process.x0_eps(eps - x0, x, sigma)
+    assert (found[0] - x0).abs().max() <= 1e-13
+    assert (found[1] - eps).abs().max() <= 1e-13
+    assert process.clock.timestep(sigma) == pytest.approx(1000 * s)
+    assert process.clock.sigma(1000 * s) == pytest.approx(sigma)
+    assert process.clock.timestep(process.clock.sigma(1000.0)) == 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from scripts.train.pictures import description
 from scripts.train.words import Reader, encode, vary
 from scripts.train.world import caption
 from sdcore.models import TextEncoder, UNet, UNetConfig
-from sdcore.schedulers.noise_schedule import NoiseSchedule, make_betas
+from sdcore.schedulers.noise_schedule import SD_PROCESS, STABLE_DIFFUSION
+from sdcore.training import squared_error
 
 TYPES = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
 CONFIG = UNetConfig(
@@ -71,8 +73,7 @@ def train(
         early_steps; after them t is even.
     """
     device = next(unet.parameters()).device
-    betas = make_betas("scaled_linear", 0.00085, 0.012, 1000)
-    alphas_cumprod = torch.tensor(NoiseSchedule.from_betas(betas).alphas_cumprod)
+    sigmas = torch.tensor(STABLE_DIFFUSION.sigmas)
     means, stds = latents
     shown = [description(seed, i) for i in range(len(means))]
     two = np.array([len(d.things) == 2 for d in shown])
@@ -91,15 +92,14 @@ def train(
         u = (rng.permutation(batch) + rng.random(batch)) / batch
         late = 1 - early if step < early_steps else 0.7  # u below it: t below 700
         t = (1000 * np.interp(u, (0, late, 1), (0, 0.7, 1))).astype(int)
-        a = alphas_cumprod[t][:, None, None, None]
+        sigma = sigmas[t].to(device)
         eps = torch.randn(x0.shape, generator=torch_rng)
-        x_t = a.sqrt() * x0 + (1 - a).sqrt() * eps
-        x_t, eps = (v.to(device, memory_format=torch.channels_last) for v in (x_t, eps))
+        x0, eps = (v.to(device, memory_format=torch.channels_last) for v in (x0, eps))
         ids = encode(tokenizer, texts)
         context = text(ids.to(device)).last
-        predicted = unet(x_t, torch.from_numpy(t).to(device), context).float()
-        error = (predicted - eps).square().mean(dim=(1, 2, 3))
-        total = (weight(a / (1 - a)).flatten().to(device) * error).mean()
+        network = partial(unet, context=context)
+        error = squared_error(network, SD_PROCESS, x0, eps, sigma, torch.from_numpy(t).to(device))
+        total = (weight(sigma**-2) * error).mean()
         if not exam:
             return total, ""
         told = torch.tensor([bool(each) for each in texts])

@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,10 +34,17 @@ from scripts.train.words import FILLING, Reader, encode
 from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
 from sdcore.models import TextEncoder, UNet
-from sdcore.process import VariancePreserving
+from sdcore.process import Process, RectifiedFlow, VariancePreserving
 from sdcore.sampling import sample
 from sdcore.schedulers import resolve
-from sdcore.schedulers.noise_schedule import NoiseSchedule, make_betas, zero_terminal_snr
+from sdcore.schedulers.noise_schedule import (
+    SD_PROCESS,
+    STABLE_DIFFUSION,
+    NoiseSchedule,
+    make_betas,
+    zero_terminal_snr,
+)
+from sdcore.training import squared_error
 
 SEED = 4_000  # of the fresh pictures: neither the first training's nor the examiner's
 WRITING = 3.0  # seconds that are left for it at the end
@@ -69,45 +77,42 @@ TRIAL = Amount(capacity=64, first=16, chunk=8, batch=2, paths=2)
 
 
 @dataclass(frozen=True)
-class Form:
-    """A path from data to noise, x = a x0 + s eps, and what the network says of it.
+class Task:
+    """A process, and how its noise levels are drawn and weighed.
 
-    levels: u in [0, 1) [B] -> a, s and the timestep t, each [B]. target: (x0, eps, a, s) -> what to
-    say. unit: (snr) -> how much of the loss a squared error of 1 in x0 makes.
+    levels: u in [0, 1) [B] -> sigma and the process's t, [B] both. weight: of a squared error, by
+    the signal-to-noise ratio 1 / sigma^2.
     """
 
-    levels: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-    target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    process: Process
+    levels: Callable[[Tensor], tuple[Tensor, Tensor]]
     weight: Callable[[Tensor], Tensor]
 
 
-def diffusion(prediction_type: str, device: torch.device) -> Form:
+def diffusion(prediction_type: str, device: torch.device) -> Task:
     """SD's own noise schedule: eps, or v on a table whose last timestep is pure noise."""
-    betas = make_betas("scaled_linear", 0.00085, 0.012, 1000)
-    if prediction_type == "v_prediction":
-        betas = zero_terminal_snr(betas)
-    table = torch.tensor(NoiseSchedule.from_betas(betas).alphas_cumprod, device=device)
+    betas, v = make_betas("scaled_linear", 0.00085, 0.012, 1000), prediction_type == "v_prediction"
+    schedule = NoiseSchedule.from_betas(zero_terminal_snr(betas), 2**-24) if v else STABLE_DIFFUSION
+    sigmas = torch.tensor(schedule.sigmas, device=device)
 
-    def levels(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        t = (u * len(table)).long().clamp(max=len(table) - 1)
-        return table[t].sqrt(), (1 - table[t]).sqrt(), t
+    def levels(u: Tensor) -> tuple[Tensor, Tensor]:
+        t = (u * len(sigmas)).long().clamp(max=len(sigmas) - 1)
+        return sigmas[t], t
 
-    if prediction_type == "v_prediction":
-        return Form(
-            levels, lambda x0, eps, a, s: a * eps - s * x0, lambda snr: _x0(snr) / (1 + snr)
-        )
-    return Form(levels, lambda x0, eps, a, s: eps, lambda snr: weight(snr, most=15))
+    process = VariancePreserving(schedule, prediction_type)
+    if v:
+        return Task(process, levels, lambda snr: _x0(snr) / (1 + snr))
+    return Task(process, levels, lambda snr: weight(snr, most=15))
 
 
-def flow(device: torch.device) -> Form:
-    """x = (1 - s) x0 + s eps, v = eps - x0, t = 1000 s."""
+def flow() -> Task:
+    """The straight path, its time s spread evenly; the last hundredth of a percent is left out."""
 
-    def levels(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return u, 1 - u, 1000 * (1 - u)
+    def levels(u: Tensor) -> tuple[Tensor, Tensor]:
+        s = 0.9999 * (1 - u)
+        return s / (1 - s), 1000 * s
 
-    return Form(
-        levels, lambda x0, eps, a, s: eps - x0, lambda snr: _x0(snr) / (1 + snr.sqrt()) ** 2
-    )
+    return Task(RectifiedFlow(), levels, lambda snr: _x0(snr) / (1 + snr.sqrt()) ** 2)
 
 
 def _x0(snr: Tensor) -> Tensor:
@@ -116,17 +121,17 @@ def _x0(snr: Tensor) -> Tensor:
 
 
 def loss_of(
-    form: Form, unet: UNet, x0: Tensor, context: Tensor, weights: dict[str, Tensor] | None = None
+    task: Task, unet: UNet, x0: Tensor, context: Tensor, weights: dict[str, Tensor] | None = None
 ) -> Tensor:
     """The weighted squared error of a batch, its noise levels spread evenly."""
     batch = len(x0)
     u = (torch.arange(batch, device=x0.device) + torch.rand(batch, device=x0.device)) / batch
-    a, s, t = form.levels(u)
-    a, s = (each.view(-1, 1, 1, 1) for each in (a, s))
-    eps = torch.randn_like(x0)
-    said = lowered(unet, weights, a * x0 + s * eps, t, context).float()
-    error = (said - form.target(x0, eps, a, s)).square().mean(dim=(1, 2, 3))
-    return (form.weight((a / s).square().flatten()) * error).mean()
+    sigma, t = task.levels(u)
+    network = partial(lowered, unet, weights)
+    error = squared_error(
+        lambda x, t: network(x, t, context), task.process, x0, torch.randn_like(x0), sigma, t
+    )
+    return (task.weight(sigma**-2) * error).mean()
 
 
 # The stages
@@ -143,7 +148,7 @@ def go_on(
 ) -> None:
     """Train UNet and text encoder, in place. empty: token ids of the empty caption, [77]."""
     pool, device = stream.pool, empty.device
-    form, reader = diffusion("epsilon", device), Reader(text).to(device)
+    task, reader = diffusion("epsilon", device), Reader(text).to(device)
 
     def loss() -> Tensor:
         x0, ids, answers = pool.draw(amount.batch)
@@ -152,7 +157,7 @@ def go_on(
         context = lowered(text, None, ids).last
         later = torch.randint(FILLING, (amount.batch,), device=device)
         doubt, _ = reader.grade(ids, context.float(), answers, later)
-        return loss_of(form, unet, x0, context) + 0.003 * (doubt * told).sum() / amount.batch
+        return loss_of(task, unet, x0, context) + 0.003 * (doubt * told).sum() / amount.batch
 
     both = nn.ModuleDict({"unet": unet, "reader": reader})  # the reader holds the text encoder
     plan = Sprint(seconds, amount.lr, graph=amount.graph)
@@ -212,7 +217,7 @@ def learn_few(
         sigma, sigma_next = (s.view(-1, 1, 1, 1) for s in (sigmas[i], sigmas[i + 1]))
         with torch.no_grad():
             context = lowered(text, None, paths.ids[rows]).last
-        x_in = x / (1 + sigma.square()).sqrt()
+        x_in = x * SD_PROCESS.c_in(sigma)
         eps = lowered(unet, change.weights(), x_in, timesteps[i], context).float()
         error = eps - (x_next - x) / (sigma_next - sigma)
         return (worth[i] * error.square().mean(dim=(1, 2, 3))).mean()
@@ -224,7 +229,7 @@ def learn_few(
 
 def learn_twin(
     name: str,
-    form: Form,
+    task: Task,
     unet: UNet,
     text: TextEncoder,
     empty: Tensor,
@@ -241,7 +246,7 @@ def learn_twin(
         told = torch.rand(amount.batch, device=x0.device) >= 0.1
         with torch.no_grad():
             context = lowered(text, None, torch.where(told[:, None], ids, empty)).last
-        return loss_of(form, unet, x0, context, change.weights())
+        return loss_of(task, unet, x0, context, change.weights())
 
     plan = Sprint(seconds, amount.lr_lora, 100, ema=0.998, graph=amount.graph)
     sprint(name, change, loss, plan, stream.pour)
@@ -302,8 +307,8 @@ def run(
                 print(f"{stage}: {len(paths.x)} guided paths", flush=True)
                 learn_few(unet, text, paths, amount, 0.65 * time_for, beside)
             else:
-                form = flow(device) if stage == "flow" else diffusion("v_prediction", device)
-                learn_twin(stage, form, unet, text, empty, stream, amount, time_for, beside)
+                task = flow() if stage == "flow" else diffusion("v_prediction", device)
+                learn_twin(stage, task, unet, text, empty, stream, amount, time_for, beside)
     finally:
         stream.close()
     print(f"done after {time.monotonic() - begin:.1f} s", flush=True)

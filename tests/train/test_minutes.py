@@ -126,33 +126,28 @@ def test_a_low_rank_difference_is_read_as_a_lora(tmp_path: Path) -> None:
     assert (wanted - read).abs().max() < 5e-3  # float16 in the file
 
 
-FORMS = {
+TASKS = {
     "eps": minutes.diffusion("epsilon", CPU),
     "v": minutes.diffusion("v_prediction", CPU),
-    "flow": minutes.flow(CPU),
+    "flow": minutes.flow(),
 }
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_x0_comes_back_from_what_a_network_is_asked_for(name: str) -> None:
-    form = FORMS[name]
-    x0, eps = torch.randn(2, 8, 4, 2, 2, dtype=torch.float64)
-    u = (torch.arange(8) + 0.5) / 8
-    a, s, t = (each.double().view(-1, 1, 1, 1) for each in form.levels(u))
-    x, said = a * x0 + s * eps, form.target(x0, eps, a, s)
-    back = {"eps": (x - s * said) / a, "v": a * x - s * said, "flow": x - s * said}[name]
-    assert (back - x0).abs().max() < 1e-5  # the table is float32
-    assert ((t >= 0) & (t <= 1000)).all()
-    assert form.weight((a / s).square()).isfinite().all()
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_tells_the_time_of_its_own_process(name: str) -> None:
+    task = TASKS[name]
+    sigma, t = task.levels((torch.arange(8) + 0.5) / 8)
+    for one, time_of_it in zip(sigma.tolist(), t.tolist(), strict=True):
+        assert task.process.clock.timestep(one) == pytest.approx(time_of_it, rel=1e-5)
+    assert task.weight(sigma**-2).isfinite().all()
 
 
-def test_the_twins_see_pure_noise() -> None:
-    a, s, t = FORMS["v"].levels(torch.tensor([0.9999]))
-    assert (a.item(), s.item(), t.item()) == (0, 1, 999)
-    a, s, t = FORMS["flow"].levels(torch.tensor([0.0]))
-    assert (a.item(), s.item(), t.item()) == (0, 1, 1000)
-    for name in ("v", "flow"):
-        assert FORMS[name].weight(torch.zeros(1)).item() == 1
+def test_the_twins_see_nearly_pure_noise_and_weigh_it_as_much_as_x0() -> None:
+    for name, end, latest in (("v", 0.9999, 999), ("flow", 0.0, 999.9)):
+        sigma, t = TASKS[name].levels(torch.tensor([end]))
+        assert t.item() == pytest.approx(latest)
+        assert sigma.item() > 4000
+        assert TASKS[name].weight(sigma**-2).item() == pytest.approx(1, abs=1e-3)
 
 
 def test_lowered_has_the_gradients_of_the_network_itself() -> None:

@@ -1,0 +1,30 @@
+"""What training makes small: the error of what a network says at noise levels drawn by chance."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from sdcore.process import Process
+
+
+def squared_error(
+    network: Callable[[Tensor, Tensor], Tensor],
+    process: Process,
+    x0: Tensor,
+    eps: Tensor,
+    sigma: Tensor,
+    t: Tensor,
+) -> Tensor:
+    """The mean squared error of each picture of a batch, [B], in float32 (Ho et al. 2020, eq. 14).
+
+    ||F(c_in(sigma) x, t) - raw(x0, eps, sigma)||^2 with x = x0 + sigma eps: what a Denoiser asks
+    the network F at this x, against what a perfect one would say.
+
+    network: (input [B,C,H,W], t [B]) -> [B,C,H,W], with its conditions.
+    process: what it is trained on.
+    x0, eps: clean latents and noise of unit variance [B,C,H,W].
+    sigma, t: the noise level of each picture, and that level on the process's clock, [B] both.
+    """
+    sigma = sigma.view(-1, 1, 1, 1)
+    said = network((x0 + sigma * eps) * process.c_in(sigma), t)
+    return (said.float() - process.raw(x0, eps, sigma)).square().mean(dim=(1, 2, 3))
