@@ -9,7 +9,7 @@ PROMPT ?= a big orange balloon in the desert
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint types format references parity benchmark benchmark-load laws docs host-time adherence train clean
+.PHONY: help demo test test-processors test-full lint types format references parity benchmark benchmark-load laws docs host-time adherence train clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 14
@@ -19,6 +19,15 @@ demo: $(VENV)/.runtime ## draw a picture with the bundled model and print its pa
 
 test: $(VENV)/.test ## run the tests (ARGS="-k name" to choose)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+# What depends on how a processor rounds shows under the kernels of others, which torch has too.
+OTHERS = tests/schedulers/test_quirks.py tests/schedulers/test_fields.py \
+	tests/schedulers/test_parity.py tests/schedulers/test_parity_ode.py \
+	tests/schedulers/test_parity_sde.py tests/schedulers/test_stochastic.py
+test-processors: $(VENV)/.test ## the comparisons of schedulers with other processors' kernels
+	@ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(OTHERS)
+	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -n auto $(OTHERS)
 
 test-full: $(VENV)/.test ## the slow tests: published sizes (16 GB of memory), every recorded run, every number of steps
 	@$(BIN)/python -m pytest -m slow $(ARGS)

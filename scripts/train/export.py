@@ -69,6 +69,11 @@ def export(folder: Path, unet: UNet, vae: VAE, text: TextEncoder, tokenizer: Tok
         "use_karras_sigmas": True,
         "steps_offset": 1,
         "timestep_spacing": "leading",
+        # As SD's files have them: what another class of diffusers, made from this file, would
+        # otherwise do by its own defaults. DDIM's clips x0 to pixels' -1 to 1.
+        "clip_sample": False,
+        "skip_prk_steps": True,
+        "set_alpha_to_one": False,
     }
     (folder / "scheduler").mkdir(exist_ok=True)
     text_json = json.dumps(scheduler | names, indent=2, sort_keys=True)

@@ -225,8 +225,8 @@ QUIRKS: tuple[Quirk, ...] = (
         reference=DIFFUSERS,
         number=math.nan,
         what="DPM2 ancestral takes sigma_down as a difference of near equals in float32, of which "
-        "nothing is left where a step is long: on the cosine table with N = 10 the latents are no "
-        "numbers.",
+        "nothing is left where a step is long: on the cosine table with N = 10 the latents may "
+        "be no numbers, on which processors is chance.",
         test="schedulers/test_quirks.py::test_dpm2_ancestral_takes_long_steps",
     ),
     Quirk(

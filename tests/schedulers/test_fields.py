@@ -338,6 +338,11 @@ TABLE: Mapping[str, Table] = {
     "SASolverScheduler": {
         **{key: values for key, values in DPM.items() if key != "solver_order"},
         **LEARNED,
+        "beta_schedule": [
+            "linear",
+            "scaled_linear",
+            Case("squaredcos_cap_v2", double=True),
+        ],
         "predictor_order": [1, 3],
         "corrector_order": [1, 3],
         "tau_func": [refused("lambda t: 0", "Python function")],

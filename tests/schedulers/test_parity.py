@@ -7,6 +7,7 @@ if that is above 1.
 import pytest
 import torch
 
+from sdcore.checkpoints import open_model
 from sdcore.noise import SeededNoise
 from sdcore.schedulers import resolve
 from tests.toys import (
@@ -179,3 +180,14 @@ def test_zero_terminal_snr(name):
         theirs = diffusers_latents(reference(name, **fields), steps)
         limit = LIMIT if name == "dpmpp_2m" else 4 * 4096 * 2.0**-24
         assert off(our_latents(scheduler, steps), theirs) <= limit, steps
+
+
+@pytest.mark.parametrize("name", ["ddim", "pndm", "ddpm", "lcm", "dpmpp_2m"])
+def test_the_bundled_models_file_means_the_same_to_diffusers(name):
+    """What the file leaves out would be each class's own default, as clipping x0 is DDIM's."""
+    diffusers = pytest.importorskip("diffusers")
+    config = open_model("picturebook").scheduler
+    theirs = getattr(diffusers, CLASSES[name]).from_config(config)
+    for steps in (4, 20):
+        expected = diffusers_latents(theirs, steps)
+        assert off(our_latents(resolve(name, config=config), steps), expected) <= LIMIT

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from sdcore.process import VariancePreserving
 from sdcore.sampling import Prediction, sample
 from sdcore.schedulers import resolve
 from sdcore.schedulers.churn import churn
-from sdcore.schedulers.euler import euler
+from sdcore.schedulers.euler import ancestral, euler
 from sdcore.schedulers.integrals import adams_weights
 from tests.schedulers.test_parity_ode import weigh_in_float64
 from tests.toys import (
@@ -285,8 +286,9 @@ def test_zero_terminal_snr_of_ddim_starts_at_sigma_2_to_the_24(prediction, eta):
     }
     scheduler = resolve("ddim", eta=eta, config={**SD, **fields})
     assert scheduler.plan(20).sigmas[0] == pytest.approx(2.0**24)
-    # From x0 and fresh noise the stand-in multiplies differences by up to 1.8 a step: 1e5 in 20.
-    for steps in (1, 5) if prediction == "sample" and eta else (1, 5, 20):
+    # After fresh noise the stand-in multiplies differences by up to 1.8 a step: 1e5 in 20, of
+    # roundings that each processor makes in its own way.
+    for steps in (1, 5) if eta else (1, 5, 20):
         theirs = diffusers_latents(reference("ddim", **fields), steps, eta=eta)
         found = our_latents(scheduler, steps)
         assert (found - theirs).abs().max() <= 1e-5 * max(1, theirs.abs().max()), steps
@@ -569,9 +571,16 @@ def test_tcd_bounds_x0_where_it_is_told():
 
 
 def test_dpm2_ancestral_takes_long_steps():
+    """diffusers takes sigma_down from a difference of squares in float32, here of equal ones.
+
+    Its own rounding is then larger than what is left, so the root may be of a negative number; on
+    which side of 0 it falls depends on the processor.
+    """
     fields = {"beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "linspace"}
-    scheduler, theirs = of_class("KDPM2AncestralDiscreteScheduler", **fields)
-    assert not diffusers_latents(theirs, 10, dtype=torch.float64).isfinite().any()
+    scheduler, _ = of_class("KDPM2AncestralDiscreteScheduler", **fields)
     assert math.isnan(number("diffusers.dpm2_a.float32_sigma_down"))
-    x = SeededNoise(SEEDS, SHAPE).start().double() * scheduler.plan(10).start_scale
+    plan = scheduler.plan(10)
+    left = [ancestral(a, b, 1.0)[0] ** 2 / b**2 for a, b in pairwise(plan.sigmas[:-1])]
+    assert min(left) < 4 * 2.0**-24  # a few roundings
+    x = SeededNoise(SEEDS, SHAPE).start().double() * plan.start_scale
     assert our_steps(scheduler, 10, x=x)[0][-1].x_next.isfinite().all()
