@@ -15,9 +15,9 @@ from sdcore.adapters.names import split_key
 from sdcore.checkpoints.checkpoint import Checkpoint
 from sdcore.checkpoints.choose import INDEX, shards, weights_name
 from sdcore.checkpoints.convert import family_of
-from sdcore.checkpoints.families import other_kind
 from sdcore.checkpoints.find import find_model
 from sdcore.checkpoints.folder import PARTS, open_folder
+from sdcore.checkpoints.kinds import other_kind
 from sdcore.checkpoints.load import check_component
 from sdcore.checkpoints.read import DTYPES, TensorInfo, Weights
 from sdcore.checkpoints.single_file import open_file

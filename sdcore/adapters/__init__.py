@@ -1,7 +1,14 @@
 """What is added to a model: LoRA and its kin, and learned words."""
 
 from sdcore.adapters.apply import Adapted, adapted, merged, twin
-from sdcore.adapters.embeddings import Embedding, extended, open_embedding, parse_embedding
+from sdcore.adapters.embeddings import (
+    Embedding,
+    bundled_words,
+    extended,
+    joined,
+    open_embedding,
+    parse_embedding,
+)
 from sdcore.adapters.lora import LoRA, open_lora, unmatched_warning
 from sdcore.adapters.networks import (
     unmatched_warnings,
@@ -15,7 +22,9 @@ __all__ = [
     "Embedding",
     "LoRA",
     "adapted",
+    "bundled_words",
     "extended",
+    "joined",
     "merged",
     "open_embedding",
     "open_lora",

@@ -4,6 +4,7 @@
     LoCon  the same for convolutions, with `mid` a Tucker core between
     LoHa   (Hyeon-Woo et al. 2022, arXiv 2108.06098)  dW = (alpha/r) (a1 @ b1) * (a2 @ b2)
     LoKr   (Yeh et al. 2023, arXiv 2309.14859)        dW = (alpha/r) kron(w1, w2), each may be a @ b
+    GLoRA  (Chavan et al. 2023, arXiv 2306.07967)     dW = (alpha/r) (W a2 @ a1 + b2 @ b1)
     DoRA   (Liu et al. 2024, arXiv 2402.09353, eq. 5) dW = m V / |V| - W with V = W + any of these
     diff   the difference itself
 
@@ -27,6 +28,7 @@ LOW_RANK = {"down", "up"}
 MAGNITUDES = {"magnitude", "dora_scale"}  # as PEFT writes DoRA's m, and as everyone else does
 _LOHA = {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}
 _LOKR = ("lokr_w1", "lokr_w2")
+_GLORA = {"glora_a1", "glora_a2", "glora_b1", "glora_b2"}
 
 
 def change(parts: Parts, weight: Tensor) -> Tensor:
@@ -37,7 +39,7 @@ def change(parts: Parts, weight: Tensor) -> Tensor:
     """
     parts = {name: part.to(weight.device, torch.float32) for name, part in parts.items()}
     try:
-        delta = _delta(parts)
+        delta = _delta(parts, weight)
         fits = delta.shape[:1] == weight.shape[:1] and delta.numel() == weight.numel()
     except (RuntimeError, IndexError):
         fits = False
@@ -70,13 +72,19 @@ def scaled(parts: Parts, scale: float) -> Parts:
 
 def _rank(parts: Parts) -> int | None:
     """r; None where nothing is factorised."""
-    for name, axis in (("down", 0), ("hada_w1_b", 0), ("lokr_w1_b", 0), ("lokr_w2_b", 0)):
+    for name, axis in (
+        ("down", 0),
+        ("hada_w1_b", 0),
+        ("lokr_w1_b", 0),
+        ("lokr_w2_b", 0),
+        ("glora_a1", 0),
+    ):
         if name in parts:
             return parts[name].shape[axis]
     return None
 
 
-def _delta(parts: Parts) -> Tensor:
+def _delta(parts: Parts, weight: Tensor) -> Tensor:
     if LOW_RANK.issubset(parts):
         return factor(parts) * _low_rank(parts)
     if _LOHA.issubset(parts):
@@ -89,6 +97,10 @@ def _delta(parts: Parts) -> Tensor:
         return factor(parts) * _kron(
             _factored(parts, "lokr_w1", "lokr_t1"), _factored(parts, "lokr_w2", "lokr_t2")
         )
+    if _GLORA.issubset(parts):
+        a1, a2, b1, b2 = (parts[name].flatten(1) for name in sorted(_GLORA))
+        on_inputs = torch.einsum("oi...,ij->oj...", weight.float(), a2 @ a1)
+        return factor(parts) * (on_inputs + (b2 @ b1).reshape(weight.shape))
     for name in ("diff", "w_norm"):
         if name in parts:
             return parts[name]

@@ -15,8 +15,12 @@ from torch import Tensor, nn
 from sdcore.adapters.deltas import Parts, check_numbers, scaled
 from sdcore.adapters.files import find_adapter, read_notes, read_tensors
 from sdcore.adapters.names import Place, places, split_key
+from sdcore.checkpoints.kinds import other_kind
 from sdcore.errors import InputError, listed
 from sdcore.strengths import written_lora
+
+BUNDLE = "bundle_emb."  # how the keys of learned words begin, bundle_emb.WORD.clip_l
+REFUSED = ("an OFT adapter", "a BOFT adapter", "an IA3 adapter")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class LoRA:
     text: float = 1.0  # of every text encoder
     merged: bool = True  # into the weights; else it runs beside the layers
     unmatched: tuple[str, ...] = ()  # keys of the file that no layer answers to
+    words: tuple[str, ...] = ()  # learned words that the file also holds
 
     def strength(self, component: str) -> float:
         return self.unet if component == "unet" else self.text
@@ -63,7 +68,16 @@ def open_lora(
     table = places(components)
     layers: dict[Place, dict[str, Tensor]] = {}
     unmatched = []
-    for key, tensor in read_tensors(file).items():
+    tensors = read_tensors(file)
+    kind = other_kind(tensors)
+    if kind in REFUSED:
+        raise InputError(
+            f"{file} holds {kind}, which does not act here: LoRA, LoHa, LoKr, GLoRA do"
+        )
+    words = {key.split(".")[1] for key in tensors if key.startswith(BUNDLE)}
+    for key, tensor in tensors.items():
+        if key.startswith(BUNDLE):
+            continue
         where = split_key(key)
         place = None if where is None else table.get(where[0])
         if where is None or place is None:
@@ -72,7 +86,7 @@ def open_lora(
             layers.setdefault(place, {})[where[1]] = tensor
     if not layers:
         if not any(map(split_key, unmatched)):
-            held = listed("tensors", unmatched, most=2) or "nothing"
+            held = kind or listed("tensors", unmatched, most=2) or "nothing"
             raise InputError(f"{file} is no adapter: it holds {held}")
         raise InputError(f"{file} fits no layer of this model: {listed('keys', unmatched, most=2)}")
     try:
@@ -87,7 +101,7 @@ def open_lora(
             check_numbers(parts)
         except InputError as error:
             raise InputError(f"{file}, {'.'.join(place)}: {error}") from None
-    return LoRA(str(path), layers, unet, text, merged, tuple(unmatched))
+    return LoRA(str(path), layers, unet, text, merged, tuple(unmatched), tuple(sorted(words)))
 
 
 def unmatched_warning(lora: LoRA) -> str | None:

@@ -4,7 +4,8 @@ kohya, SD 1.x and 2.x  lora_unet_mid_block_attentions_0_proj_in.lora_down.weight
 LyCORIS by itself      lycoris_mid_block_attentions_0_proj_in.lokr_w1
 kohya, SDXL            lora_unet_middle_block_1_proj_in.lora_down.weight, lora_te1_, lora_te2_
 diffusers, PEFT        unet.mid_block.attentions.0.proj_in.lora_A.weight, text_encoder. ...
-older diffusers        unet.mid_block. ... .attn1.processor.to_q_lora.down.weight
+older diffusers        unet.mid_block. ... .attn1.processor.to_q_lora.down.weight; unet.unet. ...
+ComfyUI's nodes        diffusion_model.middle_block. ..., text_encoders.clip_l.transformer. ...
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _ENDINGS = {
     "lora_magnitude_vector.weight": "magnitude",
     **{name: name for name in ("alpha", "dora_scale", "diff", "diff_b", "w_norm", "b_norm")},
     **{f"hada_{w}": f"hada_{w}" for w in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
+    **{f"{w}.weight": f"glora_{w}" for w in ("a1", "a2", "b1", "b2")},
     **{f"lokr_{w}": f"lokr_{w}" for w in ("w1", "w2", "w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
 }
 _ENDING = re.compile(rf"(.+)\.({'|'.join(map(re.escape, _ENDINGS))})")
@@ -37,6 +39,7 @@ _NAMED = re.compile(r"\.(lora_A|lora_B|lora_magnitude_vector)\.(?!weight$)\w+(?=
 _PROCESSOR = re.compile(
     r"(.+?)(?:\.processor)?\.to_(q|k|v|out)_lora\.(down\.weight|up\.weight|alpha)"
 )
+_COMFYUI = {"text_encoder": ("clip_l", "clip_h"), "text_encoder_2": ("clip_g",)}
 _PREFIXES = {
     "unet": ("lora_unet", "lycoris"),
     "text_encoder": ("lora_te", "lora_te1"),
@@ -51,6 +54,7 @@ def split_key(key: str) -> tuple[str, str] | None:
     ('unet.mid_block.attn1.to_out.0', 'up')
     """
     key = _NAMED.sub(r".\1", key).removeprefix("base_model.model.")
+    key = key.removeprefix("unet.") if key.startswith("unet.unet.") else key
     if old := _PROCESSOR.fullmatch(key):
         head, which, part = old.groups()
         text = head.endswith("self_attn")
@@ -75,6 +79,8 @@ def places(components: Mapping[str, nn.Module]) -> dict[str, Place]:
             for prefix in _PREFIXES[component]:
                 table[f"{prefix}_{flat}"] = place
             table[f"{component}.{name}"] = place
+            for which in _COMFYUI.get(component, ()):
+                table[f"text_encoders.{which}.transformer.{name}"] = place
             # transformers has dropped a prefix, and files of one network lack the component.
             short = name.removeprefix("text_model.")
             table[f"{component}.{short}"] = place

@@ -13,6 +13,7 @@ TOKENIZER_FILES: tuple[str, ...] = (
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
+    "added_tokens.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
 )

@@ -13,17 +13,19 @@ from torch import Tensor
 
 from sdcore.checkpoints.checkpoint import Checkpoint, Component
 from sdcore.checkpoints.choose import CONFIG, INDEX, TOKENIZER_FILES
-from sdcore.checkpoints.families import FAMILIES, UNET, VAE, Family
+from sdcore.checkpoints.families import UNET, VAE, Family, family_of_unet
 from sdcore.checkpoints.find import WEIGHTS
 from sdcore.checkpoints.folder import CLASSES
 from sdcore.checkpoints.ldm import open_clip_name
 from sdcore.checkpoints.ldm_write import text_encoder_to_open_clip, unet_to_ldm, vae_to_ldm
 from sdcore.checkpoints.read import Weights, as_dtype, read_json
 from sdcore.checkpoints.single_file import CONFIGS
+from sdcore.checkpoints.vocabulary import ADDED, added_words
 from sdcore.errors import InputError
 from sdcore.writing import written_whole
 
 State = dict[str, Tensor]
+TINY = "AutoencoderTiny"
 
 
 def convert(
@@ -48,9 +50,27 @@ def convert(
         name = target.with_suffix(".safetensors")
         raise InputError(f"a single file is written as .safetensors: name it {name}")
     states = {} if states is None else states
+    _check_writable(checkpoint, target)
     write = _write_file if target.suffix == ".safetensors" else _write_folder
     with written_whole(target) as path:
         write(checkpoint, path, dtype, states)
+
+
+def _check_writable(checkpoint: Checkpoint, target: Path) -> None:
+    """Raises InputError for what would be lost: a layout cannot hold it, or it is not read."""
+    vae, unet = (checkpoint.components[name].config for name in ("vae", "unet"))
+    if "up_block_out_channels" in vae:
+        raise InputError(
+            f"{checkpoint.path} has an asymmetric VAE, whose encoder of masks is not read: "
+            "converted, it would be lost"
+        )
+    if target.suffix != ".safetensors":
+        return
+    if vae.get("_class_name") == TINY:
+        raise InputError(f"a single file has no place for a tiny VAE: write {target.stem} a folder")
+    layers = unet.get("layers_per_block", 2)
+    if isinstance(layers, list | tuple) and len(set(layers)) > 1:
+        raise InputError(f"a single file has no place for a UNet of {list(layers)} layers a block")
 
 
 def component_state(component: Component, dtype: torch.dtype | None) -> State:
@@ -83,6 +103,10 @@ def _write_file(
         tensors |= {f"{prefix}{key}": tensor for key, tensor in found.items()}
     configs: dict[str, Any] = {n: c.config for n, c in checkpoint.components.items()}
     index = {k: v for k, v in checkpoint.index.items() if not isinstance(v, list)}
+    words = dict(checkpoint.added_words)
+    if checkpoint.tokenizers:
+        words = added_words(next(iter(checkpoint.tokenizers.values()))) | words
+    configs |= {"added_words": words} if words else {}
     prediction = checkpoint.scheduler.get("prediction_type", "epsilon")
     metadata = {
         "format": "pt",
@@ -97,16 +121,18 @@ def _write_folder(
     checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None, states: Mapping[str, State]
 ) -> None:
     # Of what is not written, such as a safety checker, diffusers is told that there is none.
-    told = {k: [None, None] if isinstance(v, list) else v for k, v in checkpoint.index.items()}
-    index: dict[str, Any] = {**_pipeline(checkpoint), **told}
+    kept = {k: [None, None] if isinstance(v, list) else v for k, v in checkpoint.index.items()}
+    index: dict[str, Any] = {**_pipeline(checkpoint), **kept}
     encoders = [name for name in checkpoint.components if name.startswith("text_encoder")]
     sources = {name: checkpoint.vocabulary(name) for name in encoders}  # before anything is written
     for name, component in checkpoint.components.items():
         config = dict(component.config)
         if name in CLASSES:
             library, kind, stem = "diffusers", CLASSES[name], "diffusion_pytorch_model"
+            if config.get("_class_name") == TINY:
+                kind = TINY
             config["_class_name"] = kind
-            if name == "vae":
+            if name == "vae" and kind != TINY:
                 levels = len(config["block_out_channels"])
                 config.setdefault("down_block_types", ["DownEncoderBlock2D"] * levels)
                 config.setdefault("up_block_types", ["UpDecoderBlock2D"] * levels)
@@ -119,10 +145,10 @@ def _write_folder(
         _dump(config, folder / name / CONFIG)
         state = states[name] if name in states else component_state(component, dtype)
         _save(state, folder / name / f"{stem}.safetensors", {"format": "pt"})
-    for name, (source, pad) in sources.items():
+    for name, (source, pad, words) in sources.items():
         tokenizer = name.replace("text_encoder", "tokenizer")
         index[tokenizer] = ["transformers", "CLIPTokenizer"]
-        _copy_vocabulary(source, folder / tokenizer, pad)
+        _copy_vocabulary(source, folder / tokenizer, pad, words)
     if checkpoint.scheduler:
         kind = checkpoint.scheduler.get("_class_name", "PNDMScheduler")
         index["scheduler"] = ["diffusers", kind]
@@ -148,7 +174,7 @@ def _pipeline(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"_class_name": f"StableDiffusion{inpaint}Pipeline"}
 
 
-def _copy_vocabulary(source: Path, folder: Path, pad: str | None) -> None:
+def _copy_vocabulary(source: Path, folder: Path, pad: str | None, words: Mapping[str, int]) -> None:
     folder.mkdir()
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
@@ -156,20 +182,18 @@ def _copy_vocabulary(source: Path, folder: Path, pad: str | None) -> None:
     settings, special = (folder / name for name in TOKENIZER_FILES[-2:])
     if not settings.is_file():
         _dump({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}, settings)
+    if words:
+        _dump(added_words(source) | words, folder / ADDED)
     if pad is not None:
         for path in (settings, special):
             _dump((read_json(path) if path.is_file() else {}) | {"pad_token": pad}, path)
 
 
 def family_of(checkpoint: Checkpoint) -> Family:
-    """The family whose single files a checkpoint's components make. Raises InputError."""
-    unet = checkpoint.components["unet"].config
-    encoders = [name for name in checkpoint.components if name.startswith("text_encoder")]
-    if unet.get("addition_embed_type") is None:
-        name = "SD 2.x" if unet.get("use_linear_projection") else "SD 1.x"
-    else:
-        name = "SDXL" if len(encoders) == 2 else "SDXL refiner"
-    return next(family for family in FAMILIES if family.name == name)
+    """The family whose single files a checkpoint's components make."""
+    names = {**checkpoint.components, **checkpoint.lacking}
+    count = sum(name.startswith("text_encoder") for name in names)
+    return family_of_unet(checkpoint.components["unet"].config, count)
 
 
 def _dump(value: dict[str, Any], path: Path) -> None:

@@ -1,14 +1,15 @@
 """The Stable Diffusion families in single files, as data: how to know them, what shapes hide."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdcore.checkpoints.key_tables import Part
 from sdcore.checkpoints.ldm import open_clip_name
 from sdcore.checkpoints.names import Rename, text_encoder_key
-from sdcore.checkpoints.shapes import heads_of_64
-from sdcore.errors import InputError, listed
+from sdcore.checkpoints.shapes import unet_config
+from sdcore.errors import InputError
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 SIGMAS = "denoiser.sigmas"
@@ -44,7 +45,6 @@ class Family:
     encoders: Mapping[str, tuple[str, Encoder]]  # component -> prefix of its keys, what it is
     added: bool = False
     turbo: bool = False
-    heads: Callable[[int], int] = heads_of_64  # of a block of so many channels
     sample_size: int = 64  # of the latents in training
     v_sample_size: int | None = None  # that of its v-prediction models, where it is another
     scaling_factor: float = 0.18215  # of the VAE
@@ -55,13 +55,14 @@ class Family:
 EULER = {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}
 TRAILING = EULER | {"timestep_spacing": "trailing"}
 LCM = {"_class_name": "LCMScheduler", "original_inference_steps": 50, "timestep_scaling": 10.0}
+# CosXL and Playground v2.5: continuous noise levels (Karras et al. 2022, arXiv 2206.00364).
+EDM = {"_class_name": "EDMEulerScheduler", "sigma_data": 1.0}
 SGM = "conditioner.embedders"
 
 FAMILIES = (
     Family(
         "SD 1.x",
         {"text_encoder": ("cond_stage_model.transformer.", CLIP_L)},
-        heads=lambda width: 8,
     ),
     Family(
         "SD 2.x",
@@ -105,67 +106,50 @@ FAMILIES = (
     ),
 )
 
-VIDEO = ".time_stack."  # what Stable Video Diffusion has between SD's own layers
 
-# Parts of names that only this kind of file has, the most telling first.
-OTHER_KINDS = {
-    "a video model": (VIDEO,),
-    "a LoRA": ("lora_", ".lora.", "_lora.", ".hada_", ".lokr_"),
-    "a ControlNet": ("control_model.", "controlnet_"),
-    "a motion module": (".motion_modules.",),
-    "an IP-Adapter": ("ip_adapter.",),
-    "a Flux model": ("double_blocks.", "single_transformer_blocks."),
-    "an SD 3 model": ("joint_blocks.", ".ff_context."),
-    "a textual inversion": ("emb_params", "clip_g", "clip_l"),
-    "a UNet in the diffusers layout": ("down_blocks.0.resnets.0.time_emb_proj.",),
-    "a VAE": ("decoder.conv_in.",),
-    "a text encoder": ("text_model.", "resblocks.", "embeddings.token_embedding."),
-    "a bare UNet": ("input_blocks.",),
-}
-# What can be done with some of them all the same.
-USES = {
-    "a LoRA": "--lora lays it over one",
-    "a textual inversion": "--embedding teaches one its word",
-    "a UNet in the diffusers layout": "--unet puts it into one",
-    "a VAE": "--vae puts it into one",
-    "a text encoder": "--text-encoder puts it into one",
-    "a bare UNet": "--unet puts it into one",
-}
+def recognise(path: Path, keys: Collection[str], unet: Part) -> Family:
+    """The family of the model in a file, from its keys alone; by its UNet where it has no encoder.
 
-
-def recognise(path: Path, keys: Collection[str]) -> Family:
-    """The family of the model in a file, from its keys alone.
-
-    Raises InputError for a file that holds something else, or less than a whole model.
+    Raises InputError for one of no known family.
     """
-
-    def has(prefix: str) -> bool:
-        return any(key.startswith(prefix) for key in keys)
-
-    if not has(f"{UNET}input_blocks.") or any(VIDEO in key for key in keys):
-        kind = other_kind(keys)
-        held = kind or listed("tensors", sorted(keys)) or "nothing"
-        use = f": {USES[kind]}" if kind in USES else ""
-        raise InputError(f"{path} holds {held}, no Stable Diffusion model{use}")
-    found = {prefix for f in FAMILIES for prefix, _ in f.encoders.values() if has(prefix)}
-    lacking = [name for name, there in (("VAE", has(VAE)), ("text encoder", found)) if not there]
-    if lacking:
-        raise InputError(f"{path} is no whole model: it has no {' and no '.join(lacking)}")
+    places = {prefix for family in FAMILIES for prefix, _ in family.encoders.values()}
+    places = {prefix for prefix in places if any(key.startswith(prefix) for key in keys)}
+    if not places:
+        return family_of_unet(unet_config(unet.shapes))
     for family in FAMILIES:
-        own = {prefix for prefix, _ in family.encoders.values()}
+        prefixes = {prefix for prefix, _ in family.encoders.values()}
         if family.turbo and (SIGMAS not in keys or "v_pred" in keys):
             continue
-        if own == found and family.added == (ADDED in keys):
+        if prefixes == places and family.added == (ADDED in keys):
             return family
     raise InputError(
-        f"{path} is of no known family: its text encoders are at {', '.join(sorted(found))}, "
+        f"{path} is of no known family: its text encoders are at {', '.join(sorted(places))}, "
         f"its UNet has {'a' if ADDED in keys else 'no'} label_emb"
     )
 
 
-def other_kind(keys: Collection[str]) -> str:
-    """What a file holds that is no whole model, with its article; "" where nothing tells."""
-    for kind, marks in OTHER_KINDS.items():
-        if any(mark in key for key in keys for mark in marks):
-            return kind
-    return ""
+def family_of_unet(config: Mapping[str, Any], encoders: int | None = None) -> Family:
+    """The family of a UNet by its configuration. encoders: how many text encoders the model has."""
+    if config.get("addition_embed_type") is None:
+        name = "SD 2.x" if config.get("use_linear_projection") else "SD 1.x"
+    else:
+        # The refiner is told five numbers beside the pooled text, which is as wide as its context.
+        vector, context = (
+            config.get("projection_class_embeddings_input_dim"),
+            config.get("cross_attention_dim"),
+        )
+        refines = isinstance(vector, int) and vector - 5 * 256 == context
+        name = "SDXL refiner" if encoders == 1 or (encoders is None and refines) else "SDXL"
+    return next(family for family in FAMILIES if family.name == name)
+
+
+def edm_refusal(scheduler: Mapping[str, Any], vae: Mapping[str, Any]) -> str:
+    """Why a model of the EDM kind is not drawn with; "" for all others."""
+    name = str(scheduler.get("_class_name", ""))
+    if not name.startswith("EDM") and vae.get("latents_mean") is None:
+        return ""
+    which = name if name.startswith("EDM") else "its VAE's latents have a mean of their own"
+    return (
+        f"it is of the EDM kind ({which}), as CosXL and Playground v2.5 are: its noise levels are "
+        "continuous and not those of Stable Diffusion's table, and it is not drawn here"
+    )

@@ -1,6 +1,7 @@
 """The diffusers layout: a folder with a subfolder for every part."""
 
 from pathlib import Path
+from typing import Any
 
 from sdcore.checkpoints.checkpoint import Checkpoint, Component, check_agreement
 from sdcore.checkpoints.choose import CONFIG, INDEX, has_variant, shards, weights_name
@@ -18,6 +19,7 @@ PARTS = {
 }
 REQUIRED = ("unet", "vae")
 CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}  # diffusers'
+VAE_CLASSES = ("AutoencoderKL", "AsymmetricAutoencoderKL", "AutoencoderTiny")
 
 
 def open_folder(path: Path, variant: str | None = None) -> Checkpoint:
@@ -65,8 +67,14 @@ def open_component(folder: Path, name: str, variant: str | None = None) -> Compo
     path = folder / CONFIG
     config, weights = read_json(path), weights_name(name, _names(folder), variant)
     kind = config.get("_class_name")
-    if name in CLASSES and kind not in (None, CLASSES[name]):
+    if name in CLASSES and kind not in (
+        None,
+        CLASSES[name],
+        *(VAE_CLASSES if name == "vae" else ()),
+    ):
         raise InputError(f"{path} is of class {kind}; what is read as {name} is {CLASSES[name]}")
+    if name not in CLASSES and isinstance(config.get("text_config"), dict):
+        config = _text_half(config)
     if weights is None:
         raise InputError(f"{folder} holds no weights: a .safetensors or .bin file is missing")
     files = shards(folder / weights) if weights.endswith(".json") else (weights,)
@@ -75,3 +83,10 @@ def open_component(folder: Path, name: str, variant: str | None = None) -> Compo
 
 def _names(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir()}
+
+
+def _text_half(config: dict[str, Any]) -> dict[str, Any]:
+    """The text encoder's fields of a whole CLIPModel's config.json."""
+    text = dict(config["text_config"])
+    text.setdefault("projection_dim", config.get("projection_dim", 512))
+    return {**text, "architectures": ["CLIPTextModel"]}

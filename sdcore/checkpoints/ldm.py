@@ -26,6 +26,8 @@ VAE_RESNET = {
     "nin_shortcut": "conv_shortcut",
 }
 VAE_ATTENTION = {
+    # As diffusers' script of conversion has written them since 0.18; the old ones are written.
+    **{name: name for name in ("to_q", "to_k", "to_v", "to_out.0")},
     "norm": "group_norm",
     "q": "to_q",
     "k": "to_k",
@@ -74,7 +76,7 @@ def unet_name(key: str, layers: int) -> str | None:
             return _block(f"up_blocks.{i // per_level}", place, i % per_level, rest)
         case ["time_embed", 0 | 2 as i, str(last)]:
             return f"time_embedding.linear_{i // 2 + 1}.{last}"
-        case ["time_embed", "cond_proj", str(last)]:
+        case ["time_embed" | "time_embedding", "cond_proj", str(last)]:
             return f"time_embedding.cond_proj.{last}"
         case ["label_emb", 0, 0 | 2 as i, str(last)]:
             return f"add_embedding.linear_{i // 2 + 1}.{last}"

@@ -12,14 +12,29 @@ from sdcore.checkpoints.checkpoint import Component
 from sdcore.checkpoints.names import Spelling, shape_after
 from sdcore.checkpoints.read import FLOATING, Weights, aligned
 from sdcore.errors import InputError, listed
-from sdcore.models import VAE, TextEncoder, TextEncoderConfig, UNet, UNetConfig, VAEConfig
+from sdcore.models import (
+    VAE,
+    TextEncoder,
+    TextEncoderConfig,
+    TinyVAE,
+    TinyVAEConfig,
+    UNet,
+    UNetConfig,
+    VAEConfig,
+)
 
 BUILD: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "text_encoder": lambda config: TextEncoder(TextEncoderConfig.from_dict(config)),
     "text_encoder_2": lambda config: TextEncoder(TextEncoderConfig.from_dict(config)),
     "unet": lambda config: UNet(UNetConfig.from_dict(config)),
-    "vae": lambda config: VAE(VAEConfig.from_dict(config)),
+    "vae": lambda config: _vae(config),
 }
+
+
+def _vae(config: Mapping[str, Any]) -> nn.Module:
+    if config.get("_class_name") == "AutoencoderTiny":
+        return TinyVAE(TinyVAEConfig.from_dict(config))
+    return VAE(VAEConfig.from_dict(config))
 
 
 class NoInit(TorchFunctionMode):

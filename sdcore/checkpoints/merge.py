@@ -14,10 +14,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sdcore.checkpoints.families import UNET, VAE
+from sdcore.checkpoints.key_tables import PREFIXES, part_at
 from sdcore.checkpoints.read import Weights, read_metadata
 from sdcore.errors import InputError, listed
 from sdcore.paths import path_of
@@ -25,6 +27,7 @@ from sdcore.writing import check_target, written_whole
 
 RECIPE = "sdcore.merge"  # the metadata key
 PARTS = ("in", "mid", "out", "unet", "text", "vae")
+CONV_IN = "input_blocks.0.0.weight"  # of models that repaint it has 9 channels in place of 4
 _BLOCK = re.compile(r"(?:in|out)\d{1,2}")
 
 
@@ -44,7 +47,8 @@ def merge(
             their own "in", "out", "unet", "text", "vae".
 
     Returns:
-        A line for what is not mixed: keys of A that another file lacks are A's.
+        A line for what is not mixed: keys of A that another file lacks are A's, and so are the
+        input channels that only an inpainting A has; keys that A lacks are left out.
 
     Raises:
         InputError: files with nothing in common or of other shapes, a block that A has not, a
@@ -70,18 +74,10 @@ def merge(
     there = {name for key in first.info for name in _names(key)}
     for name in blocks.keys() - there:
         raise InputError(f"{a} has no block {name!r}: --block would change nothing")
-    for other in others:
-        place, common = other.files[0], [key for key in first.info if key in other.info]
-        if not common:
-            raise InputError(f"{place} has no key in common with {a}")
-        for key in common:
-            mine, its = (list(weights.info[key].shape) for weights in (first, other))
-            if mine != its:
-                raise InputError(
-                    f"{a} and {place} are not of one family: {key} is {mine} in one, {its} in the "
-                    "other"
-                )
-    left = [key for key in first.info if any(key not in other.info for other in others)]
+    spellings = [_spelt_as(first, other) for other in others]
+    for other, keys in zip(others, spellings, strict=True):
+        _check_shapes(first, other, keys)
+    left = [key for key in first.info if any(key not in keys for keys in spellings)]
     mixed: dict[str, Tensor] = {}
     mapped = [dict(other) for other in others]
     for key, tensor in first:
@@ -89,15 +85,71 @@ def merge(
         if key in left or share == 0 or not tensor.is_floating_point():
             mixed[key] = tensor.contiguous()
             continue
-        plus, *minus = (other[key].float() for other in mapped)
-        base = minus[0] if minus else tensor.float()
-        mixed[key] = (tensor.float() + share * (plus - base)).to(tensor.dtype)
+        plus, *minus = (
+            tensors[keys[key]].float() for tensors, keys in zip(mapped, spellings, strict=True)
+        )
+        mixed[key] = _mixed(tensor, plus, minus[0] if minus else None, share)
     recipe = {"a": str(a), "b": str(b), "c": None if c is None else str(c)}
     notes = {**read_metadata(a), RECIPE: json.dumps({**recipe, "alpha": alpha, "blocks": blocks})}
     with written_whole(target) as path:
         save_file(mixed, path, notes)
-    line = listed(f"keys are {a}'s, since another file lacks them", left)
-    return (line,) if line else ()
+    lines = [listed(f"keys are {a}'s, since another file lacks them", left)]
+    used = set(spellings[0].values())
+    unused = [key for key in others[0].info if key not in used]
+    lines.append(listed(f"keys of {b} are left out, since {a} lacks them", unused))
+    return tuple(filter(None, lines))
+
+
+def _spelt_as(first: Weights, other: Weights) -> dict[str, str]:
+    """Key of the first file -> key of the other: the same, but for a prefix that one lacks."""
+    keys = {key: key for key in first.info if key in other.info}
+    for kind, prefixes in PREFIXES.items():
+        mine = [p for p in prefixes if part_at(first.info, kind, p) is not None]
+        its = [p for p in prefixes if part_at(other.info, kind, p) is not None]
+        if len(mine) == len(its) == 1 and mine != its:
+            ours = (key for key in first.info if key.startswith(mine[0]))
+            pairs = {key: its[0] + key.removeprefix(mine[0]) for key in ours}
+            keys |= {key: twin for key, twin in pairs.items() if twin in other.info}
+    return keys
+
+
+def _check_shapes(first: Weights, other: Weights, keys: Mapping[str, str]) -> None:
+    a, place = first.files[0], other.files[0]
+    if not keys:
+        raise InputError(f"{place} has no key in common with {a}")
+    for key, twin in keys.items():
+        mine, its = first.info[key].shape, other.info[twin].shape
+        if mine == its:
+            continue
+        entrance = key.endswith(CONV_IN) and len(mine) == len(its) == 4
+        if entrance and (mine[0], mine[2:]) == (its[0], its[2:]):
+            if mine[1] > its[1]:
+                continue
+            raise InputError(
+                f"{place} has {its[1]} input channels and {a} {mine[1]}: name the one that has "
+                "more first"
+            )
+        raise InputError(
+            f"{a} and {place} are not of one family: {key} is {list(mine)} in one, {list(its)} in "
+            "the other"
+        )
+
+
+def _mixed(a: Tensor, b: Tensor, c: Tensor | None, share: float) -> Tensor:
+    """A + share (B - C), C standing for A where there is none, in A's dtype.
+
+    Where A repaints and another does not, A's input channels beyond the other's stay as they are.
+    """
+    whole = a.float()
+    channels = min(t.shape[1] for t in (a, b, c) if t is not None) if a.ndim == 4 else None
+    part, plus = whole, b
+    minus = whole if c is None else c
+    if channels is not None:
+        part, plus, minus = whole[:, :channels], b[:, :channels], minus[:, :channels]
+    new = part + share * (plus - minus)
+    if channels is not None:
+        new = torch.cat([new, whole[:, channels:]], dim=1)
+    return new.to(a.dtype)
 
 
 def _alpha(key: str, alpha: float, blocks: Mapping[str, float]) -> float:

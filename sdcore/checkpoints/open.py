@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from sdcore.checkpoints.checkpoint import Checkpoint, check_agreement
+from sdcore.checkpoints.families import edm_refusal
 from sdcore.checkpoints.find import find_model
 from sdcore.checkpoints.folder import PARTS, open_folder
-from sdcore.checkpoints.part import open_part
+from sdcore.checkpoints.one_component import open_part
 from sdcore.checkpoints.single_file import open_file
 from sdcore.errors import InputError
 
@@ -39,7 +40,8 @@ def open_model(
     if path.is_file():
         if variant is not None:
             raise InputError(f"{path} is one file: it has no variants")
-        checkpoint = open_file(path, ema)
+        given = [name for name, place in ({} if parts is None else parts).items() if place]
+        checkpoint = open_file(path, ema, given)
     elif ema:
         raise InputError(f"{path} is a folder: its averaged weights are its plain ones")
     else:
@@ -48,24 +50,35 @@ def open_model(
     for name, place in ({} if parts is None else parts).items():
         if place is None:
             continue
-        if name not in components:
+        old = components.get(name, checkpoint.lacking.get(name))
+        if old is None:
             raise InputError(f"{path} has no {name} to replace; it has {', '.join(components)}")
-        own, new = components[name], open_part(place, components[name])
-        scales = [c.config.get("scaling_factor", 0.18215) for c in (new, own)]
-        if name == "vae" and scales[0] != scales[1]:
+        new = open_part(place, old)
+        scales = [c.config.get("scaling_factor", 0.18215) for c in (new, old)]
+        tiny = new.config.get("_class_name") == "AutoencoderTiny"  # of the model's own latents
+        if name == "vae" and scales[0] != scales[1] and not tiny:
             notes.append(
                 f"{place} is a VAE for other latents than {path} makes: its scaling factor is "
                 f"{scales[0]}, the model's own has {scales[1]}"
             )
         components[name] = new
+    order = [name for name in PARTS if name in components]
+    components = {name: components[name] for name in order}
     check_agreement(components)
     return replace(checkpoint, components=components, notes=tuple(notes))
 
 
 def open_source(model: str | Path, source: Mapping[str, Any]) -> Checkpoint:
-    """`open_model` with all that `sdcore.load` takes of a model's source in one mapping."""
+    """`open_model` with all that `sdcore.load` takes of a model's source in one mapping.
+
+    Raises InputError as it does, and for a model that is not drawn with here.
+    """
     unknown = sorted(source.keys() - {*PARTS, *OPTIONS})
     if unknown:
         raise TypeError(f"load() knows no {unknown[0]!r}")
     parts = {name: place for name, place in source.items() if name in PARTS}
-    return open_model(model, parts, **{k: v for k, v in source.items() if k in OPTIONS})
+    checkpoint = open_model(model, parts, **{k: v for k, v in source.items() if k in OPTIONS})
+    refusal = edm_refusal(checkpoint.scheduler, checkpoint.components["vae"].config)
+    if refusal:
+        raise InputError(f"{checkpoint.path}: {refusal}")
+    return checkpoint

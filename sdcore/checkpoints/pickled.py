@@ -142,6 +142,16 @@ def flat(value: Any) -> dict[str, Tensor]:
     for name in ("state_dict", "model", "module", "string_to_param"):
         if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
             value = value[name]
-    if not isinstance(value, Mapping):
+    return _tensors(value) if isinstance(value, Mapping) else {}
+
+
+def _tensors(value: Any, head: str = "", depth: int = 4) -> dict[str, Tensor]:
+    """Tensors in dictionaries and lists, those of IP-Adapters and hypernetworks, as A.B.C."""
+    if isinstance(value, Tensor):
+        return {head: value.detach()}
+    items = value.items() if isinstance(value, Mapping) else ()
+    items = enumerate(value) if isinstance(value, list | tuple) else items
+    if not depth:
         return {}
-    return {str(k): t.detach() for k, t in value.items() if isinstance(t, Tensor)}
+    inner = [_tensors(v, f"{head}.{k}" if head else str(k), depth - 1) for k, v in items]
+    return {key: tensor for tensors in inner for key, tensor in tensors.items()}

@@ -171,6 +171,8 @@ def _no_weights(begin: bytes) -> str:
     """What is wrong with a file that begins so."""
     if not begin:
         return "is empty"
+    if begin.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!", b"<htm", b"<?xm", b"<head")):
+        return "is a web page, saved in place of the file that it offers: download that itself"
     if begin == b"version ":
         return "is what git-lfs leaves in place of a large file: fetch that with git lfs pull"
     return "is neither a safetensors nor a torch file (its first bytes are no header)"

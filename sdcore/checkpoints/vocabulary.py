@@ -6,6 +6,7 @@ from pathlib import Path
 from sdcore.checkpoints.read import read_json
 from sdcore.errors import InputError
 
+ADDED = "added_tokens.json"  # words that the vocabulary learned: {word: id}
 START = "<|startoftext|>"  # no vocabulary but CLIP's has it
 
 
@@ -32,13 +33,33 @@ def _cached() -> Iterator[Path]:
 def _words(folder: Path) -> int | None:
     """How many entries the CLIP vocabulary in `folder` has; None where it holds none."""
     whole, vocab, merges = (folder / n for n in ("tokenizer.json", "vocab.json", "merges.txt"))
+    if not whole.is_file() and not (vocab.is_file() and merges.is_file()):
+        return None
     try:
-        if whole.is_file():
-            words = read_json(whole).get("model", {}).get("vocab", {})
-        elif vocab.is_file() and merges.is_file():
-            words = read_json(vocab)
-        else:
-            return None
+        words = _vocabulary(folder)
+        return len(words.keys() | added_words(folder).keys()) if START in words else None
     except (InputError, AttributeError):
         return None
-    return len(words) if START in words else None
+
+
+def added_words(folder: Path) -> dict[str, int]:
+    """Words of a tokenizer's folder beyond its vocabulary (textual inversion), and their ids.
+
+    Raises InputError for an `added_tokens.json` that makes no sense.
+    """
+    path = folder / ADDED
+    words = read_json(path) if path.is_file() else {}
+    if not all(type(number) is int for number in words.values()):
+        raise InputError(f"{path} should hold an id for each word")
+    if (folder / "tokenizer.json").is_file():
+        known = _vocabulary(folder)
+        more = read_json(folder / "tokenizer.json").get("added_tokens") or []
+        words |= {entry["content"]: entry["id"] for entry in more if entry["content"] not in known}
+    return words
+
+
+def _vocabulary(folder: Path) -> dict[str, int]:
+    whole = folder / "tokenizer.json"
+    if whole.is_file():
+        return read_json(whole).get("model", {}).get("vocab", {})
+    return read_json(folder / "vocab.json")

@@ -13,6 +13,10 @@ from sdcore.cli.echo import echo, tell
 @click.option("--dtype", metavar="NAME", help="float32, bfloat16, float16.  [default: as stored]")
 @click.option("--variant", metavar="NAME", help="Of a folder's weights: fp16, non_ema ...")
 @click.option("--ema", is_flag=True, help="A single file's averaged weights.")
+@click.option("--vae", metavar="FILE", help="A VAE from elsewhere, for good.")
+@click.option("--unet", metavar="FILE", help="A UNet from elsewhere.")
+@click.option("--text-encoder", metavar="FILE", help="A text encoder from elsewhere.")
+@click.option("--text-encoder-2", metavar="FILE", help="SDXL's second.")
 @click.option("--lora", metavar="FILE[:0.8]", multiple=True, help="Merge it in; as for sample.")
 def convert(
     source: str,
@@ -21,6 +25,7 @@ def convert(
     variant: str | None,
     ema: bool,
     lora: tuple[str, ...],
+    **parts: str | None,
 ) -> None:
     """Write the model SOURCE as TARGET, and print it.
 
@@ -40,7 +45,7 @@ def convert(
     wanted = None if dtype is None else choose_dtype(dtype, torch.device("cpu"))
     target = path_of(target)
     check_target(target)
-    checkpoint = open_model(source, variant=variant, ema=ema)
+    checkpoint = open_model(source, parts, variant=variant, ema=ema)
     states, loras = merged(checkpoint, lora, wanted) if lora else ({}, ())
     for note in (*checkpoint.notes, *filter(None, map(unmatched_warning, loras))):
         tell(note)

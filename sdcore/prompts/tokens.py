@@ -13,9 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from sdcore.checkpoints.read import read_json
+from sdcore.checkpoints.vocabulary import added_words
 from sdcore.errors import InputError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -99,15 +101,19 @@ class Tokenizer:
         return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
 
 
-def load_tokenizer(folder: Path, pad_token: str | None = None) -> Tokenizer:
+def load_tokenizer(
+    folder: Path, pad_token: str | None = None, words: Mapping[str, int] | None = None
+) -> Tokenizer:
     """The tokenizer in a checkpoint's `tokenizer/` folder.
 
     pad_token: what the model pads with, where the folder is not its own; None: as it says.
+    words: what it knows beside the folder's vocabulary and `added_tokens.json`, with their ids.
 
     `tokenizer.json` opens by itself; `vocab.json` with `merges.txt` needs transformers, which
     is imported then and only then. Raises InputError for missing or unreadable files.
     """
     backend = _open_backend(folder)
+    _add_words(backend, folder, {**added_words(folder), **({} if words is None else words)})
     backend.no_truncation()
     backend.no_padding()
     config = _optional_json(folder / "tokenizer_config.json")
@@ -133,6 +139,19 @@ def load_tokenizer(folder: Path, pad_token: str | None = None) -> Tokenizer:
 
 def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
+
+
+def _add_words(backend: Backend, folder: Path, words: Mapping[str, int]) -> None:
+    """Words of a text encoder that learned some: each is one id behind the vocabulary."""
+    for word, number in sorted(words.items(), key=lambda item: item[1]):
+        if backend.token_to_id(word) == number:
+            continue
+        if backend.token_to_id(word) is not None or number != backend.get_vocab_size():
+            raise InputError(
+                f"{folder}: its added word {word!r} has the id {number}; the next one that is "
+                f"free is {backend.get_vocab_size()}"
+            )
+        backend.add_tokens([AddedToken(word, normalized=True)])
 
 
 def _open_backend(folder: Path) -> Backend:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import sdcore
 from sdcore.checkpoints import load_component, open_model
-from sdcore.checkpoints.part import open_part
+from sdcore.checkpoints.one_component import open_part
 from sdcore.cli import main
 from sdcore.errors import InputError
 from sdcore.images import read_settings
@@ -67,7 +67,7 @@ def plain_config(module: nn.Module) -> object:
     config: Any = module.config
     if not isinstance(config, UNetConfig):
         return config
-    depth, heads = config.depth, config.heads
+    depth, heads = config.down_depths, config.heads
     return replace(config, transformer_layers_per_block=depth, attention_head_dim=heads)
 
 
