@@ -5,26 +5,43 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sdcore.adapters.embeddings import FOLDER_NAMES, open_embedding
 from sdcore.adapters.files import NAMES
+from sdcore.adapters.lora import BUNDLE
 from sdcore.adapters.names import split_key
-from sdcore.checkpoints.checkpoint import Checkpoint
+from sdcore.checkpoints.checkpoint import Checkpoint, Component
 from sdcore.checkpoints.choose import INDEX, shards, weights_name
 from sdcore.checkpoints.convert import family_of
+from sdcore.checkpoints.families import UNET, edm_refusal, family_of_unet
 from sdcore.checkpoints.find import find_model
 from sdcore.checkpoints.folder import PARTS, open_folder
-from sdcore.checkpoints.kinds import other_kind
+from sdcore.checkpoints.key_tables import PREFIXES, part_at
+from sdcore.checkpoints.kinds import VIDEO, other_kind
 from sdcore.checkpoints.load import check_component
 from sdcore.checkpoints.read import DTYPES, TensorInfo, Weights
-from sdcore.checkpoints.single_file import open_file
+from sdcore.checkpoints.shapes import unet_config
+from sdcore.checkpoints.single_file import lacking_line, open_file
 from sdcore.errors import InputError
 
 Infos = Mapping[str, TensorInfo]
-RANKED = ("down", "hada_w1_b", "lokr_w2_b")  # the parts whose rows are as many as the rank
+CONTEXTS = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL", 1280: "SDXL refiner"}
+NOTHING = Component("vae", {}, Path(), (), lambda key: {})
+TEXTUAL_INVERSION = "textual inversion"
+# What a LoRA's names also occur in.
+NO_LORA = ("ControlNet", "IP-Adapter", "PhotoMaker", "OFT adapter", "BOFT adapter", "IA3 adapter")
+RANKED = (
+    "down",
+    "hada_w1_b",
+    "lokr_w2_b",
+    "glora_a1",
+)  # the parts whose rows are as many as the rank
+EMBEDDING_KEYS = ("emb_params", "clip_l", "clip_g", "text_encoders_0", "text_encoders_1")
 COMPONENTS = ("unet", "te1", "te2", "te", "text_encoder_2", "text_encoder", "transformer")
 
 
@@ -46,28 +63,44 @@ def inspect(place: str | Path, variant: str | None = None) -> dict[str, Any]:
             open_folder(path, variant)
         )
     layout = "folder" if path.is_dir() else f"single file ({path.suffix})"
-    info = Weights(_weights_in(path, variant) if path.is_dir() else (path,)).info
+    if path.suffix.lower() == ".png":
+        word = open_embedding(path)
+        vectors = {key or "emb_params": list(t.shape) for key, t in word.vectors.items()}
+        return {"path": str(path), "kind": TEXTUAL_INVERSION, "layout": layout, "vectors": vectors}
+    files = _weights_in(path, variant) if path.is_dir() else (path,)
+    info = Weights(files).info
     kind = other_kind(info).partition(" ")[2] or "unknown"
-    found = {"path": str(path), "kind": kind, "layout": layout} | _counts(info)
-    lora = _lora(info)
+    report = {"path": str(path), "kind": kind, "layout": layout} | _counts(info)
+    if (
+        not path.is_dir()
+        and any(key.startswith(UNET) for key in info)
+        and not any(VIDEO in k for k in info)
+    ):
+        try:
+            return report | {"kind": "model"} | _model(open_file(path, given=PARTS))
+        except InputError as error:
+            return report | {"refused": str(error)}
+    lora = None if kind in NO_LORA else _lora(info)
     if lora is not None:
-        return found | {"kind": "LoRA"} | lora
+        return report | {"kind": "LoRA"} | lora
     vectors = _embedding(info)
     if vectors is not None:
-        return found | {"kind": "textual inversion", "vectors": vectors}
+        return report | {"kind": TEXTUAL_INVERSION, "vectors": vectors}
+    report |= _component(info)
     if path.is_dir():
-        return found | {"refused": f"{path} is no model folder: {INDEX} is missing"}
+        return report | {"refused": f"{path} is no model folder: {INDEX} is missing"}
     try:
-        return found | {"kind": "model"} | _model(open_file(path))
+        return report | {"kind": "model"} | _model(open_file(path))
     except InputError as error:
-        return found | {"refused": str(error)}
+        return report | {"refused": str(error)}
 
 
 def _weights_in(folder: Path, variant: str | None) -> tuple[Path, ...]:
     """The weights in the folder of a component or of an adapter. Raises InputError for others."""
     names = {file.name for file in folder.iterdir()}
-    found = [*(weights_name(part, names, variant) for part in PARTS), *names.intersection(NAMES)]
-    name = next(filter(None, found), None)
+    places = [*(weights_name(part, names, variant) for part in PARTS)]
+    places += names.intersection([*NAMES, *FOLDER_NAMES])
+    name = next(filter(None, places), None)
     if name is None:
         raise InputError(f"{folder} is no model folder: {INDEX} is missing")
     files = shards(folder / name) if name.endswith(".json") else (name,)
@@ -90,15 +123,21 @@ def _model(checkpoint: Checkpoint) -> dict[str, Any]:
         components[name] = _counts(own) | {"keys": sum(len(component.spelling(k)) for k in own)}
         stored |= {(component.files, key) for key in info}
         read |= {(component.files, key) for key in own}
+    refusal = edm_refusal(checkpoint.scheduler, checkpoint.components.get("vae", NOTHING).config)
     report = {
-        "family": family_of(checkpoint).name,
+        "family": family_of(checkpoint).name + (", EDM" if refusal else ""),
         "prediction_type": checkpoint.scheduler.get("prediction_type", "epsilon"),
         "scheduler": checkpoint.scheduler.get("_class_name"),
         "in_channels": checkpoint.components["unet"].config.get("in_channels", 4),
         "components": components,
         "ignored_keys": len(stored - read),
         "notes": list(checkpoint.notes),
+        "lacks": list(checkpoint.lacking),
     }
+    if refusal:
+        return report | {"refused": f"{checkpoint.path}: {refusal}"}
+    if checkpoint.lacking:
+        return report | {"refused": lacking_line(checkpoint)}
     try:
         for component in checkpoint.components.values():
             check_component(component)
@@ -124,15 +163,50 @@ def _lora(info: Infos) -> dict[str, Any] | None:
         if part in RANKED and len(info[key].shape) > 1
     )
     return {
+        "type": _lora_type({part for _, part in parts.values()}),
+        "family": _lora_family(info, parts),
+        "words": sorted({key.split(".")[1] for key in info if key.startswith(BUNDLE)}),
         "ranks": {str(rank): count for rank, count in sorted(ranks.items())},
         "targets": {name: len(layers) for name, layers in sorted(targets.items())},
-        "unknown_keys": sorted(key for key in info if key not in parts),
+        "unknown_keys": sorted(
+            key for key in info if key not in parts and not key.startswith(BUNDLE)
+        ),
     }
 
 
+def _lora_type(parts: set[str]) -> str:
+    marks = {"hada_w1_a": "LoHa", "lokr_w1": "LoKr", "lokr_w1_a": "LoKr", "glora_a1": "GLoRA"}
+    names = [name for mark, name in marks.items() if mark in parts][:1]
+    names += ["DoRA"] if parts & {"dora_scale", "magnitude"} else []
+    return " ".join(names) or ("LoRA" if "down" in parts else "difference")
+
+
+def _lora_family(info: Infos, parts: Mapping[str, tuple[str, str]]) -> str | None:
+    """By the width of the text that the UNet's layers are told."""
+    for key, (layer, part) in parts.items():
+        shape = info[key].shape
+        if part in ("down", "glora_a1") and re.search(r"attn2[._]to_[kv]$", layer) and shape[1:]:
+            return CONTEXTS.get(shape[1])
+    return None
+
+
+def _component(info: Infos) -> dict[str, Any]:
+    """The family of a UNet that stands alone."""
+    for prefix in PREFIXES["unet"]:
+        part = part_at(info, "unet", prefix)
+        if part is not None and not part.unknown:
+            try:
+                return {"family": family_of_unet(unet_config(part.shapes)).name}
+            except InputError:
+                return {}
+    return {}
+
+
 def _embedding(info: Infos) -> dict[str, list[int]] | None:
-    """Shapes by key, of a file of one or two small matrices as wide as a CLIP."""
+    """Shapes by key, of a file of one or two small matrices as wide as a CLIP, or named so."""
     shapes = {k: list(i.shape) for k, i in info.items() if i.dtype in DTYPES}
-    small = len(shapes) <= 2 and all(s[-1:] in ([768], [1024], [1280]) for s in shapes.values())
+    named = all(key in EMBEDDING_KEYS for key in shapes)
+    wide = all(s[-1:] in ([768], [1024], [1280]) for s in shapes.values())
+    small = len(shapes) <= 2 and (named or wide)
     few = all(len(s) == 1 or (len(s) == 2 and s[0] <= 75) for s in shapes.values())
     return shapes if shapes and small and few else None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-from sdcore.adapters import unmatched_warnings, with_embedding, with_lora, without_loras
+from sdcore.adapters import Embedding, unmatched_warnings, with_embedding, with_lora, without_loras
 from sdcore.brownian import noise_named
 from sdcore.conditioning import Conditioner, complete
 from sdcore.defaults import Defaults, defaults_for
@@ -224,11 +224,14 @@ class StableDiffusion(Networks):
         """The model as it was before any adapter, bit for bit."""
         return without_loras(self)
 
-    def with_embedding(self, path: str | Path, token: str | None = None) -> StableDiffusion:
+    def with_embedding(
+        self, path: str | Path | Embedding, token: str | None = None
+    ) -> StableDiffusion:
         """This model knowing one word more (textual inversion); this one stays as it is.
 
         Args:
-            path: a file of diffusers', A1111's or SDXL's form.
+            path: a file of diffusers', A1111's or SDXL's form, a training's folder, or an embedding
+                that is open.
             token: how the word is written in prompts, in any case; None: as the file says, or its
                 name. It stands for all its vectors, and weights and chunks take them together.
 

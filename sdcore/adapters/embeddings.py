@@ -48,13 +48,11 @@ class Embedding:
     token: str  # how it is written in a prompt, in any case
     vectors: Mapping[str, Tensor]  # [n, D]: by "clip_l" and "clip_g", or one under ""
     second: str | None = None  # the path of SDXL's other half, where that is a file of its own
-    bundled: bool = False  # whether it lies in a LoRA's file, and comes with that
 
     @property
-    def specs(self) -> tuple[str, ...]:
-        """As `--embedding` takes it; nothing where `--lora` brings it."""
-        names = () if self.bundled else (self.name, self.second)
-        return tuple(f"{name}:{self.token}" for name in names if name is not None)
+    def spec(self) -> str:
+        """As `--embedding` takes it."""
+        return f"{self.name}:{self.token}"
 
 
 def parse_embedding(spec: str) -> tuple[str, str | None]:
@@ -159,10 +157,7 @@ def bundled_words(path: str | Path) -> list[Embedding]:
     for key, tensor in Weights((file,)).read(_Bundled()):
         word, _, part = key.removeprefix(BUNDLE).partition(".")
         words.setdefault(word, {})[part if part in _PAIR.values() else "emb_params"] = tensor
-    return [
-        Embedding(str(path), word, _vectors(file, held)[1], bundled=True)
-        for word, held in words.items()
-    ]
+    return [Embedding(str(path), word, _vectors(file, held)[1]) for word, held in words.items()]
 
 
 class _Bundled:

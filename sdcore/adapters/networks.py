@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 from torch import nn
 
 from sdcore.adapters.apply import adapted, twin
-from sdcore.adapters.embeddings import extended, open_embedding
+from sdcore.adapters.embeddings import Embedding, bundled_words, extended, open_embedding
 from sdcore.adapters.lora import LoRA, open_lora, unmatched_warning
 from sdcore.memory import MODES, apply
 from sdcore.models.layers import placement
@@ -34,21 +34,28 @@ def with_lora(
     """These networks with one adapter more acting on them: `StableDiffusion.with_lora`."""
     unet, text = (strength if given is None else given for given in (unet, text))
     adapter = open_lora(path, _adaptable(networks), unet, text, merged)
+    for word in bundled_words(path) if adapter.words else ():
+        networks = _taught(networks, word)  # it comes with the adapter: no --embedding to note
     return _with_loras(networks, (*_loras(networks), adapter))
 
 
 def without_loras(networks: N) -> N:
-    """These networks as they were before any adapter, bit for bit."""
+    """These networks as they were before any adapter, bit for bit, but for words that one holds."""
     return _with_loras(networks, ())
 
 
-def with_embedding(networks: N, path: str | Path, token: str | None = None) -> N:
+def with_embedding(networks: N, path: str | Path | Embedding, token: str | None = None) -> N:
     """These networks knowing one word more: `StableDiffusion.with_embedding`."""
-    word = open_embedding(path, token)
+    word = path if isinstance(path, Embedding) else open_embedding(path, token)
+    words = [word] if word.second is None else [word, replace(word, name=word.second)]
+    return replace(_taught(networks, word), embeddings=(*networks.embeddings, *words))
+
+
+def _taught(networks: N, word: Embedding) -> N:
     bare = _bare(networks)
     pairs = {reader.name: (reader.tokenizer, reader.encoder) for reader in bare.readers}
     readers = tuple(Reader(name, *pair) for name, pair in extended(word, pairs).items())
-    new = replace(bare, readers=readers, embeddings=(*networks.embeddings, word))
+    new = replace(bare, readers=readers)
     return _with_loras(_apart(new, new), _loras(networks))
 
 

@@ -73,20 +73,30 @@ def open_component(folder: Path, name: str, variant: str | None = None) -> Compo
         *(VAE_CLASSES if name == "vae" else ()),
     ):
         raise InputError(f"{path} is of class {kind}; what is read as {name} is {CLASSES[name]}")
+    spelling = PARTS[name]
     if name not in CLASSES and isinstance(config.get("text_config"), dict):
-        config = _text_half(config)
+        projected = name == "text_encoder_2"
+        config = _text_half(config, projected)
+        if not projected:
+            spelling = spelt(_without_projection)
     if weights is None:
         raise InputError(f"{folder} holds no weights: a .safetensors or .bin file is missing")
     files = shards(folder / weights) if weights.endswith(".json") else (weights,)
-    return Component(name, config, path, tuple(folder / file for file in files), PARTS[name])
+    return Component(name, config, path, tuple(folder / file for file in files), spelling)
 
 
 def _names(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir()}
 
 
-def _text_half(config: dict[str, Any]) -> dict[str, Any]:
+def _text_half(config: dict[str, Any], projected: bool) -> dict[str, Any]:
     """The text encoder's fields of a whole CLIPModel's config.json."""
     text = dict(config["text_config"])
-    text.setdefault("projection_dim", config.get("projection_dim", 512))
-    return {**text, "architectures": ["CLIPTextModel"]}
+    if config.get("projection_dim") is not None:
+        text["projection_dim"] = config["projection_dim"]
+    kind = "CLIPTextModelWithProjection" if projected else "CLIPTextModel"
+    return {**text, "architectures": [kind]}
+
+
+def _without_projection(key: str) -> str | None:
+    return None if key.startswith("text_projection.") else text_encoder_key(key)

@@ -11,11 +11,14 @@ from sdcore.checkpoints.find import find_model
 from sdcore.checkpoints.folder import open_component, open_folder
 from sdcore.checkpoints.key_tables import PREFIXES, encoder_reads, kind_of, look_up, part_at
 from sdcore.checkpoints.kinds import other_kind
-from sdcore.checkpoints.read import read_header
+from sdcore.checkpoints.read import read_header, read_json
 from sdcore.errors import InputError, listed
 
 # What a configuration says that shapes do not show: taken from the component that is replaced.
 HIDDEN = ("attention_head_dim", "norm_num_groups", "num_attention_heads", "eos_token_id")
+
+# What has a UNet's keys on the way down, and is none.
+NO_UNETS = ("a ControlNet", "a motion module", "a T2I-Adapter")
 
 
 def open_part(
@@ -40,12 +43,18 @@ def open_part(
             return components[like.name]
         if not (path / CONFIG).is_file():
             raise InputError(f"{path} holds neither a model ({INDEX}) nor a component ({CONFIG})")
-        return open_component(path, like.name, variant)
+        component = open_component(path, like.name, variant)
+        if "text_config" in read_json(path / CONFIG) and len(component.files) == 1:
+            return _from_file(component.files[0], like)  # a whole CLIP: read as its file is
+        return component
     return _from_file(path, like)
 
 
 def _from_file(path: Path, like: Component) -> Component:
     info, kind = read_header(path), kind_of(like.name)
+    held = other_kind(info)
+    if kind == "unet" and held in NO_UNETS:
+        raise InputError(f"{path} holds {held}, and no UNet")
     projected = "CLIPTextModelWithProjection" in (like.config.get("architectures") or [])
     used = encoder_reads(like.config.get("num_hidden_layers"), projected)
     for prefix in PREFIXES[kind]:
@@ -68,7 +77,7 @@ def _from_file(path: Path, like: Component) -> Component:
         # A tiny VAE shares no field with the model's own; else what no shape shows is as there.
         config = config if "num_decoder_blocks" in config else {**like.config, **config}
         return Component(like.name, config, path, (path,), partial(look_up, part.table))
-    held = other_kind(info) or listed("tensors", sorted(info)) or "nothing"
+    held = held or listed("tensors", sorted(info)) or "nothing"
     raise InputError(f"{path} holds no {like.name} that fits: it holds {held}")
 
 

@@ -67,7 +67,10 @@ def open_file(path: Path, ema: bool = False, given: Collection[str] = ()) -> Che
     unet = _unet(path, info, given)
     family = recognise(path, info, unet)
     parts = {"unet": unet} | dict(_others(info, family))
-    _check_lacking(path, family, parts.keys(), given)
+    missing = [name for name in ("vae", *family.encoders) if name not in parts]
+    needed = [name for name in missing if name not in given]
+    if needed:
+        raise InputError(_lacking(path, needed, family.name))
     averaged = _averaged(path, info, ema)
     passed_over = _leftovers(path, info, family, parts.values(), averaged.values())
     prediction, reason = _prediction_type(path, info, metadata, family, unet)
@@ -84,7 +87,6 @@ def open_file(path: Path, ema: bool = False, given: Collection[str] = ()) -> Che
     encoder = next(filter(components.__contains__, family.encoders), None)
     size = None if encoder is None else components[encoder].config.get("vocab_size")
     folder = find_vocabulary(path, size - len(words) if isinstance(size, int) else None)
-    missing = [name for name in ("vae", *family.encoders) if name not in components]
     return Checkpoint(
         path=path,
         index=saved.get("index", {}),
@@ -131,15 +133,16 @@ def _others(info: Header, family: Family) -> Iterator[tuple[str, Part]]:
             yield name, part
 
 
-def _check_lacking(
-    path: Path, family: Family, held: Collection[str], given: Collection[str]
-) -> None:
-    lacking = [n for n in ("vae", *family.encoders) if n not in held and n not in given]
-    if lacking:
-        words = " and no ".join(n.replace("_", " ").replace("vae", "VAE") for n in lacking)
-        options = " and ".join(f"{OPTIONS[n]} FILE" for n in lacking)
-        gives = "give" if len(lacking) > 1 else "gives"
-        raise InputError(f"{path} is {family.name} with no {words}: {options} {gives} it one")
+def lacking_line(checkpoint: Checkpoint) -> str:
+    """What a file lacks for a model, and the options that give it."""
+    return _lacking(checkpoint.path, tuple(checkpoint.lacking), "a model")
+
+
+def _lacking(path: Path, names: Collection[str], what: str) -> str:
+    words = " and no ".join(n.replace("_", " ").replace("vae", "VAE") for n in names)
+    options = " and ".join(f"{OPTIONS[n]} FILE" for n in names)
+    gives = "give" if len(names) > 1 else "gives"
+    return f"{path} is {what} with no {words}: {options} {gives} it one"
 
 
 def _averaged(path: Path, info: Header, ema: bool) -> dict[str, str]:

@@ -15,11 +15,11 @@ def with_adapters(
 ) -> StableDiffusion:
     """The model with the adapters of `--lora FILE[:STRENGTH]` and the words of
     `--embedding FILE[:WORD]`. Raises InputError."""
-    from sdcore.adapters import parse_embedding
+    from sdcore.adapters import joined, open_embedding, parse_embedding
     from sdcore.strengths import parse_lora
 
-    for spec in embeddings:
-        sd = sd.with_embedding(*parse_embedding(spec))
+    for word in joined([open_embedding(*parse_embedding(spec)) for spec in embeddings]):
+        sd = sd.with_embedding(word)
     for spec in loras:
         path, unet, text = parse_lora(spec)
         sd = sd.with_lora(path, unet=unet, text=text)

@@ -49,5 +49,8 @@ def convert(
     states, loras = merged(checkpoint, lora, wanted) if lora else ({}, ())
     for note in (*checkpoint.notes, *filter(None, map(unmatched_warning, loras))):
         tell(note)
+    for adapter in loras:
+        if adapter.words:
+            tell(f"{adapter.name}: its learned words are not written: {', '.join(adapter.words)}")
     write(checkpoint, target, wanted, states)
     echo(target)
