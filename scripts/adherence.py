@@ -3,7 +3,8 @@
     python -m scripts.adherence --model picturebook --json adherence.json
 
 The prompts name combinations of object and colour that the model was never trained on. Half of them
-ask for one thing at a place, half for two things in a relation; prompt i is drawn with seed i. The
+ask for one thing at a place, half for two things in a relation; prompt i is drawn with seed i. One
+row asks for one thing without a place: there a thing must not come twice. The
 examiner (scripts/train/examiner.py) is trained at first use, which takes some minutes.
 """
 
@@ -27,6 +28,8 @@ import sdcore
 from scripts.train.examiner import Examiner, Found, Reading, load_examiner, read, specimen
 from scripts.train.world import Description, canonical_caption, sample_description
 from sdcore.images import to_pictures, to_tensor
+from sdcore.sampling import State
+from sdcore.strengths import parse_lora
 from sdcore.writing import write_whole
 
 SEED = 3_000  # of the prompts; training pictures and the examiner's have their own
@@ -40,8 +43,8 @@ Shares = dict[str, float | None]  # ability -> share of right answers; None: nev
 # Marking
 
 
-def mark(asked: Description, reading: Reading) -> Marks:
-    """What is right in a picture.
+def mark(asked: Description, reading: Reading, placed: bool = True) -> Marks:
+    """What is right in a picture. placed: whether the prompt said where one thing is.
 
     Object, colour and size count once for each thing asked for; one that is not there is wrong in
     all of them. Place is asked with one thing, order with two. Number: as many things as asked.
@@ -55,7 +58,7 @@ def mark(asked: Description, reading: Reading) -> Marks:
         ]
     if asked.relation:
         marks["order"] = [in_order(asked, reading.found)]
-    else:
+    elif placed:
         marks["place"] = [found[0] is not None and place(found[0]) == asked.place]
     marks["number"] = [len(reading.found) == len(asked.things)]
     return marks
@@ -158,13 +161,19 @@ def rendered(asked: Sequence[Description]) -> list[Image.Image]:
 
 
 def drawn(
-    sd: sdcore.StableDiffusion, asked: Sequence[Description], batch: int = 8, **settings: Any
+    sd: sdcore.StableDiffusion,
+    asked: Sequence[Description],
+    batch: int = 8,
+    placed: bool = True,
+    **settings: Any,
 ) -> Iterator[Image.Image]:
     """The model's pictures, the i-th with seed i; `settings` as `sd.prepare` takes them."""
-    run = sd.prepare([canonical_caption(each) for each in asked], **settings)
+    run = sd.prepare([canonical_caption(each, placed) for each in asked], **settings)
     seeds = tuple(range(len(asked)))
     own = tuple(replace(s, seed=seed) for s, seed in zip(run.settings, seeds, strict=True))
-    run = replace(run, settings=own, noise=replace(run.noise, seeds=seeds))
+    noise = replace(run.noise, seeds=seeds)
+    start = State(noise.start() * run.plan.start_scale)
+    run = replace(run, settings=own, noise=noise, start=start)
     for part in run.split(batch):
         with torch.inference_mode():
             *_, last = part
@@ -188,10 +197,13 @@ def reconstructed(
 
 
 def examine(
-    examiner: Examiner, asked: Sequence[Description], pictures: Sequence[Image.Image]
+    examiner: Examiner,
+    asked: Sequence[Description],
+    pictures: Sequence[Image.Image],
+    placed: bool = True,
 ) -> Shares:
     readings = read(examiner, pictures)
-    return shares([mark(d, r) for d, r in zip(asked, readings, strict=True)])
+    return shares([mark(d, r, placed) for d, r in zip(asked, readings, strict=True)])
 
 
 def blurred(pictures: Sequence[Image.Image]) -> list[Image.Image]:
@@ -204,22 +216,23 @@ def rows(
     examiner: Examiner,
     held_out: Sequence[Description],
     seen: Sequence[Description],
+    default: tuple[int, float],
     cfg: Sequence[float],
     steps: Sequence[int],
     batch: int,
     **settings: Any,
 ) -> Iterator[Row]:
     """The model's rows: `seen` at the default steps and CFG, `held_out` at these and all others."""
-    usual = sd.prepare("", **settings).settings[0]
-    default = (usual.steps, usual.cfg)
-    grid = [(usual.steps, scale) for scale in cfg] + [(count, usual.cfg) for count in steps]
-    plan = [("seen pairs", seen, default)]
+    grid = [(default[0], scale) for scale in cfg] + [(count, default[1]) for count in steps]
+    alone = [each for each in held_out if each.place is not None]
+    plan = [("seen pairs", seen, default), ("no place said", alone, default)]
     plan += [("held-out pairs", held_out, knobs) for knobs in dict.fromkeys([default, *grid])]
     for name, asked, (count, scale) in plan:
-        strokes = drawn(sd, asked, batch, **settings, steps=count, cfg=scale)
+        placed = name != "no place said"
+        strokes = drawn(sd, asked, batch, placed, **settings, steps=count, cfg=scale)
         title = f"{name}, {count} steps, cfg {scale:g}"
         bar = tqdm(strokes, title, len(asked), disable=None, leave=False)
-        yield Row(name, count, scale, len(asked), examine(examiner, asked, list(bar)))
+        yield Row(name, count, scale, len(asked), examine(examiner, asked, list(bar), placed))
 
 
 # The command
@@ -237,6 +250,10 @@ def _numbers(kind: Callable[[str], Any]) -> Callable[..., list[Any]]:
 
 @click.command()
 @click.option("--model", default="picturebook", show_default=True, help="Bundled name or folder.")
+@click.option("--lora", multiple=True, help="FILE or FILE:0.8; may be repeated.")
+@click.option("--prediction", "prediction_type", help="What the UNet says; default: the model's.")
+@click.option("--default-cfg", type=float, help="While steps vary; default: the model's.")
+@click.option("--default-steps", type=int, help="While CFG varies; default: the model's.")
 @click.option("--cfg", default="1,3,5,7.5,12", show_default=True, callback=_numbers(float))
 @click.option("--steps", default="5,10,20,50", show_default=True, callback=_numbers(int))
 @click.option(
@@ -273,6 +290,10 @@ def main(report: Path | None, **options: Any) -> None:
 
 def _measure(
     model: str,
+    lora: tuple[str, ...],
+    prediction_type: str | None,
+    default_cfg: float | None,
+    default_steps: int | None,
     cfg: list[float],
     steps: list[int],
     pictures: int,
@@ -284,8 +305,12 @@ def _measure(
 ) -> dict[str, Any]:
     """Print everything; return it as plain data."""
     sd = sdcore.load(model, device)
+    for path, unet, text in map(parse_lora, lora):
+        sd = sd.with_lora(path, unet=unet, text=text)
     settings: dict[str, Any] = {"scheduler": scheduler, "spacing": spacing}
-    usual = sd.prepare("", **settings).settings[0]
+    settings["prediction_type"] = prediction_type
+    usual = sd.prepare("", **settings, steps=default_steps, cfg=default_cfg).settings[0]
+    default = usual.steps, usual.cfg
     examiner = load_examiner(work)
     done: list[Row] = []
 
@@ -304,7 +329,7 @@ def _measure(
     ):
         show(Row(name, None, None, len(shown), examine(examiner, asked, shown)))
     new, old = descriptions(pictures, held_out=True), descriptions(pictures, held_out=False)
-    for row in rows(sd, examiner, new, old, cfg, steps, batch, **settings):
+    for row in rows(sd, examiner, new, old, default, cfg, steps, batch, **settings):
         show(row)
     click.echo(
         f"\n{usual.model}: {usual.scheduler}, {usual.spacing} spacing; {usual.steps} steps and "

@@ -277,13 +277,17 @@ def caption(description: Description, rng: Rng, omit: float = 0.15) -> str:
     return _articles(_pick(rng, templates).format(**words))
 
 
-def canonical_caption(description: Description) -> str:
-    """The plain form used for evaluation: "a big red house on the left in the snow"."""
+def canonical_caption(description: Description, placed: bool = True) -> str:
+    """The plain form used for evaluation: "a big red house on the left in the snow".
+
+    placed: whether it says where one thing is.
+    """
     names = [_name(thing, None) for thing in description.things]
     if description.relation:
         start = f"a {names[0]} {description.relation} a {names[1]}"
     else:
-        start = f"a {names[0]} {_PLACE_PHRASES[description.place or 'middle'][0]}"
+        place = f" {_PLACE_PHRASES[description.place or 'middle'][0]}" if placed else ""
+        start = f"a {names[0]}{place}"
     return _articles(f"{start} {SCENE_PHRASES[description.scene]}")
 
 

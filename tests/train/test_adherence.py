@@ -16,6 +16,7 @@ from scripts.train import examiner as ex
 from scripts.train import world
 from scripts.train.examiner import Found, Reading
 from scripts.train.fit import Schedule
+from scripts.train.lowrank import LowRank
 from scripts.train.world import Description, Thing, canonical_caption
 from sdcore.images import to_tensor
 
@@ -111,6 +112,14 @@ def test_marks_of_one_thing():
     for wrong in ({"object": "tree"}, {"colour": "blue"}, {"size": "big"}):
         marks = mark(ONE, Reading("snow", (Found(replace(HOUSE, **wrong), 0.3, 0.7),)))
         assert {what for what, rights in marks.items() if not all(rights)} == set(wrong)
+
+
+def test_where_no_place_was_said_none_is_marked():
+    reading = Reading("snow", (Found(HOUSE, 0.7, 0.5), Found(HOUSE, 0.3, 0.5)))
+    marks = mark(ONE, reading, placed=False)
+    assert "place" not in marks
+    assert marks["number"] == [False]
+    assert canonical_caption(ONE, placed=False) == "a small red house in the snow"
 
 
 def test_an_empty_picture_has_nothing_but_its_scene():
@@ -411,6 +420,7 @@ def test_the_command(tiny_path: Path, tmp_path: Path, monkeypatch):
         ("renderer, blurred by 1 px", "", "", "4"),
         ("renderer, through the VAE", "", "", "4"),
         ("seen pairs", "20", "7.5", "2"),
+        ("no place said", "20", "7.5", "1"),
         ("held-out pairs", "20", "7.5", "2"),
         ("held-out pairs", "20", "1", "2"),
         ("held-out pairs", "1", "7.5", "2"),
@@ -418,9 +428,31 @@ def test_the_command(tiny_path: Path, tmp_path: Path, monkeypatch):
     ]
     assert re.search(r"PSNR of the VAE over 4 rendered pictures: -?\d+\.\d\d dB", result.stdout)
     written = json.loads(report.read_text())
-    assert [(row["steps"], row["cfg"]) for row in written["rows"]][3:5] == [(20, 7.5)] * 2
+    assert [(row["steps"], row["cfg"]) for row in written["rows"]][3:6] == [(20, 7.5)] * 3
     assert written["settings"]["model"] == str(tiny_path)
     assert written["psnr"] > 0
+
+
+def test_the_command_with_an_adapter_and_other_defaults(
+    tiny_path: Path, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(adherence, "RENDERED", 2)
+    monkeypatch.setattr(adherence, "load_examiner", lambda work: ex.new_examiner().eval())
+    monkeypatch.setattr(adherence, "rendered", lambda asked: [blank(32) for _ in asked])
+    change = LowRank(sdcore.load(tiny_path, device="cpu").unet, rank=1)
+    change.write(tmp_path / "lora.safetensors")
+    options = ["--model", str(tiny_path), "--pictures", "1", "--cfg", "", "--steps", "2"]
+    options += ["--default-steps", "1", "--default-cfg", "1", "--scheduler", "euler"]
+    options += ["--lora", str(tmp_path / "lora.safetensors:0.5"), "--spacing", "trailing"]
+    result = CliRunner().invoke(adherence.main, options)
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    assert [tuple(cell.strip() for cell in line.split("|")[2:4]) for line in lines[5:]] == [
+        ("1", "1"),
+        ("1", "1"),
+        ("1", "1"),
+        ("2", "1"),
+    ]
 
 
 def blank(size: int):
