@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -56,7 +55,9 @@ def to_png(picture: Image.Image, settings: Settings | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def open_picture(source: str | Path | Image.Image, formats: Sequence[str] = FORMATS) -> Image.Image:
+def open_picture(
+    source: str | Path | Image.Image, formats: tuple[str, ...] = FORMATS
+) -> Image.Image:
     """A picture with all its pixels read.
 
     formats: those that are looked for, in Pillow's names.

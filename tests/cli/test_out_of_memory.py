@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from sdcore.cli import cli
+from sdcore.cli.commands import cli
 from sdcore.images import read_settings
 from sdcore.models import VAE, UNet
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from sdcore.cli import cli
+from sdcore.cli.commands import cli
 from sdcore.errors import InputError
 from sdcore.images import read_settings
 from sdcore.schedulers import SPACINGS, TABLE, resolve
