@@ -23,7 +23,7 @@ class Range:
         return self.least <= number <= self.most and not (self.above and number == self.least)
 
     def __str__(self) -> str:
-        first = f"above {self.least:g}" if self.above else f"at least {self.least:g}"
+        first = f"above {self.least:g}" if self.above else f"of at least {self.least:g}"
         return first if math.isinf(self.most) else f"{first} and at most {self.most:g}"
 
 

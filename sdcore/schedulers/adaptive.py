@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from sdcore.keywords import Range
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
 
@@ -67,9 +69,9 @@ def dpm_adaptive(
     memory: Memory,
     draw: Draw,
     *,
-    rtol: float = 0.05,
-    atol: float = 0.0078,
-    least_sigma: float = 0.0292,
+    rtol: Annotated[float, Range(1e-6, 1)] = 0.05,
+    atol: Annotated[float, Range(1e-6, 1)] = 0.0078,
+    least_sigma: Annotated[float, Range(1e-6, 1)] = 0.0292,
 ) -> tuple[Tensor, Prediction, Memory]:
     """DPM-Solver-23 with adaptive steps (Lu et al. 2022, arXiv 2206.00927, appendix C).
 
@@ -96,12 +98,6 @@ def dpm_adaptive(
 
 
 ENTRIES = (
-    Entry(
-        name="dpm_adaptive",
-        solver=dpm_adaptive,
-        labels=("DPM adaptive",),
-        order=3,
-        nfe=3,
-        paper="arXiv 2206.00927",
-    ),
-)
+    Entry("dpm_adaptive", dpm_adaptive, order=3, nfe=3, paper="arXiv 2206.00927",
+          labels=("DPM adaptive",), adaptive=True),
+)  # fmt: skip

@@ -3,10 +3,12 @@
 import math
 from dataclasses import replace
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from sdcore.keywords import Range
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction, Solver
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.euler import euler
@@ -22,10 +24,10 @@ def churn(
     *,
     solver: Solver = heun,
     eta: float = 0.0,
-    s_churn: float = 0.0,
-    s_tmin: float = 0.0,
-    s_tmax: float = math.inf,
-    s_noise: float = 1.0,
+    s_churn: Annotated[float, Range(0)] = 0.0,
+    s_tmin: Annotated[float, Range(0)] = 0.0,
+    s_tmax: Annotated[float, Range(0)] = math.inf,
+    s_noise: Annotated[float, Range(0, 10)] = 1.0,
 ) -> tuple[Tensor, Prediction, Memory]:
     """EDM's stochastic sampler (Karras et al. 2022, arXiv 2206.00364, algorithm 2).
 
@@ -47,26 +49,9 @@ def churn(
 IMAGENET = {"s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0}
 
 ENTRIES = (
-    Entry(
-        name="euler_churn",
-        solver=partial(churn, solver=euler),
-        order=1,
-        nfe=1,
-        paper="arXiv 2206.00364",
-        options=IMAGENET,
-        eta=1.0,
-        stochastic=True,
-    ),
-    Entry(
-        name="heun_churn",
-        solver=partial(churn, solver=heun),
-        class_name="HeunDiscreteScheduler",
-        labels=("edm", "EDM stochastic"),
-        order=2,
-        nfe=2,
-        paper="arXiv 2206.00364",
-        options=IMAGENET,
-        eta=1.0,
-        stochastic=True,
-    ),
-)
+    Entry("euler_churn", partial(churn, solver=euler), order=1, nfe=1, paper="arXiv 2206.00364",
+          options=IMAGENET, eta=1.0, stochastic=True, raises_first=True),
+    Entry("heun_churn", partial(churn, solver=heun), order=2, nfe=2, paper="arXiv 2206.00364",
+          class_name="HeunDiscreteScheduler", labels=("edm", "EDM stochastic"), options=IMAGENET,
+          eta=1.0, stochastic=True, raises_first=True),
+)  # fmt: skip

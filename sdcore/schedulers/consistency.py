@@ -4,10 +4,12 @@ Both speak of training timesteps, so both need the process.
 """
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from sdcore.keywords import Range
 from sdcore.process import Process
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
@@ -24,7 +26,7 @@ def lcm(
     draw: Draw,
     *,
     process: Process = SD_PROCESS,
-    timestep_scaling: float = 10.0,
+    timestep_scaling: Annotated[float, Range(0, 1e6, above=True)] = 10.0,
 ) -> tuple[Tensor, Prediction, Memory]:
     """Multistep latent consistency sampling (Luo et al. 2023, arXiv 2310.04378, algorithm 2).
 
@@ -71,25 +73,8 @@ def tcd(
 
 
 ENTRIES = (
-    Entry(
-        name="lcm",
-        solver=lcm,
-        class_name="LCMScheduler",
-        labels=("LCMScheduler", "LCM"),
-        order=0,
-        nfe=1,
-        paper="arXiv 2310.04378",
-        stochastic=True,
-    ),
-    Entry(
-        name="tcd",
-        solver=tcd,
-        class_name="TCDScheduler",
-        labels=("TCDScheduler", "TCD"),
-        order=1,
-        nfe=1,
-        paper="arXiv 2402.19159",
-        eta=0.3,
-        stochastic=True,
-    ),
-)
+    Entry("lcm", lcm, order=0, nfe=1, paper="arXiv 2310.04378", class_name="LCMScheduler",
+          labels=("LCMScheduler", "LCM"), stochastic=True, keeps_some_x=True),
+    Entry("tcd", tcd, order=1, nfe=1, paper="arXiv 2402.19159", class_name="TCDScheduler",
+          labels=("TCDScheduler", "TCD"), eta=0.3, stochastic=True),
+)  # fmt: skip

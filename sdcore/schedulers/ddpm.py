@@ -1,6 +1,7 @@
 """DDPM: ancestral sampling of the training process itself."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,6 +10,8 @@ from sdcore.process import VariancePreserving
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.euler import ancestral
+
+Variance = Literal["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"]
 
 
 def ddpm(
@@ -19,7 +22,7 @@ def ddpm(
     draw: Draw,
     *,
     eta: float = 0.0,
-    variance_type: str = "fixed_small",
+    variance_type: Variance = "fixed_small",
 ) -> tuple[Tensor, Prediction, Memory]:
     """DDPM (Ho et al. 2020, arXiv 2006.11239, algorithm 2); its mean is eq. 7's.
 
@@ -39,15 +42,6 @@ def ddpm(
 
 
 ENTRIES = (
-    Entry(
-        name="ddpm",
-        solver=ddpm,
-        class_name="DDPMScheduler",
-        labels=("DDPMScheduler", "DDPMParallelScheduler", "DDPM"),
-        order=1,
-        nfe=1,
-        paper="arXiv 2006.11239",
-        eta=1.0,
-        stochastic=True,
-    ),
-)
+    Entry("ddpm", ddpm, order=1, nfe=1, paper="arXiv 2006.11239", class_name="DDPMScheduler",
+          labels=("DDPMScheduler", "DDPMParallelScheduler", "DDPM"), eta=1.0, stochastic=True),
+)  # fmt: skip

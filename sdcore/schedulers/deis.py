@@ -37,22 +37,8 @@ def deis(
 
 
 ENTRIES = (
-    Entry(
-        name="deis",
-        solver=deis,
-        class_name="DEISMultistepScheduler",
-        labels=("DEISMultistepScheduler", "DEIS"),
-        order=2,
-        nfe=1,
-        paper="arXiv 2204.13902",
-    ),
-    Entry(
-        name="deis_3",
-        solver=deis,
-        class_name="DEISMultistepScheduler",
-        order=2,
-        nfe=1,
-        paper="arXiv 2204.13902",
-        options={"solver_order": 3},
-    ),
-)
+    Entry("deis", deis, order=2, nfe=1, paper="arXiv 2204.13902",
+          class_name="DEISMultistepScheduler", labels=("DEISMultistepScheduler", "DEIS")),
+    Entry("deis_3", deis, order=2, nfe=1, paper="arXiv 2204.13902",
+          class_name="DEISMultistepScheduler", options={"solver_order": 3}),
+)  # fmt: skip

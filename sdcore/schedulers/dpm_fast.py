@@ -36,12 +36,5 @@ def dpm_fast(
 
 
 ENTRIES = (
-    Entry(
-        name="dpm_fast",
-        solver=dpm_fast,
-        labels=("DPM fast",),
-        order=2,
-        nfe=3,
-        paper="arXiv 2206.00927",
-    ),
-)
+    Entry("dpm_fast", dpm_fast, order=2, nfe=3, paper="arXiv 2206.00927", labels=("DPM fast",)),
+)  # fmt: skip

@@ -7,21 +7,27 @@ from typing import Any, Literal
 from sdcore.sampling import Solver
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Entry:
     """One scheduler: its names, its solver and what the solver claims."""
 
     name: str  # ours
     solver: Solver
-    class_name: str = "EulerDiscreteScheduler"  # diffusers' class whose spacing it follows
-    labels: tuple[str, ...] = ()  # every other name: diffusers', k-diffusion's, ComfyUI's, A1111's
     order: int  # of convergence with the noise switched off; 0: none is claimed
     nfe: int  # model evaluations a step; the first ones or the last may differ
     paper: str
+    labels: tuple[str, ...] = ()  # every other name: diffusers', k-diffusion's, ComfyUI's, A1111's
+    class_name: str = "EulerDiscreteScheduler"  # diffusers' class whose conventions it follows
     options: Mapping[str, Any] = field(default_factory=dict)  # bound into the solver for this name
     eta: float | None = None  # how much noise a step, by default; None where there is no choice
     stochastic: bool = False  # draws noise with its default options
     noise: Literal["independent", "brownian"] = "independent"  # how its draws hang together
+    # What it does otherwise than most; the laws allow for it.
+    raises_first: bool = False  # its first question is at a raised sigma, not at (x, sigma)
+    starts_higher: bool = False  # more evaluations in the first step, also where it is the last
+    # LCM's c_skip x, 3e-4 of x at sigma 0.04 (Luo et al. 2023, eq. 9), is left at sigma 0.
+    keeps_some_x: bool = False
+    adaptive: bool = False  # chooses steps of its own by an estimate of its error
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -75,14 +75,6 @@ def er_sde(
 
 
 ENTRIES = (
-    Entry(
-        name="er_sde",
-        solver=er_sde,
-        labels=("ER SDE", "ER-SDE"),
-        order=2,
-        nfe=1,
-        paper="arXiv 2309.06169",
-        eta=1.0,
-        stochastic=True,
-    ),
-)
+    Entry("er_sde", er_sde, order=2, nfe=1, paper="arXiv 2309.06169", labels=("ER SDE", "ER-SDE"),
+          eta=1.0, stochastic=True),
+)  # fmt: skip

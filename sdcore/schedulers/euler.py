@@ -40,34 +40,12 @@ def euler(
 
 
 ENTRIES = (
-    Entry(
-        name="ddim",
-        solver=euler,
-        class_name="DDIMScheduler",
-        labels=("DDIMScheduler", "DDIMParallelScheduler", "DDIM"),
-        order=1,
-        nfe=1,
-        paper="arXiv 2010.02502",
-        eta=0.0,
-    ),
-    Entry(
-        name="euler",
-        solver=euler,
-        labels=("EulerDiscreteScheduler", "Euler"),
-        order=1,
-        nfe=1,
-        paper="arXiv 2206.00364",
-        eta=0.0,
-    ),
-    Entry(
-        name="euler_a",
-        solver=euler,
-        class_name="EulerAncestralDiscreteScheduler",
-        labels=("EulerAncestralDiscreteScheduler", "euler_ancestral", "Euler a"),
-        order=1,
-        nfe=1,
-        paper="arXiv 2010.02502",
-        eta=1.0,
-        stochastic=True,
-    ),
-)
+    Entry("ddim", euler, order=1, nfe=1, paper="arXiv 2010.02502", class_name="DDIMScheduler",
+          labels=("DDIMScheduler", "DDIMParallelScheduler", "DDIM"), eta=0.0),
+    Entry("euler", euler, order=1, nfe=1, paper="arXiv 2206.00364",
+          labels=("EulerDiscreteScheduler", "Euler"), eta=0.0),
+    Entry("euler_a", euler, order=1, nfe=1, paper="arXiv 2010.02502",
+          class_name="EulerAncestralDiscreteScheduler",
+          labels=("EulerAncestralDiscreteScheduler", "euler_ancestral", "Euler a"), eta=1.0,
+          stochastic=True),
+)  # fmt: skip

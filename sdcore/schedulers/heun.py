@@ -25,13 +25,6 @@ def heun(
 
 
 ENTRIES = (
-    Entry(
-        name="heun",
-        solver=heun,
-        class_name="HeunDiscreteScheduler",
-        labels=("HeunDiscreteScheduler", "Heun"),
-        order=2,
-        nfe=2,
-        paper="arXiv 2206.00364",
-    ),
-)
+    Entry("heun", heun, order=2, nfe=2, paper="arXiv 2206.00364",
+          class_name="HeunDiscreteScheduler", labels=("HeunDiscreteScheduler", "Heun")),
+)  # fmt: skip

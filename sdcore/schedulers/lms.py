@@ -76,37 +76,10 @@ def gradient_estimation(
 
 
 ENTRIES = (
-    Entry(
-        name="lms",
-        solver=lms,
-        class_name="LMSDiscreteScheduler",
-        labels=("LMSDiscreteScheduler", "LMS"),
-        order=2,
-        nfe=1,
-        paper="arXiv 2206.00364",
-    ),
-    Entry(
-        name="ipndm",
-        solver=ipndm,
-        labels=("IPNDMScheduler",),
-        order=2,
-        nfe=1,
-        paper="arXiv 2204.13902",
-    ),
-    Entry(
-        name="ipndm_v",
-        solver=ipndm,
-        order=2,
-        nfe=1,
-        paper="arXiv 2204.13902",
-        options={"variable": True},
-    ),
-    Entry(
-        name="euler_ge",
-        solver=gradient_estimation,
-        labels=("gradient_estimation",),
-        order=1,
-        nfe=1,
-        paper="arXiv 2306.04848",
-    ),
-)
+    Entry("lms", lms, order=2, nfe=1, paper="arXiv 2206.00364", class_name="LMSDiscreteScheduler",
+          labels=("LMSDiscreteScheduler", "LMS")),
+    Entry("ipndm", ipndm, order=2, nfe=1, paper="arXiv 2204.13902", labels=("IPNDMScheduler",)),
+    Entry("ipndm_v", ipndm, order=2, nfe=1, paper="arXiv 2204.13902", options={"variable": True}),
+    Entry("euler_ge", gradient_estimation, order=1, nfe=1, paper="arXiv 2306.04848",
+          labels=("gradient_estimation",)),
+)  # fmt: skip

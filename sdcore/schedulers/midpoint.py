@@ -5,10 +5,12 @@ step, the two others its x0. The ancestral ones aim at sigma_down and make up fo
 """
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from sdcore.keywords import Range
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.euler import ancestral
@@ -62,7 +64,7 @@ def dpmpp_sde(
     draw: Draw,
     *,
     eta: float = 0.0,
-    r: float = 0.5,
+    r: Annotated[float, Range(0.01, 1)] = 0.5,
 ) -> tuple[Tensor, Prediction, Memory]:
     """DPM-Solver++ SDE, singlestep, as published with k-diffusion: noise in the middle as well.
 
@@ -87,56 +89,19 @@ def dpmpp_sde(
 
 
 ENTRIES = (
-    Entry(
-        name="dpm2",
-        solver=dpm2,
-        class_name="KDPM2DiscreteScheduler",
-        labels=("KDPM2DiscreteScheduler", "dpm_2", "DPM2"),
-        order=2,
-        nfe=2,
-        paper="arXiv 2206.00927",
-        eta=0.0,
-    ),
-    Entry(
-        name="dpmpp_2s",
-        solver=dpmpp_2s,
-        labels=("DPM++ 2S",),
-        order=2,
-        nfe=2,
-        paper="arXiv 2211.01095",
-        eta=0.0,
-    ),
-    Entry(
-        name="dpm2_a",
-        solver=dpm2,
-        class_name="KDPM2AncestralDiscreteScheduler",
-        labels=("KDPM2AncestralDiscreteScheduler", "dpm_2_ancestral", "DPM2 a"),
-        order=2,
-        nfe=2,
-        paper="arXiv 2206.00927",
-        eta=1.0,
-        stochastic=True,
-    ),
-    Entry(
-        name="dpmpp_2s_a",
-        solver=dpmpp_2s,
-        labels=("dpmpp_2s_ancestral", "DPM++ 2S a"),
-        order=2,
-        nfe=2,
-        paper="arXiv 2211.01095",
-        eta=1.0,
-        stochastic=True,
-    ),
-    Entry(
-        name="dpmpp_sde",
-        solver=dpmpp_sde,
-        class_name="DPMSolverSDEScheduler",
-        labels=("DPMSolverSDEScheduler", "DPM++ SDE", "dpmpp_sde_gpu"),
-        order=2,
-        nfe=2,
-        paper="arXiv 2211.01095",
-        eta=1.0,
-        stochastic=True,
-        noise="brownian",
-    ),
-)
+    Entry("dpm2", dpm2, order=2, nfe=2, paper="arXiv 2206.00927",
+          class_name="KDPM2DiscreteScheduler", labels=("KDPM2DiscreteScheduler", "dpm_2", "DPM2"),
+          eta=0.0),
+    Entry("dpmpp_2s", dpmpp_2s, order=2, nfe=2, paper="arXiv 2211.01095", labels=("DPM++ 2S",),
+          eta=0.0),
+    Entry("dpm2_a", dpm2, order=2, nfe=2, paper="arXiv 2206.00927",
+          class_name="KDPM2AncestralDiscreteScheduler",
+          labels=("KDPM2AncestralDiscreteScheduler", "dpm_2_ancestral", "DPM2 a"), eta=1.0,
+          stochastic=True),
+    Entry("dpmpp_2s_a", dpmpp_2s, order=2, nfe=2, paper="arXiv 2211.01095",
+          labels=("dpmpp_2s_ancestral", "DPM++ 2S a"), eta=1.0, stochastic=True),
+    Entry("dpmpp_sde", dpmpp_sde, order=2, nfe=2, paper="arXiv 2211.01095",
+          class_name="DPMSolverSDEScheduler",
+          labels=("DPMSolverSDEScheduler", "DPM++ SDE", "dpmpp_sde_gpu"), eta=1.0, stochastic=True,
+          noise="brownian"),
+)  # fmt: skip

@@ -70,21 +70,7 @@ def pndm(
 
 
 ENTRIES = (
-    Entry(
-        name="pndm",
-        solver=plms,
-        class_name="PNDMScheduler",
-        labels=("PNDMScheduler", "plms", "PLMS"),
-        order=2,
-        nfe=1,
-        paper="arXiv 2202.09778",
-    ),
-    Entry(
-        name="pndm_prk",
-        solver=pndm,
-        class_name="PNDMScheduler",
-        order=2,
-        nfe=1,
-        paper="arXiv 2202.09778",
-    ),
-)
+    Entry("pndm", plms, order=2, nfe=1, paper="arXiv 2202.09778", class_name="PNDMScheduler",
+          labels=("PNDMScheduler", "plms", "PLMS")),
+    Entry("pndm_prk", pndm, order=2, nfe=1, paper="arXiv 2202.09778", class_name="PNDMScheduler"),
+)  # fmt: skip

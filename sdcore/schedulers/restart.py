@@ -2,23 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import Tensor
 
+from sdcore.keywords import Range
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.heun import heun
+from sdcore.schedulers.spacing.sigmas import karras
 
 
 def nearest(sigmas: Sequence[float], wanted: float) -> float:
     """The nonzero one of these sigmas that is nearest to the wanted one."""
     return min((sigma for sigma in sigmas if sigma), key=lambda sigma: abs(sigma - wanted))
-
-
-def between(high: float, low: float, steps: int, rho: float = 7.0) -> list[float]:
-    """steps + 1 sigmas evenly in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
-    a, b = high ** (1 / rho), low ** (1 / rho)
-    return [high, *((a + i / steps * (b - a)) ** rho for i in range(1, steps)), low]
 
 
 def restart(
@@ -28,10 +25,10 @@ def restart(
     memory: Memory,
     draw: Draw,
     *,
-    low: float = 0.1,
-    high: float = 2.0,
-    restarts: int = 1,
-    restart_steps: int = 9,
+    low: Annotated[float, Range(0, above=True)] = 0.1,
+    high: Annotated[float, Range(0, above=True)] = 2.0,
+    restarts: Annotated[int, Range(0, 100)] = 1,
+    restart_steps: Annotated[int, Range(1, 1000)] = 9,
 ) -> tuple[Tensor, Prediction, Memory]:
     """Restart (Xu et al. 2023, arXiv 2306.14878, algorithm 1) on Heun's steps.
 
@@ -44,7 +41,7 @@ def restart(
     above = nearest(interval.sigmas, high)
     if below == 0 or below != nearest(interval.sigmas, low) or not below < above:
         return x, first, ()
-    sigmas = between(above, below, restart_steps)
+    sigmas = karras(above, below, restart_steps + 1)
     for _ in range(restarts):
         x = x + draw(above, below) * math.sqrt(above**2 - below**2)
         for i in range(restart_steps):
@@ -54,13 +51,6 @@ def restart(
 
 
 ENTRIES = (
-    Entry(
-        name="restart",
-        solver=restart,
-        labels=("Restart",),
-        order=0,
-        nfe=2,
-        paper="arXiv 2306.14878",
-        stochastic=True,
-    ),
-)
+    Entry("restart", restart, order=0, nfe=2, paper="arXiv 2306.14878", labels=("Restart",),
+          stochastic=True),
+)  # fmt: skip

@@ -100,15 +100,7 @@ def _noisy(timestep: float) -> bool:
 
 
 ENTRIES = (
-    Entry(
-        name="sa_solver",
-        solver=sa_solver,
-        class_name="SASolverScheduler",
-        labels=("SASolverScheduler", "SA-Solver"),
-        order=2,
-        nfe=1,
-        paper="arXiv 2309.05019",
-        eta=1.0,
-        stochastic=True,
-    ),
-)
+    Entry("sa_solver", sa_solver, order=2, nfe=1, paper="arXiv 2309.05019",
+          class_name="SASolverScheduler", labels=("SASolverScheduler", "SA-Solver"), eta=1.0,
+          stochastic=True),
+)  # fmt: skip

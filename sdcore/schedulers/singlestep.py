@@ -67,13 +67,6 @@ def singlestep(
 
 
 ENTRIES = (
-    Entry(
-        name="dpmpp_singlestep",
-        solver=singlestep,
-        class_name="DPMSolverSinglestepScheduler",
-        labels=("DPMSolverSinglestepScheduler",),
-        order=2,
-        nfe=1,
-        paper="arXiv 2211.01095",
-    ),
-)
+    Entry("dpmpp_singlestep", singlestep, order=2, nfe=1, paper="arXiv 2211.01095",
+          class_name="DPMSolverSinglestepScheduler", labels=("DPMSolverSinglestepScheduler",)),
+)  # fmt: skip

@@ -102,31 +102,11 @@ def unipc(
 
 
 ENTRIES = (
-    Entry(
-        name="unipc",
-        solver=unipc,
-        class_name="UniPCMultistepScheduler",
-        labels=("UniPCMultistepScheduler", "UniPC", "uni_pc_bh2"),
-        order=2,
-        nfe=1,
-        paper="arXiv 2302.04867",
-    ),
-    Entry(
-        name="unipc_bh1",
-        solver=unipc,
-        class_name="UniPCMultistepScheduler",
-        order=2,
-        nfe=1,
-        paper="arXiv 2302.04867",
-        options={"solver_type": "bh1"},
-    ),
-    Entry(
-        name="unipc_3",
-        solver=unipc,
-        class_name="UniPCMultistepScheduler",
-        order=2,
-        nfe=1,
-        paper="arXiv 2302.04867",
-        options={"solver_order": 3},
-    ),
-)
+    Entry("unipc", unipc, order=2, nfe=1, paper="arXiv 2302.04867",
+          class_name="UniPCMultistepScheduler",
+          labels=("UniPCMultistepScheduler", "UniPC", "uni_pc_bh2")),
+    Entry("unipc_bh1", unipc, order=2, nfe=1, paper="arXiv 2302.04867",
+          class_name="UniPCMultistepScheduler", options={"solver_type": "bh1"}),
+    Entry("unipc_3", unipc, order=2, nfe=1, paper="arXiv 2302.04867",
+          class_name="UniPCMultistepScheduler", options={"solver_order": 3}),
+)  # fmt: skip

@@ -23,13 +23,7 @@ from sdcore.schedulers import SPACINGS, TABLE, resolve
 
 SHAPES = [(1, 1, 1, 1), (2, 4, 3, 5), (3, 1, 2, 2), (1, 9, 1, 7)]
 # Steps chosen by an error estimate count as numbers in a gradient: it is right to their tolerance.
-ADAPTIVE = {"dpm_adaptive": 2e-2}
-# These look at the model where they have raised the noise to, not at (x, sigma).
-RAISE_FIRST = ("euler_churn", "heun_churn")
-# c_skip x is left of x at sigma_min (Luo et al. 2023, eq. 9): 3e-4 at sigma 0.04.
-SKIPS = ("lcm",)
-# Two evaluations in the first step, also where it is the last.
-STARTS_HIGHER = ("dpmpp_3m_taylor", "dpmpp_3m_sde_taylor")
+ADAPTIVE = 2e-2
 every_scheduler = pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
 
 
@@ -98,7 +92,7 @@ def test_exact_where_the_answer_is_known(entry, tried, request):
         note(tried, entry, run)
         if without_noise(entry) is not None:
             assert laws.exact_for_constant_eps(without_noise(entry), run) is None, run
-        if entry.stochastic and entry.name not in SKIPS:
+        if entry.stochastic and not entry.keeps_some_x:
             solver = scheduler(entry.name).solver
             brownian = entry.noise == "brownian"
             assert laws.exact_at_a_point(solver, run, brownian) is None, run
@@ -125,10 +119,10 @@ def test_every_other_law(entry, tried, request):
         note(tried, entry, run)
         solver = scheduler(entry.name).solver
         for name, law in LAWS.items():
-            if law is laws.asks_first_at_x and entry.name in RAISE_FIRST:
+            if law is laws.asks_first_at_x and entry.raises_first:
                 continue
-            if law is laws.passes_gradients and entry.name in ADAPTIVE:
-                law = partial(law, limit=ADAPTIVE[entry.name])
+            if law is laws.passes_gradients and entry.adaptive:
+                law = partial(law, limit=ADAPTIVE)
             assert law(solver, run) is None, name
 
     holds()
@@ -176,7 +170,7 @@ def test_a_single_step_is_eulers(entry, sigma, share, shape):
     (step,) = sample(Mixture(), x, [sigma, sigma * share], solver, noise)
     p = Mixture()(x, sigma)
     if step.nfe > 1:  # its start-up is of higher order
-        assert entry.name in STARTS_HIGHER
+        assert entry.starts_higher
         return
     assert (step.x_next - (p.x0 + sigma * share * p.eps)).abs().max() <= 1e-13 * (1 + sigma)
 

@@ -17,7 +17,7 @@ from sdcore.sampling import Interval, Prediction, State, sample
 from sdcore.schedulers import resolve
 from sdcore.schedulers.adaptive import dpm_23, dpm_adaptive
 from sdcore.schedulers.lms import ipndm
-from sdcore.schedulers.restart import between
+from sdcore.schedulers.spacing.sigmas import karras
 from tests.schedulers.test_parity import LIMIT, PREDICTIONS, off, reference
 from tests.toys import SD, SEEDS, SHAPE, diffusers_latents, gaussian, our_latents, our_steps
 
@@ -283,7 +283,7 @@ def test_restart_is_heun_up_and_down_again():
         )
         if sigmas[i + 1] == 0.11:
             x = x + noise * math.sqrt(2.2**2 - 0.11**2)
-            for step in sample(bent, State(x), between(2.2, 0.11, 9), heun):
+            for step in sample(bent, State(x), karras(2.2, 0.11, 10), heun):
                 x = step.x_next
     steps = list(sample(bent, X, sigmas, resolve("restart").solver, lambda *_: noise))
     assert (steps[-1].x_next - x).abs().max() <= 1e-12
