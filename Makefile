@@ -9,7 +9,7 @@ PROMPT ?= a big orange balloon in the desert
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-processors test-full lint types format references parity benchmark benchmark-load laws docs host-time adherence train clean
+.PHONY: help demo test test-processors test-full lint types format references parity benchmark benchmark-load laws fuzz docs host-time adherence train clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 14
@@ -57,6 +57,9 @@ benchmark-load: $(VENV)/.test ## time sdcore and diffusers at loading a model of
 
 laws: $(VENV)/.test ## the laws of every solver on twenty times as many runs
 	@$(BIN)/python -m pytest tests/schedulers/test_laws.py --times 20 $(ARGS)
+
+fuzz: $(VENV)/.test ## garbled files, settings, prompts and numbers (ARGS="--times 50" for thousands)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
 docs: $(VENV)/.test ## write docs/orders.md and docs/parity.md
 	@$(BIN)/python -m scripts.write_docs $(ARGS)

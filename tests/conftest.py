@@ -21,8 +21,9 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    times = "how many times as many examples the laws of the solvers are tried on"
+    times = "how many times as many examples the laws and the fuzzer try"
     parser.addoption("--times", type=int, default=1, help=times)
+    parser.addoption("--inputs", help="of the fuzzer: one kind, or one input as kind:seed")
 
 
 @pytest.fixture(scope="session")
