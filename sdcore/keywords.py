@@ -99,7 +99,7 @@ def _fitting(value: Value, default: Any, kind: Any) -> Any:
     if isinstance(default, int):
         fits = type(value) is int
     elif isinstance(default, float):
-        fits = type(value) in (int, float) and not math.isnan(float(value))  # pyright: ignore
+        fits = type(value) in (int, float) and _is_float32(float(value))  # pyright: ignore
         value = float(value) if fits else value  # pyright: ignore
     elif isinstance(default, str):
         fits = isinstance(value, str)
@@ -110,6 +110,11 @@ def _fitting(value: Value, default: Any, kind: Any) -> Any:
     if fits and isinstance(value, (int, float)):
         fits = all(value in limit for limit in _limits(kind))
     return value if fits else _UNFIT
+
+
+def _is_float32(value: float) -> bool:
+    """Whether a number has a place among the tensors'; infinity, for "no limit", has."""
+    return math.isinf(value) or abs(value) <= 2.0**127
 
 
 def _allowed(default: Any, kind: Any) -> str:

@@ -10,15 +10,17 @@ from sdcore.errors import InputError
 from sdcore.guidance.base import lerp
 from sdcore.sampling import Prediction
 
+MAX_SCALE = 2.0**60  # float32 holds its product with a network's numbers
+
 
 @dataclass(frozen=True)
 class CFG:
     """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, eq. 6).
 
     uncond + scale * (cond - uncond), in the convention where scale 1 is off: one branch only.
-    Scale 0 is the negative prompt only, also one branch. Any finite scale is allowed. Outside
-    sigma_low <= sigma <= sigma_high it is off, as inside an `Interval`. Raises InputError for a
-    scale that is not finite.
+    Scale 0 is the negative prompt only, also one branch. Any scale up to `MAX_SCALE` is allowed.
+    Outside sigma_low <= sigma <= sigma_high it is off, as inside an `Interval`. Raises InputError
+    for another scale.
     """
 
     scale: float = 7.5
@@ -26,7 +28,7 @@ class CFG:
     sigma_high: float = math.inf
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.scale):
+        if not abs(self.scale) <= MAX_SCALE:
             raise InputError(f"cfg must be a finite number, not {self.scale}")
 
     def branches(self, sigma: float) -> tuple[str, ...]:

@@ -335,3 +335,29 @@ def test_a_lora_and_a_word_are_in_the_picture_and_its_rerun(shell: Shell) -> Non
         2,
         "sdcore: no adapter at nowhere.safetensors: there is no such file\n",
     )
+
+
+D = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("red", "--seed", D),
+        ("red", "--seed", f"0-{D}"),
+        ("red", "--original-size", f"{D}x1"),
+        ("red", "--crop", f"{D},1"),
+        ("red", "--cfg", "1e300"),
+        ("red", "--sigmas", f"{D},0"),
+        ("red", "--sigmas", "1e308,1,0", "--scheduler", "dpmpp_sde"),
+        (f"a [red:{D}] house", "--grammar", "a1111"),
+        (f"a (red:{D}) house", "--grammar", "a1111"),
+        ("red", "--spacing", f"karras:rho={D}"),
+    ],
+)
+def test_numbers_of_5000_digits_are_one_line(shell: Shell, arguments: tuple[str, ...]) -> None:
+    given = [] if "--sigmas" in arguments else ["--steps", 2]
+    result = shell("sample", *arguments, "--model", shell.model, *given, "--device", "cpu")
+    assert result.status == 2
+    assert result.err.startswith("sdcore: ")
+    assert len(result.err) < 2000
