@@ -1,6 +1,6 @@
 """The fast engine on a GPU: is it right, and how fast is it beside diffusers.
 
-    python -m scripts.gpu_check --out FOLDER              # about 3 minutes
+    python -m scripts.gpu_check --out FOLDER --apart      # about 3 minutes
     python -m scripts.gpu_check --out FOLDER --compile    # and diffusers by torch.compile
     python -m scripts.gpu_check --tiny --device cpu       # does the script itself run
 
@@ -135,15 +135,16 @@ def ours(model: str, part: str, report: Report, dtype: torch.dtype = torch.float
 
     with torch.device("meta"), NoInit():
         network = BUILD[part](config_of(model, part, report.tiny))
-    network = network.to_empty(device=report.device)
+    network = network.to(dtype).to_empty(device=report.device)
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if parameter.dim() > 1:
-                parameter.normal_(std=parameter[0].numel() ** -0.5)
+                parameter.copy_(torch.randn_like(parameter, dtype=torch.float32))
+                parameter.mul_(parameter[0].numel() ** -0.5)
             else:
                 parameter.normal_(std=0.1).add_(1.0 if "norm" in name and "weight" in name else 0.0)
-    return network.eval().requires_grad_(False).to(dtype)
+    return network.eval().requires_grad_(False)
 
 
 def theirs(model: str, part: str, network: Any, report: Report) -> Any:
@@ -305,12 +306,10 @@ def time_unet(report: Report, model: str) -> None:
     report["fast, TFLOP/s"] = {SD15: 1.607, SDXL: 13.522}[model] / quick * 1e3
     report["fast, us of the host a call"] = report.hosted(lambda: fast(x, 500.5, **what))
     if report.device.type == "cuda":
-        with torch.backends.cudnn.flags(benchmark=True):
-            bench = ready(network, [500.5], "auto")
-            bench.kept.recorded.clear()
-            report["fast, cudnn.benchmark, ms"] = report.timed(lambda: bench(x, 500.5, **what))
-        bench.kept.recorded.clear()
         profile(report, lambda: fast(x, 500.5, **what))
+        fast.kept.recorded.clear()
+        with torch.backends.cudnn.flags(benchmark=True):
+            report["fast, cudnn.benchmark, ms"] = report.timed(lambda: fast(x, 500.5, **what))
 
 
 def profile(report: Report, function: Callable[[], Any]) -> None:
@@ -537,6 +536,43 @@ def in_process(report: Report, engine: str, model: str, limit: float) -> None:
         report[key] = value
 
 
+def each_apart(report: Report, names: list[str]) -> None:
+    """Every section in a process of its own, which is begun while the one before it runs."""
+    assert report.out is not None
+    command = [sys.executable, "-m", "scripts.gpu_check", "--gate", "--device", str(report.device)]
+    command += ["--tiny"] if report.tiny else []
+    begun: list[tuple[str, Path, subprocess.Popen]] = []
+
+    def begin(number: int) -> None:
+        if number < len(names):
+            out = report.out / f"part{number}"
+            process = subprocess.Popen(
+                [*command, "--only", names[number], "--out", str(out)],
+                stdin=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            begun.append((names[number], out, process))
+
+    begin(0)
+    for number in range(len(names)):
+        begin(number + 1)
+        name, out, process = begun[number]
+        print(f"\n#### {time.time() - STARTED:.0f} s", flush=True)
+        assert process.stdin is not None
+        try:
+            process.communicate("\n", timeout=240)
+        except (subprocess.TimeoutExpired, BrokenPipeError):
+            process.kill()
+        written = out / "report.json"
+        whole = {name: {"FAILED": "nothing was written"}}
+        if written.exists():
+            whole = json.loads(written.read_text())
+            for file in out.iterdir():
+                file.unlink()
+            out.rmdir()
+        report.sections.update(whole)
+        report.write()
+
+
 def environment(report: Report) -> None:
     report["torch"], report["python"] = torch.__version__, sys.version.split()[0]
     if report.device.type == "cuda":
@@ -564,11 +600,13 @@ def tests(report: Report) -> None:
 @click.option("--tiny", is_flag=True, help="Networks of no size, to try the script.")
 @click.option("--compile", "compiled", is_flag=True, help="Also diffusers by torch.compile.")
 @click.option("--only", help="Sections whose name holds one of these words, comma-separated.")
+@click.option("--apart", is_flag=True, help="Each section in a process of its own.")
+@click.option("--gate", is_flag=True, hidden=True)
 @click.option("--child", "engine", hidden=True)
 @click.option("--model", default=SD15, hidden=True)
 def main(
     out: Path | None, device: str, tiny: bool, compiled: bool, only: str | None,
-    engine: str | None, model: str,
+    apart: bool, gate: bool, engine: str | None, model: str,
 ) -> None:  # fmt: skip
     """Check and time the fast engine; print as it goes."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -578,32 +616,36 @@ def main(
         return
     sections: dict[str, Callable[[], None]] = {
         "environment": lambda: environment(report),
+        "time SD 1.5 512 UNet": lambda: time_unet(report, SD15),
+        "time VAE 512": lambda: time_vae(report),
+        "right SD 1.5 UNet": lambda: check_unet(report, SD15),
+        "time SDXL 1024 UNet": lambda: time_unet(report, SDXL),
+        "run SD 1.5": lambda: time_run(report, SD15),
         "kernels": lambda: check_kernels(report),
-        "SD 1.5 512 UNet, time": lambda: time_unet(report, SD15),
-        "SD 1.5 UNet, right": lambda: check_unet(report, SD15),
-        "VAE 512": lambda: time_vae(report),
-        "SDXL 1024 UNet, time": lambda: time_unet(report, SDXL),
-        "SD 1.5 run": lambda: time_run(report, SD15),
         "attention": lambda: time_attention(report),
+        "process sdcore": lambda: in_process(report, "sdcore", SD15, 60),
+        "process diffusers": lambda: in_process(report, "diffusers", SD15, 60),
         "pytest": lambda: tests(report),
-        "process, sdcore": lambda: in_process(report, "sdcore", SD15, 60),
-        "process, diffusers": lambda: in_process(report, "diffusers", SD15, 60),
-        "SDXL UNet, right": lambda: check_unet(report, SDXL),
-        "SDXL run": lambda: time_run(report, SDXL),
-        "VAE 1024": lambda: time_vae(report, 128),
+        "right SDXL UNet": lambda: check_unet(report, SDXL),
+        "run SDXL": lambda: time_run(report, SDXL),
+        "time VAE 1024": lambda: time_vae(report, 128),
     }
     if compiled:
-        sections["process, compile"] = lambda: in_process(report, "compile", SD15, 190)
+        sections["process compile"] = lambda: in_process(report, "compile", SD15, 190)
     words = None if only is None else only.split(",")
-    for name, section in sections.items():
-        if words is None or any(word in name for word in words):
-            with report.section(name):
-                section()
-            if report.device.type == "cuda":
-                import gc
+    chosen = [n for n in sections if words is None or any(word in n for word in words)]
+    if apart:
+        each_apart(report, chosen)
+        chosen = []
+    if gate:  # what takes long without the device is done while another section has it
+        import diffusers  # noqa: F401
 
-                gc.collect()
-                torch.cuda.empty_cache()
+        import sdcore.engine.kernels  # noqa: F401
+
+        sys.stdin.readline()
+    for name in chosen:
+        with report.section(name):
+            sections[name]()
     failed = [name for name, values in report.sections.items() if "FAILED" in values]
     print(f"\ndone in {time.time() - STARTED:.0f} s; failed: {', '.join(failed) or 'none'}")
 

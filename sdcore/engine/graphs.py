@@ -18,15 +18,12 @@ class Graph:
     """A function of tensors on a GPU, recorded for the shapes of its first inputs.
 
     function: Tensors -> Tensor, with no look at their values on the way.
-    pool: memory that recordings share; each result is copied out before another may run.
 
     `held` says whose inputs lie in it now: `load` puts others there, and those that stay the same
     from call to call need not be put there again.
     """
 
-    def __init__(
-        self, function: Callable[..., Tensor], inputs: Sequence[Tensor], pool: object
-    ) -> None:
+    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
         self.inputs = [value.detach().clone() for value in inputs]
         self.held: object = None
         stream = torch.cuda.Stream()
@@ -36,7 +33,7 @@ class Graph:
                 function(*self.inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool):  # type: ignore[arg-type]
+        with torch.cuda.graph(self.graph):
             self.out = function(*self.inputs)
 
     def load(self, values: Sequence[Tensor], begin: int = 0) -> None:

@@ -15,7 +15,6 @@ Every function here also runs, slowly, on a CPU in Triton's interpreter (TRITON_
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import Any
 
@@ -24,92 +23,98 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_ROWS = 32  # pixels that a program of the GroupNorm holds at a time
+_ROWS = 16  # pixels that a program of the GroupNorm holds at a time
+_PROGRAMS = 528  # four for each multiprocessor of an H100
 
 
-@triton.jit(do_not_specialize=["rows", "chunks", "tiles", "shift_stride"])
+@triton.jit(do_not_specialize=["rows", "chunks", "tiles"])
 def _moments(
-    x, shift, moments, rows, C, width, chunks, tiles, shift_stride,
-    BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    x, moments, rows, C, width, chunks, tiles, BLOCK: tl.constexpr, ROWS: tl.constexpr
 ):  # fmt: skip
-    """Mean and sum of squared deviations of each channel of x + shift over one chunk of rows."""
+    """Mean and sum of squared deviations of every channel over one chunk of rows."""
     chunk, block, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     lane = tl.arange(0, BLOCK)
     col = block * width + lane
     inside = (lane < width) & (col < C)
     first = chunk * tiles * ROWS
     begin = x + (b.to(tl.int64) * rows + first) * C
-    mean = tl.zeros([BLOCK], tl.float32)
-    squares = tl.zeros([BLOCK], tl.float32)
-    seen = 0.0
+    # Each of [ROWS, BLOCK] lanes for itself (Welford 1962), and all lanes together at the end.
+    mean = tl.zeros([ROWS, BLOCK], tl.float32)
+    squares = tl.zeros([ROWS, BLOCK], tl.float32)
     for tile in range(tiles):
         row = tile * ROWS + tl.arange(0, ROWS)
         mask = (first + row < rows)[:, None] & inside[None, :]
         value = tl.load(begin + row[:, None] * C + col[None, :], mask, 0.0).to(tl.float32)
-        count = tl.minimum(tl.maximum(rows - first - tile * ROWS, 0), ROWS).to(tl.float32)
-        # Chan et al. 1983: two sets of moments into one, without the cancellation of sums.
-        now = tl.sum(value, 0) / tl.maximum(count, 1.0)
-        off = tl.where(mask, value - now[None, :], 0.0)
-        total = seen + count
-        share = count / tl.maximum(total, 1.0)
-        delta = now - mean
-        squares += tl.sum(off * off, 0) + delta * delta * seen * share
-        mean += delta * share
-        seen = total
-    mean += tl.load(shift + b * shift_stride + col, inside, 0.0)
+        delta = tl.where(mask, value - mean, 0.0)
+        mean += delta / (tile + 1.0)
+        squares += delta * tl.where(mask, value - mean, 0.0)
+    left = rows - first - tl.arange(0, ROWS)  # of which every ROWS-th row was a lane's own
+    seen = tl.minimum(tl.maximum((left + ROWS - 1) // ROWS, 0), tiles).to(tl.float32)[:, None]
+    whole = tl.sum(mean * seen, 0) / tl.minimum(rows - first, tiles * ROWS).to(tl.float32)
+    off = mean - whole[None, :]
     out = moments + (b * chunks + chunk) * 2 * C + col
-    tl.store(out, mean, inside)
-    tl.store(out + C, squares, inside)
+    tl.store(out, whole, inside)
+    tl.store(out + C, tl.sum(squares + off * off * seen, 0), inside)
 
 
-@triton.jit(do_not_specialize=["rows", "chunks", "tiles", "shift_stride", "size", "eps"])
-def _normalise(
-    x, shift, moments, weight, bias, y, rows, C, width, size, chunks, tiles, shift_stride, eps,
-    BLOCK: tl.constexpr, GROUPS: tl.constexpr, ROWS: tl.constexpr, CHUNKS: tl.constexpr,
-    SILU: tl.constexpr,
+@triton.jit(do_not_specialize=["rows", "size", "chunks", "chunk_rows", "shift_stride", "eps"])
+def _scales(
+    moments, shift, weight, bias, scales, rows, C, size, chunks, chunk_rows, shift_stride, eps,
+    SIZE: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
-    """(x + shift - mean) / std * weight + bias of one chunk of rows, from every chunk's moments."""
+    """scale and offset of every channel of a group: norm(x + shift) = x * scale + offset."""
+    group, b = tl.program_id(0), tl.program_id(1)
+    lane = tl.arange(0, SIZE)
+    col = group * size + lane
+    inside = lane < size
+    lift = tl.load(shift + b * shift_stride + col, inside, 0.0)
+    every = moments + b * chunks * 2 * C + col
+    number = rows * size.to(tl.float32)
+    total = tl.zeros([CHUNKS, SIZE], tl.float32)
+    for start in range(0, chunks, CHUNKS):
+        which = start + tl.arange(0, CHUNKS)
+        mask = (which < chunks)[:, None] & inside[None, :]
+        seen = tl.minimum(tl.maximum(rows - which * chunk_rows, 0), chunk_rows).to(tl.float32)
+        means = tl.load(every[None, :] + which[:, None] * 2 * C, mask, 0.0) + lift[None, :]
+        total += tl.where(mask, means * seen[:, None], 0.0)
+    mean = tl.sum(tl.sum(total, 0), 0) / number
+    total = tl.zeros([CHUNKS, SIZE], tl.float32)
+    for start in range(0, chunks, CHUNKS):
+        which = start + tl.arange(0, CHUNKS)
+        mask = (which < chunks)[:, None] & inside[None, :]
+        seen = tl.minimum(tl.maximum(rows - which * chunk_rows, 0), chunk_rows).to(tl.float32)
+        place = every[None, :] + which[:, None] * 2 * C
+        off = tl.load(place, mask, 0.0) + lift[None, :] - mean
+        squares = tl.load(place + C, mask, 0.0) + off * off * seen[:, None]
+        total += tl.where(mask, squares, 0.0)
+    variance = tl.sum(tl.sum(total, 0), 0) / number
+    scale = tl.load(weight + col, inside, 0.0) / tl.sqrt(variance + eps)
+    out = scales + b * 3 * C + col
+    tl.store(out, lift - mean, inside)
+    tl.store(out + C, scale, inside)
+    tl.store(out + 2 * C, tl.load(bias + col, inside, 0.0), inside)
+
+
+@triton.jit(do_not_specialize=["rows", "tiles", "silu"])
+def _normalise(
+    x, scales, y, rows, C, width, tiles, silu, BLOCK: tl.constexpr, ROWS: tl.constexpr
+):  # fmt: skip
     chunk, block, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     lane = tl.arange(0, BLOCK)
     col = block * width + lane
     inside = (lane < width) & (col < C)
-    chunk_rows = tiles * ROWS
-    member = (lane // size)[:, None] == tl.arange(0, GROUPS)[None, :]  # of which group, [C, G]
-    member = member & inside[:, None]
-    every = moments + b * chunks * 2 * C + col
-    totals = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, chunks, CHUNKS):
-        which = start + tl.arange(0, CHUNKS)
-        mask = (which < chunks)[:, None] & inside[None, :]
-        counts = tl.minimum(tl.maximum(rows - which * chunk_rows, 0), chunk_rows).to(tl.float32)
-        means = tl.load(every[None, :] + which[:, None] * 2 * C, mask, 0.0)
-        totals += tl.sum(means * counts[:, None], 0)
-    number = rows * size.to(tl.float32)
-    group = tl.sum(tl.where(member, totals[:, None], 0.0), 0) / number
-    mean = tl.sum(tl.where(member, group[None, :], 0.0), 1)
-    squares = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, chunks, CHUNKS):
-        which = start + tl.arange(0, CHUNKS)
-        mask = (which < chunks)[:, None] & inside[None, :]
-        counts = tl.minimum(tl.maximum(rows - which * chunk_rows, 0), chunk_rows).to(tl.float32)
-        place = every[None, :] + which[:, None] * 2 * C
-        off = tl.where(mask, tl.load(place, mask, 0.0) - mean[None, :], 0.0)
-        squares += tl.sum(tl.load(place + C, mask, 0.0) + off * off * counts[:, None], 0)
-    group = tl.sum(tl.where(member, squares[:, None], 0.0), 0) / number
-    variance = tl.sum(tl.where(member, group[None, :], 0.0), 1)
-    scale = tl.load(weight + col, inside, 0.0) / tl.sqrt(variance + eps)
-    lift = tl.load(shift + b * shift_stride + col, inside, 0.0) - mean
-    offset = tl.load(bias + col, inside, 0.0)
-    first = chunk * chunk_rows
+    known = scales + b * 3 * C + col
+    lift = tl.load(known, inside, 0.0)[None, :]
+    scale = tl.load(known + C, inside, 0.0)[None, :]
+    offset = tl.load(known + 2 * C, inside, 0.0)[None, :]
+    first = chunk * tiles * ROWS
     begin = (b.to(tl.int64) * rows + first) * C
     for tile in range(tiles):
         row = tile * ROWS + tl.arange(0, ROWS)
         mask = (first + row < rows)[:, None] & inside[None, :]
         place = row[:, None] * C + col[None, :]
-        value = tl.load(x + begin + place, mask, 0.0).to(tl.float32)
-        value = (value + lift[None, :]) * scale[None, :] + offset[None, :]
-        if SILU:
-            value = value / (1.0 + tl.exp(-value))
+        value = (tl.load(x + begin + place, mask, 0.0).to(tl.float32) + lift) * scale + offset
+        value = tl.where(silu != 0, value / (1.0 + tl.exp(-value)), value)
         tl.store(y + begin + place, value.to(y.dtype.element_ty), mask)
 
 
@@ -124,21 +129,26 @@ def group_norm(
     batch, channels, height, side = x.shape
     rows, size = height * side, channels // groups
     width, block = _columns(channels, size)
-    chunk = max(_ROWS, triton.next_power_of_2(math.isqrt(rows)) * 2)
-    tiles, chunks = chunk // _ROWS, triton.cdiv(rows, chunk)
+    blocks = triton.cdiv(channels, width)
+    wanted = max(_PROGRAMS // (batch * blocks), 1)
+    tiles = triton.cdiv(triton.cdiv(rows, wanted), _ROWS)
+    chunks = triton.cdiv(rows, tiles * _ROWS)
+    many = 1 << max(size - 1, 0).bit_length()
     stride = 0 if len(shift) == 1 else shift.stride(0)
     moments = torch.empty(batch, chunks, 2, channels, dtype=torch.float32, device=x.device)
+    scales = torch.empty(batch, 3, channels, dtype=torch.float32, device=x.device)
     y = torch.empty_like(x)
-    grid = (chunks, triton.cdiv(channels, width), batch)
+    grid = (chunks, blocks, batch)
     _moments[grid](
-        x, shift, moments, rows, channels, width, chunks, tiles, stride,
-        BLOCK=block, ROWS=_ROWS, num_warps=8,
+        x, moments, rows, channels, width, chunks, tiles, BLOCK=block, ROWS=_ROWS, num_warps=4
+    )
+    _scales[(groups, batch)](
+        moments, shift, weight, bias, scales, rows, channels, size, chunks, tiles * _ROWS, stride,
+        eps, SIZE=many, CHUNKS=max(2048 // many, 16), num_warps=4,
     )  # fmt: skip
     _normalise[grid](
-        x, shift, moments, weight, bias, y, rows, channels, width, size, chunks, tiles, stride, eps,
-        BLOCK=block, GROUPS=triton.next_power_of_2(block // size + 1), ROWS=_ROWS, CHUNKS=16,
-        SILU=silu, num_warps=8,
-    )  # fmt: skip
+        x, scales, y, rows, channels, width, tiles, int(silu), BLOCK=block, ROWS=_ROWS, num_warps=4
+    )
     return y
 
 
@@ -178,18 +188,16 @@ def add(x: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
     return x
 
 
-@triton.jit(do_not_specialize=["eps"])
+@triton.jit(do_not_specialize=["eps", "more"])
 def _add_layer_norm(
-    x, bias, residual, weight, offset, y, normed, eps, C,
-    BLOCK: tl.constexpr, RESIDUAL: tl.constexpr,
+    x, bias, residual, weight, offset, y, normed, eps, C, more, BLOCK: tl.constexpr
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * C
     col = tl.arange(0, BLOCK)
     mask = col < C
     value = tl.load(x + row + col, mask, 0.0).to(tl.float32)
     value += tl.load(bias + col, mask, 0.0)
-    if RESIDUAL:
-        value += tl.load(residual + row + col, mask, 0.0).to(tl.float32)
+    value += tl.load(residual + row + col, mask & (col < C * more), 0.0).to(tl.float32)
     value = value.to(y.dtype.element_ty)
     tl.store(y + row + col, value, mask)
     value = value.to(tl.float32)
@@ -211,7 +219,7 @@ def add_layer_norm(
     normed = torch.empty_like(x)
     _add_layer_norm[(x.numel() // channels,)](
         x, bias, x if residual is None else residual, weight, offset, x, normed, eps, channels,
-        BLOCK=triton.next_power_of_2(channels), RESIDUAL=residual is not None,
+        int(residual is not None), BLOCK=triton.next_power_of_2(channels),
     )  # fmt: skip
     return x, normed
 

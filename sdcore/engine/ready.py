@@ -64,18 +64,11 @@ class _Kept:
         if key not in self.recorded:
             while len(self.recorded) >= GRAPHS:
                 del self.recorded[next(iter(self.recorded))]
-            self.recorded[key] = graphs.Graph(function, inputs, _pool(inputs[0].device))
+            self.recorded[key] = graphs.Graph(function, inputs)
         return self.recorded[key]
 
 
 _KEPT: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
-_POOLS: dict[torch.device, Any] = {}
-
-
-def _pool(device: torch.device) -> Any:
-    if device not in _POOLS:
-        _POOLS[device] = torch.cuda.graph_pool_handle()
-    return _POOLS[device]
 
 
 def _state(network: nn.Module) -> tuple:

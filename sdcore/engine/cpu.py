@@ -1,0 +1,109 @@
+"""The layers on a CPU: weights packed once for oneDNN, additions and GELU done in its products.
+
+torch keeps these operators for its compiler (`torch.ops.mkldnn`); they are nobody's promise, so
+they are looked for, tried, and compared with the plain layers before anything is left to them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdcore.engine.ops import Add, ConvNorm, Norm, Ops, Pointwise, matrix, padding
+
+_DNN: Any = torch.ops.mkldnn
+
+
+class CpuOps(Ops):
+    """With oneDNN's packed weights."""
+
+    name = "onednn"
+
+    def conv(self, layer: nn.Conv2d) -> Add:
+        run = _conv(layer)
+        return lambda x, add=None: run(x, layer.bias, add)
+
+    def conv_norm(self, layer: nn.Conv2d, norm: nn.GroupNorm) -> ConvNorm:
+        run, after = _conv(layer), self.norm(norm, silu=True)
+
+        def both(x: Tensor, shift: Tensor | None) -> Tensor:
+            if shift is None:
+                return after(run(x, layer.bias))
+            if len(shift) == 1:  # the same for every row: a bias
+                return after(run(x, shift[0].to(x.dtype)))
+            return after(run(x, None).add_(shift[:, :, None, None].to(x.dtype)))
+
+        return both
+
+    def linear(self, *layers: Pointwise) -> Add:
+        weight = _packed(torch.cat([matrix(layer) for layer in layers]))
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        bias = torch.cat(biases) if biases else None
+
+        def run(x: Tensor, add: Tensor | None = None) -> Tensor:
+            if add is None:
+                return _DNN._linear_pointwise(x, weight, bias, "none", [], "")
+            return _DNN._linear_pointwise.binary(x, add.contiguous(), weight, bias, "add")
+
+        return run
+
+    def geglu(self, layer: nn.Linear) -> Norm:
+        (value, gate), (shift, lift) = layer.weight.chunk(2), layer.bias.chunk(2)
+        value, gate = _packed(value), _packed(gate)
+        shift, lift = shift.contiguous(), lift.contiguous()
+
+        def run(x: Tensor) -> Tensor:
+            factor = _DNN._linear_pointwise(x, gate, lift, "gelu", [], "none")
+            return _DNN._linear_pointwise.binary(x, factor, value, shift, "mul")
+
+        return run
+
+
+def _conv(layer: nn.Conv2d) -> Any:
+    """(x, bias, add) -> the conv with this bias, + add."""
+    where = (padding(layer), layer.stride, layer.dilation, layer.groups)
+    weight = _DNN._reorder_convolution_weight(layer.weight.detach(), *where)
+
+    def run(x: Tensor, bias: Tensor | None, add: Tensor | None = None) -> Tensor:
+        if add is None:
+            return _DNN._convolution_pointwise(x, weight, bias, *where, "none", [], "")
+        return _DNN._convolution_pointwise.binary(
+            x, add, weight, bias, *where, "add", None, None, [], None
+        )
+
+    return run
+
+
+def _packed(weight: Tensor) -> Tensor:
+    return _DNN._reorder_linear_weight(weight.detach().contiguous())
+
+
+@cache
+def available(dtype: torch.dtype) -> bool:
+    """Whether this torch packs weights of this dtype here, and the numbers are right."""
+    if not torch.backends.mkldnn.is_available() or dtype not in (torch.float32, torch.bfloat16):
+        return False
+    try:
+        rng = torch.Generator().manual_seed(0)
+        draw = lambda *shape: torch.randn(*shape, generator=rng).to(dtype)  # noqa: E731
+        conv, linear = nn.Conv2d(16, 32, 3, padding=1), nn.Linear(32, 64)
+        for layer in (conv, linear):
+            layer.weight.data, layer.bias.data = draw(*layer.weight.shape), draw(len(layer.weight))
+            layer.requires_grad_(False)
+        x, add = draw(2, 16, 5, 5), draw(2, 32, 5, 5)
+        x, add = (t.contiguous(memory_format=torch.channels_last) for t in (x, add))
+        rows, ops, plain = draw(2, 3, 32), CpuOps(), Ops()
+        with torch.inference_mode(False), torch.no_grad():
+            pairs = [
+                (ops.conv(conv)(x, add), plain.conv(conv)(x, add)),
+                (ops.linear(linear)(rows, draw(2, 3, 64)), None),
+                (ops.linear(linear)(rows), plain.linear(linear)(rows)),
+                (ops.geglu(linear)(rows), plain.geglu(linear)(rows)),
+            ]
+        most = 1e-5 if dtype == torch.float32 else 2e-2
+        return all(bool((a - b).norm() <= most * b.norm()) for a, b in pairs if b is not None)
+    except (RuntimeError, AttributeError, TypeError):
+        return False
