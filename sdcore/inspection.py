@@ -41,7 +41,7 @@ RANKED = (
     "lokr_w2_b",
     "glora_a1",
 )  # the parts whose rows are as many as the rank
-EMBEDDING_KEYS = ("emb_params", "clip_l", "clip_g", "text_encoders_0", "text_encoders_1")
+EMBEDDING_KEYS = ("*", "emb_params", "clip_l", "clip_g", "text_encoders_0", "text_encoders_1")
 COMPONENTS = ("unet", "te1", "te2", "te", "text_encoder_2", "text_encoder", "transformer")
 
 
@@ -71,13 +71,10 @@ def inspect(place: str | Path, variant: str | None = None) -> dict[str, Any]:
     info = Weights(files).info
     kind = other_kind(info).partition(" ")[2] or "unknown"
     report = {"path": str(path), "kind": kind, "layout": layout} | _counts(info)
-    if (
-        not path.is_dir()
-        and any(key.startswith(UNET) for key in info)
-        and not any(VIDEO in k for k in info)
-    ):
+    if part_at(info, "unet", UNET) is not None and not any(VIDEO in key for key in info):
+        report["kind"] = "model"
         try:
-            return report | {"kind": "model"} | _model(open_file(path, given=PARTS))
+            return report | _model(open_file(path, given=PARTS))
         except InputError as error:
             return report | {"refused": str(error)}
     lora = None if kind in NO_LORA else _lora(info)
@@ -205,7 +202,7 @@ def _component(info: Infos) -> dict[str, Any]:
 def _embedding(info: Infos) -> dict[str, list[int]] | None:
     """Shapes by key, of a file of one or two small matrices as wide as a CLIP, or named so."""
     shapes = {k: list(i.shape) for k, i in info.items() if i.dtype in DTYPES}
-    named = all(key in EMBEDDING_KEYS for key in shapes)
+    named = all(key in EMBEDDING_KEYS or re.fullmatch("<.+>", key) for key in shapes)
     wide = all(s[-1:] in ([768], [1024], [1280]) for s in shapes.values())
     small = len(shapes) <= 2 and (named or wide)
     few = all(len(s) == 1 or (len(s) == 2 and s[0] <= 75) for s in shapes.values())

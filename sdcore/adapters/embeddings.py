@@ -25,7 +25,7 @@ from sdcore.adapters.apply import twin
 from sdcore.adapters.files import find_adapter
 from sdcore.adapters.lora import BUNDLE
 from sdcore.checkpoints.kinds import other_kind
-from sdcore.checkpoints.pickled import check_plain, is_pickled, load_pickle
+from sdcore.checkpoints.pickled import check_plain, flat, is_pickled, load_pickle
 from sdcore.checkpoints.read import Weights
 from sdcore.errors import InputError, listed
 from sdcore.models import TextEncoder
@@ -187,7 +187,7 @@ def _vectors(file: Path, held: Any) -> tuple[str, dict[str, Tensor]]:
         vectors = {key if key in pair else "": vector}
         name = name if key in {"", "emb_params", *pair} else key
     else:
-        kind = other_kind(found) if found else ""
+        kind = other_kind(found or flat(held))
         keys = kind or listed("tensors", sorted(found)) or "no tensors"
         raise InputError(f"{file} is no textual inversion: it holds {keys}")
     vectors = {

@@ -23,10 +23,10 @@ OTHER_KINDS = {
         "body.0.resnets.0.block1.",
         "transformer_layes.",
     ),
-    "a LoRA": ("lora_", ".lora.", "_lora.", ".hada_", ".lokr_", ".a1.weight"),
     "an OFT adapter": (".oft_blocks", ".oft_diag", ".oft_r", ".oft_R."),
     "a BOFT adapter": (".boft_",),
     "an IA3 adapter": (".ia3_l", ".on_input"),
+    "a LoRA": ("lora_", ".lora.", "_lora.", ".hada_", ".lokr_", ".a1.weight"),
     "a Flux model": ("double_blocks.", "single_transformer_blocks."),
     "an SD 3 model": ("joint_blocks.", ".ff_context."),
     "an upscaler": (

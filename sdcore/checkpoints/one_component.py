@@ -11,7 +11,8 @@ from sdcore.checkpoints.find import find_model
 from sdcore.checkpoints.folder import open_component, open_folder
 from sdcore.checkpoints.key_tables import PREFIXES, encoder_reads, kind_of, look_up, part_at
 from sdcore.checkpoints.kinds import other_kind
-from sdcore.checkpoints.read import read_header, read_json
+from sdcore.checkpoints.read import read_header, read_json, read_metadata
+from sdcore.checkpoints.single_file import saved_configs
 from sdcore.errors import InputError, listed
 
 # What a configuration says that shapes do not show: taken from the component that is replaced.
@@ -70,6 +71,9 @@ def _from_file(path: Path, like: Component) -> Component:
                 continue
         if part.unknown:
             raise InputError(f"{path}, {like.name}: {listed('unknown keys', part.unknown)}")
+        saved = saved_configs(path, read_metadata(path)).get(like.name) if prefix else None
+        if saved is not None:  # a model that `convert` wrote
+            return Component(like.name, saved, path, (path,), partial(look_up, part.table))
         config = part.config(path, like.name)
         widths = ("block_out_channels", "hidden_size")
         if all(_list(config.get(w)) == _list(like.config.get(w)) for w in widths):

@@ -74,7 +74,7 @@ def open_file(path: Path, ema: bool = False, given: Collection[str] = ()) -> Che
     averaged = _averaged(path, info, ema)
     passed_over = _leftovers(path, info, family, parts.values(), averaged.values())
     prediction, reason = _prediction_type(path, info, metadata, family, unet)
-    saved = _saved_configs(path, metadata)
+    saved = saved_configs(path, metadata)
     components = {}
     for name, part in parts.items():
         config = saved.get(name) or part.config(path, name) | _unseen(name, family, prediction)
@@ -92,8 +92,9 @@ def open_file(path: Path, ema: bool = False, given: Collection[str] = ()) -> Che
         index=saved.get("index", {}),
         components=components,
         tokenizers={} if folder is None else {"tokenizer": folder},
-        scheduler=saved.get("scheduler")
-        or _scheduler(path, info, components["unet"].config, family, prediction),
+        scheduler=_edm(path, info)
+        or saved.get("scheduler")
+        or _scheduler(info, components["unet"].config, family, prediction),
         pad_tokens={name: kind.pad_token for name, (_, kind) in family.encoders.items()},
         notes=(
             f"{path} is {family.name}; its UNet predicts {prediction} {reason}",
@@ -202,7 +203,7 @@ def _sketch(path: Path, name: str, family: Family, prediction: str) -> Component
     return Component(name, config, path, (), partial(look_up, {}))
 
 
-def _saved_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def saved_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The configurations in a file that `convert` wrote: by component; "scheduler", "index",
     "added_words"."""
     try:
@@ -222,15 +223,20 @@ def _unseen(name: str, family: Family, prediction: str) -> dict[str, Any]:
     return {"hidden_act": family.encoders[name][1].hidden_act}
 
 
-def _scheduler(
-    path: Path, info: Header, unet: Mapping[str, Any], family: Family, prediction: str
-) -> dict[str, Any]:
-    """As diffusers takes it for a file without one, with the family's own fields."""
+def _edm(path: Path, info: Header) -> dict[str, Any] | None:
+    """The scheduler of CosXL or Playground v2.5, which keys of theirs tell; None for others."""
     if EDM_SIGMAS[1] in info:
         low, high = (_number(path, info, key) for key in EDM_SIGMAS)
         return {**EDM, "sigma_min": low, "sigma_max": high, "prediction_type": "v_prediction"}
     if all(key in info for key in EDM_LATENTS):
         return {**EDM, "sigma_data": 0.5, "_class_name": "EDMDPMSolverMultistepScheduler"}
+    return None
+
+
+def _scheduler(
+    info: Header, unet: Mapping[str, Any], family: Family, prediction: str
+) -> dict[str, Any]:
+    """As diffusers takes it for a file without one, with the family's own fields."""
     config = {**SD15, "prediction_type": prediction, "timestep_spacing": "leading"}
     if prediction == "v_prediction":
         config["_class_name"] = "DDIMScheduler"  # SD 2.1's
