@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
+from torch import Tensor
 
 from sdcore.checkpoints import (
     Checkpoint,
@@ -17,7 +20,8 @@ from sdcore.checkpoints import (
 )
 from sdcore.devices import choose_device, choose_dtype
 from sdcore.errors import InputError
-from sdcore.memory import MODES, apply, available, choose
+from sdcore.free_memory import available, give_back, is_out_of_memory
+from sdcore.memory import MODES, apply, choose, next_ready, note_origin
 from sdcore.models import TextEncoder
 from sdcore.networks import Reader
 from sdcore.pipeline import StableDiffusion
@@ -62,13 +66,23 @@ def load(
     networks = checkpoint.components
     dtypes = {name: _dtype_of(c, checkpoint, dtype) for name, c in networks.items()}
     sizes = [ready_bytes(c, dtypes[name]) for name, c in networks.items()]
-    mode = choose(memory, sizes, available(device))
-    stored = MODES[mode].ready != "all"
-    parts: dict[str, Any] = {
-        name: load_component(c, *(("cpu", None) if stored else (device, dtypes[name])))
-        for name, c in networks.items()
-    }
-    apply(parts, mode, device, dtypes)
+    mode, notes = choose(memory, sizes, available(device)), checkpoint.notes
+    while True:
+        try:
+            parts = _parts(networks, mode, device, dtypes)
+            break
+        except (RuntimeError, MemoryError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the except clause, whose traceback holds on to the tensors.
+        give_back()
+        mode = next_ready(mode)
+        if mode is None:
+            raise InputError(
+                f"out of memory on {device} while loading {model}, even with --memory low: "
+                f"its weights take {sum(sizes) / 1e9:.1f} GB in {_name(dtype)}"
+            )
+        notes = (*notes, f"out of memory while loading; going on with --memory {mode}")
     for name, tokenizer in tokenizers.items():
         _check_agreement(checkpoint, tokenizer, parts[name])
     sd = StableDiffusion(
@@ -81,7 +95,7 @@ def load(
         dtype=dtype,
         memory=mode,
         zero_empty=checkpoint.index.get("force_zeros_for_empty_prompt", len(tokenizers) > 1),
-        notes=checkpoint.notes,
+        notes=notes,
         source=source,
     )
     _ = sd.conditioner  # raises where encoders and UNet do not fit
@@ -92,6 +106,33 @@ def load(
             "with, and those of 9, which repaint a picture"
         )
     return sd
+
+
+def _parts(
+    components: Mapping[str, Component],
+    mode: str,
+    device: torch.device,
+    dtypes: Mapping[str, torch.dtype],
+) -> dict[str, Any]:
+    """The networks, in this mode of memory."""
+    stored = MODES[mode].ready != "all"
+    parts: dict[str, Any] = {}
+    for name, component in components.items():
+        where = ("cpu", None) if stored else (device, dtypes[name])
+        parts[name] = load_component(component, *where)
+        if not stored:
+            note_origin(parts[name], component.files, partial(_stored_weights, component))
+    apply(parts, mode, device, dtypes)
+    return parts
+
+
+def _stored_weights(component: Component) -> dict[str, Tensor]:
+    """A component's weights as its files have them."""
+    return load_component(component, "cpu", None).state_dict(keep_vars=True)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _dtype_of(component: Component, checkpoint: Checkpoint, dtype: torch.dtype) -> torch.dtype:

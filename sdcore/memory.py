@@ -18,14 +18,18 @@ attention, and but for pictures so large that the VAE takes them in tiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sdcore.errors import unknown
+from sdcore.free_memory import give_back
 from sdcore.models import VAE
 from sdcore.models.layers import Attention
 
@@ -59,6 +63,14 @@ def leaner(mode: str) -> str | None:
     return names[names.index(mode) + 1]
 
 
+def next_ready(mode: str) -> str | None:
+    """The next mode in which fewer weights are ready at a time; None after the last."""
+    kept, after = MODES[mode].ready, leaner(mode)
+    while after is not None and MODES[after].ready == kept:
+        after = leaner(after)
+    return after
+
+
 def choose(mode: str | None, sizes: Iterable[int], available: int | None) -> str:
     """This mode; None takes the fastest that fits.
 
@@ -78,23 +90,68 @@ def choose(mode: str | None, sizes: Iterable[int], available: int | None) -> str
     return next((m for m, need in needs.items() if 1.25 * need + 1e9 <= available), "low")
 
 
-def available(device: torch.device) -> int | None:
-    """Bytes that are free on a device; None where the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
+@dataclass(frozen=True)
+class Origin:
+    """Where a module's weights came from: what is still the file's own need not be kept ready.
+
+    files: what they were read from, and each one's time of change and size.
+    read: the weights as the files have them, by name, mapped where they can be.
+    loaded: the weights as they were made of those, by name.
+    """
+
+    files: Mapping[Path, tuple[int, int]]
+    read: Callable[[], Mapping[str, Tensor]]
+    loaded: Mapping[str, weakref.ref[Tensor]]
+
+    @property
+    def changed(self) -> bool:
+        """Whether the files are no longer what was read."""
+        try:
+            return _stamps(self.files) != self.files
+        except OSError:
+            return True
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the CPU's allocator, could not give what was asked for."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    )
+def _stamps(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    return {path: ((stat := path.stat()).st_mtime_ns, stat.st_size) for path in files}
+
+
+def note_origin(
+    module: nn.Module, files: Iterable[Path], read: Callable[[], Mapping[str, Tensor]]
+) -> None:
+    """Let `module`, just loaded from `files`, know how to read its weights once more."""
+    loaded = {name: weakref.ref(value) for name, _, _, value in _weights(module)}
+    vars(module)["origin"] = Origin(_stamps(files), read, loaded)
+
+
+def _weights(module: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, Tensor]]:
+    """Every weight: its name in `module`, the mapping that holds it, its name there, itself."""
+    for path, layer in module.named_modules():
+        for held in (layer._parameters, layer._buffers):
+            for name, value in held.items():
+                if value is not None:
+                    yield f"{path}.{name}".lstrip("."), held, name, value
+
+
+def _take_stored(module: nn.Module) -> None:
+    """Let go of every weight of `module` that the files have, and take theirs, as stored.
+
+    What an adapter changed stays as it is.
+    """
+    origin = vars(module).get("origin")
+    if origin is None or origin.changed:
+        return
+    names = {id(value): name for name, ref in origin.loaded.items() if (value := ref()) is not None}
+    places: dict[str, list[tuple[dict[str, Any], str]]] = {}
+    for _, held, name, value in _weights(module):
+        if id(value) in names:
+            places.setdefault(names[id(value)], []).append((held, name))
+            # First, for there may be no room for both.
+            held[name] = _as_parameter(torch.empty_like(value, device="meta"), held)
+    del value
+    for whole, stored in origin.read().items():
+        for held, name in places.get(whole, ()):
+            held[name] = _as_parameter(stored, held)
 
 
 class Store:
@@ -135,18 +192,47 @@ def _as_parameter(value: Tensor, own: Mapping[str, Tensor | None]) -> Tensor:
     return nn.Parameter(value, requires_grad=False) if nn.Parameter in kinds else value
 
 
-def by_layer(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+@dataclass(frozen=True, eq=False)
+class _Hook:
+    """A hook of ours on a module: only these are ever removed, and not a user's."""
+
+    act: Callable[[], None]
+
+    def __call__(self, *_: object) -> None:
+        self.act()
+
+
+def unhook(module: nn.Module) -> None:
+    """Remove the hooks that a mode of memory has set on a module and all that is in it."""
+    for layer in module.modules():
+        for hooks in (layer._forward_pre_hooks, layer._forward_hooks):
+            for number in [key for key, hook in hooks.items() if isinstance(hook, _Hook)]:
+                del hooks[number]
+                layer._forward_hooks_always_called.pop(number, None)
+
+
+def put_away(module: nn.Module) -> None:
+    """Store whatever of a module a mode of memory has made ready."""
+    for store in vars(module).get("stores", ()):
+        store.put_away()
+
+
+def by_layer(module: nn.Module, device: torch.device, dtype: torch.dtype) -> list[Store]:
     """Hook every layer of `module`, so that it is ready during its own forward and no longer."""
+    stores = []
     for layer in module.modules():
         if not (layer._parameters or layer._buffers):
             continue
         store = Store([layer], device, dtype)
         store.put_away()
-        layer.register_forward_pre_hook(lambda *_, s=store: s.bring())
-        layer.register_forward_hook(lambda *_, s=store: s.put_away(), always_call=True)
+        # Around a user's hooks, which find the weights ready.
+        layer.register_forward_pre_hook(_Hook(store.bring), prepend=True)
+        layer.register_forward_hook(_Hook(store.put_away), always_call=True)
+        stores.append(store)
+    return stores
 
 
-def by_turns(modules: Mapping[nn.Module, torch.dtype], device: torch.device) -> None:
+def by_turns(modules: Mapping[nn.Module, torch.dtype], device: torch.device) -> list[Store]:
     """Hook the components, so that calling one makes it ready and puts the others away."""
     stores = [Store(module.modules(), device, dtype) for module, dtype in modules.items()]
 
@@ -160,7 +246,8 @@ def by_turns(modules: Mapping[nn.Module, torch.dtype], device: torch.device) -> 
         store.put_away()
         # A VAE is not called itself; its encoder and its decoder are.
         for entrance in (module, *module.children()):
-            entrance.register_forward_pre_hook(lambda *_, s=store: bring(s))
+            entrance.register_forward_pre_hook(_Hook(partial(bring, store)), prepend=True)
+    return stores
 
 
 def apply(
@@ -172,7 +259,8 @@ def apply(
     """Put the components of one model into a mode, in place, as `Module.to` does.
 
     dtypes: what each computes in. For balanced and low the weights may be as stored; else they
-    must be ready. A model can be put into a leaner mode than it is in, not back.
+    must be ready. A model can be put into a leaner mode than it is in, not back: from then on it
+    needs no more than one that began in it.
     """
     memory = MODES[mode]
     for name, module in components.items():
@@ -181,13 +269,18 @@ def apply(
                 each.rows = memory.rows
             if isinstance(each, VAE):
                 each.tile = memory.tile
-            if memory.ready != "all":  # the hooks of the mode before
-                each._forward_hooks.clear()
-                each._forward_pre_hooks.clear()
         if memory.ready != "all":
+            unhook(module)
+            put_away(module)  # in the mode before
+            if "placement" not in vars(module):
+                _take_stored(module)
             vars(module)["placement"] = (device, dtypes[name])  # see layers.placement
     if memory.ready == "component":
-        by_turns({m: dtypes[name] for name, m in components.items()}, device)
+        stores = by_turns({m: dtypes[name] for name, m in components.items()}, device)
+        for module, store in zip(components.values(), stores, strict=True):
+            vars(module)["stores"] = (store,)
     if memory.ready == "layer":
         for name, module in components.items():
-            by_layer(module, device, dtypes[name])
+            vars(module)["stores"] = tuple(by_layer(module, device, dtypes[name]))
+    if memory.ready != "all":
+        give_back()

@@ -1,10 +1,17 @@
 """Modes of memory: the same picture with less that is ready at a time."""
 
+import shutil
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import sdcore
+import sdcore.loading
+from sdcore.checkpoints import Component
 from sdcore.errors import InputError
 from sdcore.memory import (
     MODES,
@@ -13,10 +20,11 @@ from sdcore.memory import (
     by_layer,
     by_turns,
     choose,
-    is_out_of_memory,
     leaner,
 )
 from sdcore.models.layers import attend
+from sdcore.networks import Networks
+from sdcore.pipeline import StableDiffusion
 
 GB = 10**9
 
@@ -147,9 +155,121 @@ def test_attention_in_slices_is_attention() -> None:
     assert (attend(q, k, v, heads=2, rows=7) - whole).abs().max() <= 1e-15
 
 
-def test_what_running_out_looks_like() -> None:
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**60)
-    assert is_out_of_memory(caught.value)
-    assert not is_out_of_memory(RuntimeError("shapes differ"))
+@pytest.fixture
+def half(tiny_path: Path, tmp_path: Path) -> Path:
+    """A model whose files hold halves, as most do."""
+    folder = tmp_path / "half"
+    shutil.copytree(tiny_path, folder)
+    for file in folder.rglob("*.safetensors"):
+        save_file({k: t.half() for k, t in load_file(file).items()}, file)
+    return folder
+
+
+def halves(sd: Networks) -> float:
+    """The share of the UNet's numbers that lie in memory as halves."""
+    sizes = [(p.numel(), p.dtype == torch.float16) for p in sd.unet.parameters()]
+    return sum(n for n, is_half in sizes if is_half) / sum(n for n, _ in sizes)
+
+
+def picture(sd: StableDiffusion) -> torch.Tensor:
+    *_, last = sd.prepare("a red house", steps=2)
+    return last.x_next
+
+
+def in_mode(sd: StableDiffusion, mode: str) -> StableDiffusion:
+    while sd.memory != mode:
+        after = sd.leaner()
+        assert after is not None
+        sd = after
+    return sd
+
+
+@pytest.mark.parametrize("mode", ["balanced", "low"])
+def test_a_leaner_mode_needs_no_more_than_if_it_were_the_first(half: Path, mode: str) -> None:
+    first, later = sdcore.load(half, "cpu", memory=mode), sdcore.load(half, "cpu", memory="fast")
+    expected = picture(later)
+    assert halves(later) == 0
+    later = in_mode(later, mode)
+    assert picture(later).equal(expected)
+    assert picture(first).equal(expected)
+    dtypes = [{n: p.dtype for n, p in sd.unet.named_parameters()} for sd in (first, later)]
+    assert dtypes[0] == dtypes[1]
+    assert halves(in_mode(later, "low")) == 1
+
+
+def test_what_an_adapter_changed_is_kept(half: Path, tmp_path: Path) -> None:
+    sd = sdcore.load(half, "cpu", memory="fast")
+    place = "mid_block.resnets.0.conv1"
+    shape = sd.unet.get_submodule(place).weight.shape
+    delta = {f"lora_unet_{place.replace('.', '_')}.diff": 0.01 * torch.ones(shape)}
+    save_file(delta, tmp_path / "full.safetensors")
+    adapted = sd.with_lora(tmp_path / "full.safetensors")
+    plain, changed = picture(sd), picture(adapted)
+    assert not plain.equal(changed)
+    low = in_mode(adapted, "low")
+    assert picture(low).equal(changed)
+    assert 0.9 < halves(low) < 1
+    assert picture(low.without_loras()).equal(plain)
+
+
+def test_a_file_that_changed_is_not_read_again(half: Path) -> None:
+    sd = sdcore.load(half, "cpu", memory="fast")
+    expected = picture(sd)
+    for file in half.rglob("*.safetensors"):
+        others = {k: t + 1 for k, t in load_file(file).items()}
+        file.unlink()  # what is mapped stays what it was
+        save_file(others, file)
+    low = in_mode(sd, "low")
+    assert picture(low).equal(expected)
+
+
+@pytest.mark.parametrize("mode", ["fast", "balanced", "low"])
+def test_a_hook_of_the_users_is_kept(half: Path, tmp_path: Path, mode: str) -> None:
+    """In every mode, on the way to the leanest, under an adapter and without it again."""
+    sd = sdcore.load(half, "cpu", memory=mode)
+    seen: list[str] = []
+    layer = sd.unet.mid_block.resnets[0].conv1
+    layer.register_forward_hook(partial(lambda name, *_: seen.append(name), "after"))
+    layer.register_forward_pre_hook(partial(lambda name, *_: seen.append(name), "before"))
+    both = ["before", "after"]
+
+    def drawn_with(sd: StableDiffusion) -> list[str]:
+        seen.clear()
+        picture(sd)
+        return seen[:2]
+
+    assert drawn_with(sd) == both
+    delta = {"lora_unet_mid_block_resnets_0_conv2.diff": torch.ones(layer.weight.shape)}
+    save_file(delta, tmp_path / "full.safetensors")
+    adapted = sd.with_lora(tmp_path / "full.safetensors")
+    assert drawn_with(adapted) == both
+    assert drawn_with(adapted.without_loras()) == both
+    assert drawn_with(in_mode(adapted, "low")) == both
+    assert drawn_with(sd) == both
+    low = in_mode(sd, "low")
+    assert drawn_with(low) == both
+    assert drawn_with(low.with_lora(tmp_path / "full.safetensors")) == both
+
+
+def test_loading_goes_on_in_a_leaner_mode(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, real = picture(sdcore.load(half, "cpu", memory="fast")), sdcore.loading.load_component
+    ready: list[bool] = []
+
+    def short(component: Component, device: object, dtype: torch.dtype | None) -> nn.Module:
+        ready.append(dtype is not None)
+        if dtype is not None and len(ready) > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
+        return real(component, device, dtype)
+
+    monkeypatch.setattr(sdcore.loading, "load_component", short)
+    sd = sdcore.load(half, "cpu", memory="fast")
+    assert sd.memory == "balanced"
+    assert "out of memory while loading; going on with --memory balanced" in sd.notes
+    assert picture(sd).equal(expected)
+
+    def none(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(sdcore.loading, "load_component", none)
+    with pytest.raises(InputError, match="out of memory on cpu while loading"):
+        sdcore.load(half, "cpu", memory="fast")

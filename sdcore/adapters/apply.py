@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from sdcore.adapters.names import Place
 from sdcore.checkpoints import Checkpoint, load_component
 from sdcore.checkpoints.read import as_dtype
 from sdcore.errors import InputError
+from sdcore.memory import put_away, unhook
 from sdcore.models.layers import placement
 from sdcore.strengths import parse_lora
 
@@ -29,12 +30,19 @@ _BIAS = {"diff_b", "b_norm"}
 
 
 def twin(module: M) -> M:
-    """A copy of a module that shares every parameter and buffer with it, and has no hooks."""
-    shared = [*module.parameters(), *module.buffers()]
-    module = copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
-    for part in module.modules():  # they would act on the first one's weights
-        part._forward_hooks.clear()
-        part._forward_pre_hooks.clear()
+    """A copy of a module that shares every parameter and buffer with it, and a user's hooks.
+
+    The weights are as stored, and not what a mode of memory has made ready.
+    """
+    put_away(module)
+    shared: list[Any] = [*module.parameters(), *module.buffers()]
+    for part in module.modules():
+        shared += [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
+    memo: dict[int, Any] = {id(each): each for each in shared}
+    if "stores" in vars(module):  # they are of the first one's weights
+        memo[id(vars(module)["stores"])] = ()
+    module = copy.deepcopy(module, memo)
+    unhook(module)
     return module
 
 

@@ -65,19 +65,25 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
         echo(f"drawn by sdcore {old.version}; this is {VERSION}", err=True)
 
     from sdcore.cli.draw import draw_what_fits
+    from sdcore.enduring import within_memory
     from sdcore.loading import load
 
     refiner, how = chosen("refiner"), (chosen("device"), chosen("dtype"), chosen("memory"))
     source: Any = {k: v for k in SOURCE if (v := chosen(k)) is not None}
     over = options["lora"] or old.loras, options["embedding"] or old.embeddings
-    sd = with_adapters(load(chosen("model"), *how, **source), *over)
+    sd = load(chosen("model"), *how, **source)
+    sd = within_memory(lambda sd: with_adapters(sd, *over), sd, tell, "the adapters")
     second = None if refiner is None else load(refiner, *how)
     plain = {name: chosen(name) for name in (*PLAIN, *FAMILY)}
     words = old.prompt if prompt is None else prompt
 
     def prepare(sd: StableDiffusion, size: dict[str, int]) -> Run:
         wanted: Any = plain | size
-        return sd.prepare(words, chosen("negative"), seeds, refiner=second, **wanted)
+        return within_memory(
+            lambda sd: sd.prepare(words, chosen("negative"), seeds, refiner=second, **wanted),
+            sd,
+            tell,
+        )
 
     run = prepare(sd, {})
     repainted = options["image"] is not None or options["mask"] is not None

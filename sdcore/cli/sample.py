@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdcore.cli.adapters import with_adapters
-from sdcore.cli.echo import echo
+from sdcore.cli.echo import echo, tell
 from sdcore.cli.options import (
     FAMILY,
     PLAIN,
@@ -36,19 +36,25 @@ def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None
     model, refiner = options["model"], options["refiner"]
 
     from sdcore.cli.draw import draw_what_fits
+    from sdcore.enduring import within_memory
     from sdcore.loading import load
 
     how = (options["device"], options["dtype"], options["memory"])
     source: Any = {k: v for k, v in options.items() if k in SOURCE and v is not None}
     name = "picturebook" if model is None else model
+    over = options["lora"], options["embedding"]
     sd = load(name, *how, **source)
-    sd = with_adapters(sd, options["lora"], options["embedding"])
+    sd = within_memory(lambda sd: with_adapters(sd, *over), sd, tell, "the adapters")
     second = None if refiner is None else load(refiner, *how)
     plain = {k: v for k, v in options.items() if k in (*PLAIN, *FAMILY) and v is not None}
 
     def prepare(sd: StableDiffusion, size: dict[str, int]) -> Run:
         wanted: Any = plain | size
-        return sd.prepare(texts, options["negative"], seeds, refiner=second, **wanted)
+        return within_memory(
+            lambda sd: sd.prepare(texts, options["negative"], seeds, refiner=second, **wanted),
+            sd,
+            tell,
+        )
 
     run = prepare(sd, {})
     if options["seed"] is None:
