@@ -108,6 +108,10 @@ def _write_file(
         words = added_words(next(iter(checkpoint.tokenizers.values()))) | words
     configs |= {"added_words": words} if words else {}
     prediction = checkpoint.scheduler.get("prediction_type", "epsilon")
+    if not isinstance(prediction, str):
+        raise InputError(
+            f"the scheduler config has prediction_type = {prediction!r:.80}: it cannot be that"
+        )
     metadata = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",

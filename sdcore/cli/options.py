@@ -55,7 +55,11 @@ _GROUPS: Mapping[str, Sequence[click.Option]] = {
         ),
     ],
     "Sampling": [
-        _option("--scheduler", metavar="NAME", help="E.g. ddim, euler_a, 'DPM++ 2M Karras'."),
+        _option(
+            "--scheduler",
+            metavar="NAME",
+            help="E.g. ddim, 'DPM++ 2M Karras', dpmpp_2m:euler_at_final=1, mine.py.",
+        ),
         _option("--steps", type=int, help="How many steps.  [default: 20, or the model's]"),
         _option(
             "--cfg", type=float, help="Guidance scale; 1 is off.  [default: 7.5, or the model's]"
@@ -65,7 +69,9 @@ _GROUPS: Mapping[str, Sequence[click.Option]] = {
         _option("--width", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
         _option("--height", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
         _option(
-            "--spacing", metavar="NAME", help="E.g. karras, a1111:beta; see sdcore schedulers."
+            "--spacing",
+            metavar="NAME",
+            help="E.g. karras, a1111:beta, mine.py; see sdcore schedulers.",
         ),
         _option("--sigmas", metavar="LIST", help="The noise levels themselves, e.g. 14.6,5,1,0."),
         _option("--timesteps", metavar="LIST", help="Or the timesteps, e.g. 999,750,500,250."),

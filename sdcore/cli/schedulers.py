@@ -16,7 +16,8 @@ def schedulers(spacings: bool, as_json: bool) -> None:
     Any of the names will do. A short name or a class of diffusers runs with the spacing, the ends
     and the timesteps of that class; a name of k-diffusion (sample_euler, k_euler) or in A1111's
     spelling ("DPM++ 2M Karras") with that tool's; a prefix chooses: diffusers:, kdiffusion:,
-    a1111:, comfyui:.
+    a1111:, comfyui:. Options of the solver follow a colon: heun_churn:s_churn=10,s_noise=1.003;
+    a wrong one is answered with those that there are.
     """
     from sdcore.schedulers import SPACINGS, TABLE, TOOLS
 

@@ -4,7 +4,7 @@ A curve takes the two ends and N, and gives N falling sigmas; `along` puts it on
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sdcore.errors import InputError
 from sdcore.schedulers.noise_schedule import NoiseSchedule
@@ -80,6 +80,31 @@ def align_your_steps(knots: Sequence[float]) -> Curve:
         return [math.exp(logs[i] + (t - i) * (logs[i + 1] - logs[i])) for i, t in where]
 
     return curve
+
+
+# Every curve by the name of its spacing, and what `sdcore schedulers --spacings` says of it.
+CURVES: Mapping[str, tuple[Curve, str]] = {
+    "karras": (karras, "evenly in sigma^(1/7) (Karras et al. 2022, eq. 5)"),
+    "exponential": (exponential, "evenly in log sigma"),
+    "polyexponential": (
+        polyexponential,
+        "a power of an even ramp in log sigma (k-diffusion; power 1)",
+    ),
+    "log_linear": (
+        without_last(exponential),
+        "as exponential, but ends at the least sigma (diffusers' Euler)",
+    ),
+    "beta": (beta, "sigma at the quantiles of Beta(0.6, 0.6) (diffusers, A1111)"),
+    "kl_optimal": (kl_optimal, "evenly in arctan sigma, then 0 (ComfyUI)"),
+    "ays": (
+        without_last(align_your_steps(AYS_SD15)),
+        "Align Your Steps' optimised sigmas for SD 1.5",
+    ),
+    "ays_sdxl": (
+        without_last(align_your_steps(AYS_SDXL)),
+        "Align Your Steps' optimised sigmas for SDXL",
+    ),
+}
 
 
 def along(

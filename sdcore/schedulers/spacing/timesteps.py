@@ -5,13 +5,13 @@ reference implementations use these words for different grids; what differs is a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from sdcore.schedulers.noise_schedule import NoiseSchedule
 from sdcore.schedulers.spacing.beta import quantile
-from sdcore.schedulers.spacing.plan import Grid
+from sdcore.schedulers.spacing.plan import Grid, Rule
 
 
 def at_timesteps(schedule: NoiseSchedule, timesteps: Sequence[float]) -> Grid:
@@ -130,3 +130,20 @@ def _log_linear(schedule: NoiseSchedule, timesteps: Sequence[float]) -> Grid:
     cells = [(min(int(t), len(logs) - 2), t) for t in timesteps]
     sigmas = [math.exp(logs[i] + (t - i) * (logs[i + 1] - logs[i])) for i, t in cells]
     return Grid(tuple(sigmas), tuple(timesteps))
+
+
+# Every rule by the name of its spacing, and what `sdcore schedulers --spacings` says of it.
+RULES: Mapping[str, tuple[Rule, str]] = {
+    "leading": (
+        leading,
+        "whole strides upwards from t = offset; leaves out the noisiest timesteps",
+    ),
+    "trailing": (trailing, "strides downwards from the last timestep"),
+    "linspace": (linspace, "evenly in t, both ends included"),
+    "normal": (normal, "evenly in t, fractional, log sigma interpolated (k-diffusion's own)"),
+    "simple": (simple, "strides downwards from the last timestep, cut to whole ones (ComfyUI)"),
+    "sgm_uniform": (sgm_uniform, "evenly in t, the last timestep in and 0 left out (SGM)"),
+    "ddim_uniform": (leading, "leading with offset 1 (ComfyUI)"),
+    "beta_t": (beta_timesteps, "t at the quantiles of Beta(0.6, 0.6) (ComfyUI)"),
+    "lcm": (distilled, "a subset of the 50 timesteps that LCM and TCD were distilled on"),
+}
