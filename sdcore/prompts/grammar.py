@@ -25,6 +25,7 @@ from sdcore.errors import InputError
 GRAMMARS = ("plain", "a1111")
 ROUND, SQUARE = 1.1, 1 / 1.1  # what a pair of brackets does to the weight
 
+LONGEST = 100_000  # letters of a prompt; one word of so many takes seconds to be cut into tokens
 _DIGITS = 100  # of a number in a prompt
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*")
 _LEXEME = re.compile(r"\\.|[()\[\]:|]|[^\\()\[\]:|]+|\\$", re.DOTALL)
@@ -87,6 +88,13 @@ class Turns:
 
 
 Node = str | Group | Switch | Turns
+
+
+def check_length(text: str) -> str:
+    """`text`, or InputError where it is so long that to read it would take minutes."""
+    if len(text) > LONGEST:
+        raise InputError(f"a prompt has {len(text)} letters: at most {LONGEST} are read")
+    return text
 
 
 def check_grammar(name: str) -> str:
@@ -172,9 +180,10 @@ def unclosed(text: str) -> bool:
 def parse(text: str) -> tuple[Node, ...]:
     """The brackets of a prompt as a tree.
 
-    Raises InputError for adapters written into the prompt, which `tags` takes out.
+    Raises InputError for adapters written into the prompt, which `tags` takes out, and for a text
+    that is too long.
     """
-    if found := _ADAPTER.search(text):
+    if found := _ADAPTER.search(check_length(text)):
         raise InputError(f"{found[0]!r} in a prompt is not read: {_OPTION}")
     try:
         return _sequence(_LEXEME.findall(text), 0, None)[0]

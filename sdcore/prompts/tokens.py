@@ -19,6 +19,7 @@ from tokenizers import Tokenizer as Backend
 from sdcore.checkpoints.read import read_json
 from sdcore.checkpoints.vocabulary import added_words
 from sdcore.errors import InputError
+from sdcore.prompts.grammar import check_length
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 # How CLIP's tokenizers normalise spaces and split words, as transformers writes them.
@@ -75,8 +76,9 @@ class Tokenizer:
         return Tokens(self.framed(ids), count, "" if cut is None else cut)
 
     def units(self, text: str) -> list[Unit]:
-        """The tokens of `text`, without start, end and padding."""
+        """The tokens of `text`, without start, end and padding. Raises InputError if it is long."""
         units, begin = [], 0
+        check_length(text)
         for found in self._added.finditer(text) if self.added else ():
             units += self._plain(text[begin : found.start()], begin)
             units.append(Unit(self.added[found[0].lower()], found.start()))

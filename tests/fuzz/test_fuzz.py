@@ -4,27 +4,14 @@
 that misbehaved is made again by its kind and its seed: `pytest tests/fuzz --inputs headers:17`.
 """
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.fuzz.kinds import KINDS
-from tests.fuzz.trial import Finding, tried
+from tests.fuzz.trial import COUNTS, Finding, tried
 
 SHORT = 6  # inputs of each kind in the default run
-COUNTS: Counter[str] = Counter()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def closing_line(request: pytest.FixtureRequest):
-    yield
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    named = ("traceback", "hang", "crash")
-    line = ", ".join(f"{COUNTS[name]} {name}s" for name in named).replace("crashs", "crashes")
-    others = sum(COUNTS.values()) - COUNTS["inputs"] - sum(COUNTS[name] for name in named)
-    if reporter is not None:
-        reporter.write_line(f"\n{COUNTS['inputs']} inputs tried: {line}, {others} others")
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

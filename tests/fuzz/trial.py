@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tests.fuzz.kinds import Kind
 SECONDS = 60  # for one input: all but the hanging ones take less than one
 ROOM = 3 << 30  # bytes of address space beyond what the process begins with
 SWELLS = 1 << 20  # KiB that an input of a few kilobytes may take
+COUNTS: Counter[str] = Counter()  # "inputs", and of findings what they were
 _STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 

@@ -10,6 +10,7 @@ import pytest
 from sdcore.errors import InputError
 from sdcore.loading import load
 from sdcore.prompts import cut_warning, load_tokenizer
+from sdcore.prompts.grammar import weigh
 
 TEXTS = [
     "",
@@ -138,3 +139,10 @@ def test_ids_beyond_the_encoder(broken_path: Path) -> None:
     path.write_text(json.dumps(rules))
     with pytest.raises(InputError, match="the tokenizer has ids up to"):
         load(broken_path)
+
+
+def test_a_prompt_of_ten_megabytes(broken_path: Path) -> None:
+    with pytest.raises(InputError, match="10000000 letters: at most 100000"):
+        load_tokenizer(broken_path / "tokenizer")("a" * 10_000_000)
+    with pytest.raises(InputError, match="10000000 letters: at most 100000"):
+        weigh("(" * 10_000_000)
