@@ -16,7 +16,6 @@ from sdcore.adapters.files import NAMES
 from sdcore.adapters.lora import BUNDLE
 from sdcore.adapters.names import split_key
 from sdcore.checkpoints.checkpoint import Checkpoint, Component
-from sdcore.checkpoints.choose import INDEX, shards, weights_name
 from sdcore.checkpoints.convert import family_of
 from sdcore.checkpoints.families import UNET, edm_refusal, family_of_unet
 from sdcore.checkpoints.find import find_model
@@ -27,6 +26,7 @@ from sdcore.checkpoints.load import check_component
 from sdcore.checkpoints.read import DTYPES, TensorInfo, Weights
 from sdcore.checkpoints.shapes import unet_config
 from sdcore.checkpoints.single_file import lacking_line, open_file
+from sdcore.checkpoints.weight_files import INDEX, shards, weights_name
 from sdcore.errors import InputError
 
 Infos = Mapping[str, TensorInfo]

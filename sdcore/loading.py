@@ -14,6 +14,7 @@ from sdcore.checkpoints import (
     Checkpoint,
     Component,
     load_component,
+    open_part,
     open_source,
     read_ahead,
     ready_bytes,
@@ -22,7 +23,7 @@ from sdcore.devices import choose_device, choose_dtype
 from sdcore.errors import InputError
 from sdcore.free_memory import available, give_back, is_out_of_memory
 from sdcore.memory import MODES, apply, choose, next_ready, note_origin
-from sdcore.models import TextEncoder
+from sdcore.models import VAE, TextEncoder, TinyVAE
 from sdcore.networks import Reader
 from sdcore.pipeline import StableDiffusion
 from sdcore.prompts import Tokenizer, load_tokenizer
@@ -133,6 +134,27 @@ def _stored_weights(component: Component) -> dict[str, Tensor]:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def load_vae(
+    place: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    scaling_factor: float = 0.18215,
+) -> VAE | TinyVAE:
+    """A VAE by itself, such as a tiny one (TAESD) that shows every step: `.decode(x0)`.
+
+    Args:
+        place: a file of it or of a whole model, a folder, a hub id.
+        scaling_factor: of its latents, where it is a file that does not say (SDXL's: 0.13025).
+
+    Raises:
+        InputError: nothing of that name, or no VAE in it.
+    """
+    like = Component("vae", {"scaling_factor": scaling_factor}, Path(), (), lambda key: {})
+    vae = load_component(open_part(place, like), device, dtype)
+    assert isinstance(vae, VAE | TinyVAE)
+    return vae
 
 
 def _dtype_of(component: Component, checkpoint: Checkpoint, dtype: torch.dtype) -> torch.dtype:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from sdcore.checkpoints.checkpoint import Checkpoint, Component
-from sdcore.checkpoints.choose import CONFIG, INDEX, TOKENIZER_FILES
 from sdcore.checkpoints.families import UNET, VAE, Family, family_of_unet
 from sdcore.checkpoints.find import WEIGHTS
 from sdcore.checkpoints.folder import CLASSES
@@ -21,6 +20,7 @@ from sdcore.checkpoints.ldm_write import text_encoder_to_open_clip, unet_to_ldm,
 from sdcore.checkpoints.read import Weights, as_dtype, read_json
 from sdcore.checkpoints.single_file import CONFIGS
 from sdcore.checkpoints.vocabulary import ADDED, added_words
+from sdcore.checkpoints.weight_files import CONFIG, INDEX, TOKENIZER_FILES
 from sdcore.errors import InputError
 from sdcore.writing import written_whole
 
@@ -187,7 +187,7 @@ def _copy_vocabulary(source: Path, folder: Path, pad: str | None, words: Mapping
     if not settings.is_file():
         _dump({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}, settings)
     if words:
-        _dump(added_words(source) | words, folder / ADDED)
+        _dump({**added_words(source), **words}, folder / ADDED)
     if pad is not None:
         for path in (settings, special):
             _dump((read_json(path) if path.is_file() else {}) | {"pad_token": pad}, path)

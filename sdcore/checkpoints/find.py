@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from sdcore.checkpoints.choose import INDEX
+from sdcore.checkpoints.weight_files import INDEX
 from sdcore.errors import InputError, unknown
 from sdcore.paths import path_of
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from sdcore.checkpoints.checkpoint import Checkpoint, Component, check_agreement
-from sdcore.checkpoints.choose import CONFIG, INDEX, has_variant, shards, weights_name
 from sdcore.checkpoints.names import spelt, text_encoder_key, unet_key, vae_key
 from sdcore.checkpoints.read import read_json
+from sdcore.checkpoints.weight_files import CONFIG, INDEX, has_variant, shards, weights_name
 from sdcore.errors import InputError
 
 # Component -> how its keys are spelt. SDXL has two text encoders, and its refiner only the one that

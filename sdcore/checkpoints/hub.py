@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from sdcore.checkpoints.choose import (
+from sdcore.checkpoints.folder import PARTS, open_folder
+from sdcore.checkpoints.weight_files import (
     CONFIG,
     INDEX,
     TOKENIZER_FILES,
@@ -18,7 +19,6 @@ from sdcore.checkpoints.choose import (
     shards,
     weights_name,
 )
-from sdcore.checkpoints.folder import PARTS, open_folder
 from sdcore.errors import InputError
 
 VOCABULARY = "openai/clip-vit-large-patch14"

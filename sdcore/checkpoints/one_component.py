@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from sdcore.checkpoints.checkpoint import Component
-from sdcore.checkpoints.choose import CONFIG, INDEX
 from sdcore.checkpoints.find import find_model
 from sdcore.checkpoints.folder import open_component, open_folder
 from sdcore.checkpoints.key_tables import PREFIXES, encoder_reads, kind_of, look_up, part_at
 from sdcore.checkpoints.kinds import other_kind
 from sdcore.checkpoints.read import read_header, read_json, read_metadata
 from sdcore.checkpoints.single_file import saved_configs
+from sdcore.checkpoints.weight_files import CONFIG, INDEX
 from sdcore.errors import InputError, listed
 
 # What a configuration says that shapes do not show: taken from the component that is replaced.

@@ -11,13 +11,24 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import sdcore
-from scripts.file_kinds import CLIP, UNET, VAE, Bench, clip_folder, learned_tokenizer, png, rand
+from scripts.file_kinds import (
+    CLIP,
+    UNET,
+    VAE,
+    Bench,
+    clip_folder,
+    learned_tokenizer,
+    png,
+    rand,
+    tiny_vae,
+)
 from sdcore.adapters import joined, open_embedding
 from sdcore.checkpoints import load_component, open_model
 from sdcore.checkpoints.convert import convert
 from sdcore.checkpoints.merge import merge
 from sdcore.errors import InputError
 from sdcore.inspection import inspect
+from sdcore.loading import load_vae
 from sdcore.prompts import load_tokenizer
 
 
@@ -56,6 +67,28 @@ def test_parts_given_to_a_file_that_lacks_them(bench: Bench) -> None:
             open_model(alone, {"vae": vae})
         with pytest.raises(InputError, match="with no text encoder: --text-encoder FILE gives it"):
             open_model(bench.whole({}, CLIP), {"vae": vae})
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+@torch.no_grad()
+def test_a_tiny_vae_shows_what_diffusers_shows(bench: Bench, decoder: bool) -> None:
+    from diffusers import AutoencoderTiny
+
+    folder = tiny_vae(bench)
+    theirs = AutoencoderTiny.from_pretrained(folder)
+    place = folder
+    if decoder:  # the authors' file of it: the same layers, counted from 1
+        layers = [
+            (key.split(".", 3)[2:], tensor)
+            for key, tensor in theirs.state_dict().items()
+            if key.startswith("decoder.")
+        ]
+        place = bench.save({f"{int(n) + 1}.{rest}": tensor for (n, rest), tensor in layers})
+    latents = rand(1, 4, 3, 5) * 20
+    ours = load_vae(place).decode(latents)
+    assert (ours - theirs.decode(latents).sample).abs().max() <= 1e-5
+    sd = sdcore.load(bench.model("SD 1.x"), device="cpu", vae=place)
+    assert torch.equal(sd.vae.decode(latents), ours)
 
 
 def test_leftovers_are_told(bench: Bench) -> None:
