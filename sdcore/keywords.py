@@ -99,8 +99,11 @@ def _fitting(value: Value, default: Any, kind: Any) -> Any:
     if isinstance(default, int):
         fits = type(value) is int
     elif isinstance(default, float):
-        fits = type(value) in (int, float) and _is_float32(float(value))  # pyright: ignore
-        value = float(value) if fits else value  # pyright: ignore
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return _UNFIT
+        value = float(value)
+        unlimited = math.isinf(default) or bool(_limits(kind))  # a Range says itself how far
+        fits = _is_float32(value) and (math.isfinite(value) or unlimited)
     elif isinstance(default, str):
         fits = isinstance(value, str)
     elif isinstance(default, (tuple, list)):

@@ -41,6 +41,8 @@ _SUPPORTED: Config = {
     "final_sigmas_type": ("zero", "sigma_min"),
     "use_flow_sigmas": (False, None),
     "solver_order": (1, 2, 3),
+    "predictor_order": (1, 2, 3, 4),
+    "corrector_order": (1, 2, 3, 4),
     "predict_x0": (True, False),
     "solver_p": (None,),
     "tau_func": (None,),
@@ -93,7 +95,7 @@ def fields_for(class_name: str, config: Config, corrected: bool = True) -> dict[
     for key, readings in conventions.readings.items():
         if isinstance(fields[key], str):
             fields[key] = readings.get(fields[key], fields[key])
-    supported = {**_SUPPORTED, **conventions.supported}
+    supported = supported_by(conventions)
     for key, value in fields.items():
         if not _is_like(value, defaults[key]):
             raise InputError(f"the scheduler config has {key} = {value!r:.80}: it cannot be that")
@@ -107,6 +109,11 @@ def fields_for(class_name: str, config: Config, corrected: bool = True) -> dict[
             )
     _check_numbers(fields)
     return fields
+
+
+def supported_by(conventions: Conventions) -> Config:
+    """The values of each field, and solver's option, that has not every value."""
+    return {**_SUPPORTED, **conventions.supported}
 
 
 def _is_like(value: Any, default: Any) -> bool:

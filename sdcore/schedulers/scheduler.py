@@ -19,6 +19,7 @@ from sdcore.schedulers.config import (
     method_of,
     noise_schedule_of,
     spacing_of,
+    supported_by,
 )
 from sdcore.schedulers.conventions import CLASSES, INVERSE, SAME_AS, Conventions
 from sdcore.schedulers.entry import Entry
@@ -37,7 +38,7 @@ from sdcore.schedulers.spacing import (
 from sdcore.schedulers.table import TABLE, entry_of, find, find_spacing
 from sdcore.schedulers.thresholding import thresholded
 from sdcore.schedulers.user_solver import ARGUMENTS, load_solver
-from sdcore.written import Value, Written, parse
+from sdcore.written import Value, Written, format_value, parse
 
 _INNER = ("process", "solver")  # a solver's keywords that are no options
 
@@ -306,6 +307,11 @@ def _options(
     usual = partial(entry.solver, **entry.options)  # whose defaults a refusal names
     given = {} if asked is None else asked
     given = keywords(given, usual, f"scheduler {entry.name}", len(ARGUMENTS), _INNER)
+    supported = supported_by(CLASSES[entry.class_name])
+    for key, value in given.items():
+        if key in supported and value not in supported[key]:
+            values = " or ".join(format_value(each) for each in supported[key])
+            raise InputError(f"scheduler {entry.name} has {key}={value}: it is {values}")
     named = given.pop("eta", None)
     if named is not None and eta is not None and named != eta:
         raise InputError(f"scheduler {entry.name} says eta {named:g}, and eta says {eta:g}")

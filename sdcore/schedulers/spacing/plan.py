@@ -55,6 +55,8 @@ class Plan:
         A stage inside a step may be at a sigma of the grid by another computation (DPM2 ancestral's
         middle is sqrt(sigma * sigma_next^2 / sigma)), so what is nearer than `SAME` is on the grid.
         """
+        if (known := self._by_sigma.get(sigma)) is not None:
+            return known
         sigmas, timesteps = self._rising
         i = bisect_left(sigmas, sigma)
         near = [j for j in (i - 1, i) if 0 <= j < len(sigmas)]
@@ -63,6 +65,10 @@ class Plan:
             return timesteps[j]
         t = self.noise_schedule.timestep(sigma)
         return float(round(t)) if self.whole else t
+
+    @cached_property
+    def _by_sigma(self) -> dict[float, float]:
+        return dict(zip(self.sigmas, self.timesteps, strict=False))
 
     @cached_property
     def _rising(self) -> tuple[list[float], list[float]]:
