@@ -19,7 +19,7 @@ from sdcore.checkpoints import (
     read_ahead,
     ready_bytes,
 )
-from sdcore.devices import choose_device, choose_dtype
+from sdcore.devices import TF32, choose_device, choose_dtype
 from sdcore.errors import InputError
 from sdcore.free_memory import available, give_back, is_out_of_memory
 from sdcore.memory import MODES, apply, choose, next_ready, note_origin
@@ -43,7 +43,8 @@ def load(
         model: a bundled name, a folder in the diffusers layout, a file in the LDM layout
             (.safetensors, or .ckpt, of which nothing is run), or a hub id.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
-        dtype: of the networks: "float32", "bfloat16", "float16"; None suits the device.
+        dtype: of the networks: "float32", "bfloat16", "float16"; "tf32": float32 whose products
+            CUDA rounds, for speed; None suits the device.
         memory: "fast", "balanced", "low" (`sdcore.memory`); None takes the fastest that fits into
             what is free on the device.
         source: vae, unet, text_encoder, text_encoder_2: components from elsewhere (a file of its
@@ -53,7 +54,7 @@ def load(
     Raises:
         InputError: no such model or device, broken or contradictory files.
     """
-    device = choose_device(device)
+    device, tf32 = choose_device(device), dtype == TF32
     dtype = choose_dtype(dtype, device)
     checkpoint = open_source(model, source)
     # A quarter of what is free: the cache must hold it until it is read.
@@ -94,6 +95,7 @@ def load(
         scheduler_config=checkpoint.scheduler or None,
         device=device,
         dtype=dtype,
+        tf32=tf32,
         memory=mode,
         zero_empty=checkpoint.index.get("force_zeros_for_empty_prompt", len(tokenizers) > 1),
         notes=notes,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from sdcore.devices import check_finite
+from sdcore.devices import TF32, check_finite, in_own_precision
 from sdcore.memory import apply, leaner
 from sdcore.models import VAE, TextEncoder, UNet
 from sdcore.models.layers import placement
@@ -54,6 +54,7 @@ class Networks:
     scheduler_config: Mapping[str, Any] | None  # None: the checkpoint has none
     device: torch.device
     dtype: torch.dtype
+    tf32: bool = False  # whether float32 may be rounded to TF32: `sdcore.devices`
     memory: str = "fast"  # the mode that they are in: `sdcore.memory`
     zero_empty: bool = False  # no negative prompt is zeros, not the encoded "" (SDXL)
     notes: tuple[str, ...] = ()  # what had to be guessed of the model, one line each
@@ -83,7 +84,7 @@ class Networks:
         over = [overlay.spec for overlay in (*self.loras, *self.embeddings)]
         return clipped(
             f"{type(self).__name__}({self.name!r}: {side}x{side}, {', '.join(sizes)}; "
-            f"{self.device}, {str(self.dtype).removeprefix('torch.')}, memory {self.memory}"
+            f"{self.device}, {self.precision}, memory {self.memory}"
             + f"; {', '.join(over)}" * bool(over)
             + ")"
         )
@@ -94,6 +95,11 @@ class Networks:
         config = SD15 if self.scheduler_config is None else self.scheduler_config
         return config.get("prediction_type", "epsilon")
 
+    @property
+    def precision(self) -> str:
+        """The number format, as the settings of a picture say it: "float32", "tf32" ..."""
+        return TF32 if self.tf32 else str(self.dtype).removeprefix("torch.")
+
     def leaner(self) -> Self | None:
         """The same networks, changed in place to the next leaner mode of memory; None after low."""
         mode = leaner(self.memory)
@@ -103,6 +109,7 @@ class Networks:
         apply(self.modules, mode, self.device, dtypes)
         return replace(self, memory=mode)
 
+    @in_own_precision
     def decode(self, latents: Tensor) -> list[Image]:
         """Unit-variance latents [B,4,h,w] of any floating dtype to B pictures of 8h x 8w pixels.
 

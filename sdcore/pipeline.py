@@ -12,6 +12,7 @@ from sdcore.adapters import Embedding, unmatched_warnings, with_embedding, with_
 from sdcore.brownian import noise_named
 from sdcore.conditioning import Conditioner, complete
 from sdcore.defaults import Defaults, defaults_for
+from sdcore.devices import in_own_precision
 from sdcore.errors import InputError
 from sdcore.guidance import CFG, branch_names
 from sdcore.inpainting import CHANNELS, Canvas, Picture, open_canvas
@@ -59,6 +60,7 @@ class StableDiffusion(Networks):
         """Whether the UNet repaints a given picture, rather than draw from words alone."""
         return self.unet.config.in_channels == self.unet.config.out_channels + CHANNELS
 
+    @in_own_precision
     def prepare(
         self,
         prompts: str | Sequence[str],
@@ -141,7 +143,7 @@ class StableDiffusion(Networks):
             width=width,
             height=height,
             device=str(self.device),
-            dtype=str(self.dtype).removeprefix("torch."),
+            dtype=self.precision,
             version=VERSION,
             memory=self.memory,
             grammar=check_grammar(grammar),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sdcore.batch import EachAlone
 from sdcore.denoiser import Denoiser
+from sdcore.devices import float32_as
 from sdcore.errors import InputError
 from sdcore.guidance import Guidance, accepted
 from sdcore.networks import Networks
@@ -120,7 +121,12 @@ class Run:
     def denoise(self) -> Denoise:
         """(x, sigma) -> Prediction, for this run's prompts."""
         stages = [(stage.sigma, self._denoiser(stage)) for stage in self.stages]
-        return self.around(stages[0][1] if len(stages) == 1 else Staged(stages))
+        denoise = stages[0][1] if len(stages) == 1 else Staged(stages)
+        return self.around(partial(self._precisely, denoise))
+
+    def _precisely(self, denoise: Denoise, x: Tensor, sigma: float) -> Prediction:
+        with float32_as(self.networks.tf32):
+            return denoise(x, sigma)
 
     def _denoiser(self, stage: Stage) -> Denoiser:
         other = stage.networks

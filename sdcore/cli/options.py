@@ -103,7 +103,7 @@ _GROUPS: Mapping[str, Sequence[click.Option]] = {
         _option("--revision", metavar="REV", help="Of a hub id: a branch, a tag, a commit."),
         _option("--ema", is_flag=True, default=None, help="A single file's averaged weights."),
         _option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps.  [default: the best]"),
-        _option("--dtype", metavar="NAME", help="Of the networks: float32, bfloat16, float16."),
+        _option("--dtype", metavar="NAME", help="float32, tf32, bfloat16, float16."),
         _option("--memory", metavar="MODE", help="fast, balanced, low.  [default: what fits]"),
         _option(
             "--fallback",
