@@ -1,4 +1,4 @@
-"""Write docs/orders.md and docs/parity.md: `python -m scripts.write_docs` (make docs).
+"""Write docs/orders.md, changes.md and parity.md: `python -m scripts.write_docs` (make docs).
 
 Orders come from the laboratory. Parity is the maximum absolute error of whole fed-back runs with
 the stand-in network of tests/toys.py, against diffusers and k-diffusion as they are installed; the
@@ -8,6 +8,7 @@ bundled model's is printed by `make parity`.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.lab import Gaussian, Window, measure
+from sdcore.lab.change import KINDS
+from sdcore.lab.change import table as change
 from sdcore.lab.order import Convergence, measure_scheduler
 from sdcore.lab.quirks import QUIRKS
 from sdcore.noise import SeededNoise
@@ -31,6 +34,7 @@ from sdcore.writing import write_whole
 from tests import toys
 
 DOCS = Path(__file__).parents[1] / "docs"
+BEFORE = Path(__file__).parent / "changes_before.json"  # told in sdcore/lab/change.py
 STEPS = 20
 COUNTS = (10, 20, 40, 160, 320)
 PUBLISHED_AND_CORRECTED = ("dpmpp_3m", "dpmpp_3m_taylor")
@@ -121,6 +125,31 @@ def orders() -> str:
         ),
     ]
     return "\n".join(parts) + "\n"
+
+
+def changes() -> str:
+    """The text of docs/changes.md."""
+    old = json.loads(BEFORE.read_text())
+    names = [entry.name for entry in TABLE]
+    now = {name: row for name in bar(names, "changes") for name, row in change([name]).items()}
+
+    def cells(name: str) -> list[str]:
+        row, then = now[name], old.get(name, {})
+        before = {kind: "not finite" if e is None else f"{e:.1e}" for kind, e in then.items()}
+        return [name, *(f"{row[k]:.1e}" + f" ({before[k]})" * (k in before) for k in KINDS)]
+
+    return "\n".join([
+        "# Changing midway\n",
+        "Written by `make docs`; `sdcore lab change` prints the same for any solver and N.\n",
+        "Ten of twenty steps from sigma 10 to 0.1, even in sigma^(1/7), then twenty even in "
+        "log sigma for the rest, where one thing is another. The error is that of the whole, "
+        "the largest of 64 values, in float64 against the exact flow. *Afresh*: the new grid, "
+        "and nothing is remembered. *Grid*: the solver goes on with what it remembers. "
+        "*Solver*: it takes over from DPM++ 2M or LMS (the worse of the two, whose first half "
+        "it inherits). *Guidance*: scale 3 after 1. In brackets what it was when solvers "
+        "remembered tensors without their sigmas, and took them for the new grid's.\n",
+        table(("solver", *KINDS), (cells(name) for name in now)),
+    ]) + "\n"  # fmt: skip
 
 
 def order_row(entry: Entry, found: Convergence) -> list[str]:
@@ -282,11 +311,11 @@ def bar(items: Sequence, what: str) -> Iterator:
 
 
 @click.command()
-@click.option("--only", type=click.Choice(["orders", "parity"]), help="One of the two.")
+@click.option("--only", type=click.Choice(["orders", "changes", "parity"]), help="One of them.")
 @torch.inference_mode()
 def main(only: str | None) -> None:
-    """Measure, and write docs/orders.md and docs/parity.md."""
-    for name, write in (("orders", orders), ("parity", parity)):
+    """Measure, and write docs/orders.md, changes.md and parity.md."""
+    for name, write in (("orders", orders), ("changes", changes), ("parity", parity)):
         if only in (None, name):
             path = DOCS / f"{name}.md"
             write_whole(path, write().encode())

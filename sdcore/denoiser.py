@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from sdcore.devices import check_finite
-from sdcore.guidance import Branches, Guidance
+from sdcore.guidance import Branches, Guidance, described
 from sdcore.process import Process
 from sdcore.sampling import Denoise, Prediction
 
@@ -23,6 +24,8 @@ class Denoiser:
         channels (inpainting), `text_embeds` and `time_ids` (SDXL).
     guidance: e.g. CFG(7.5).
     networks: for each branch that another network answers, a Denoise.
+    origin: of its predictions: a solver puts those of one origin together. None: the guidance's
+        own description; a prompt that changes midway keeps it.
     dtype: what the network computes in; None takes x's.
 
     x keeps its dtype (float32 in the loop) on both sides.
@@ -34,6 +37,7 @@ class Denoiser:
     guidance: Guidance
     dtype: torch.dtype | None = None
     networks: Mapping[str, Denoise] = field(default_factory=dict)
+    origin: str | None = None
     _joined: dict[tuple[str, ...], dict[str, Tensor]] = field(default_factory=dict, init=False)
 
     def __call__(self, x: Tensor, sigma: float) -> Prediction:
@@ -44,11 +48,16 @@ class Denoiser:
                 name: self.networks[name](x, sigma) for name in asked if name in self.networks
             }
             names = tuple(name for name in asked if name not in others)
-        predictions = Branches(self._ask(x, sigma, names), x, sigma, self.process, others)
+        raw = self._ask(x, sigma, names)
+        predictions = Branches(raw, x, sigma, self.process, others, self._origin)
         guided = self.guidance.combine(predictions, x, sigma)
         if guided.branches is predictions:
             return guided
-        return Prediction(guided.x0, guided.eps, predictions)
+        return Prediction(guided.x0, guided.eps, predictions, self._origin)
+
+    @cached_property
+    def _origin(self) -> str:
+        return described(self.guidance) if self.origin is None else self.origin
 
     def _ask(self, x: Tensor, sigma: float, names: tuple[str, ...]) -> dict[str, Tensor]:
         """What the UNet says, [B,C,H,W] for each branch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -114,8 +114,8 @@ class Run:
             one, branches=dict.fromkeys(self.guidance.branches(sigma), one)
         )
         draw = lambda draw, sigma, sigma_next: still  # noqa: E731
-        start = State(still, index=self.start.index)
-        return sum(s.nfe for s in sample(stub, start, self.sigmas, self.solver, draw))
+        start, sigmas = self._placed(replace(self.start, x=still, memory=()))
+        return sum(s.nfe for s in sample(stub, start, sigmas, self.solver, draw))
 
     @cached_property
     def denoise(self) -> Denoise:
@@ -137,7 +137,7 @@ class Run:
             unet = EachAlone(unet, len(self.settings), stage.lengths)
         process = VariancePreserving(self.plan, said)
         guidance = accepted(self.guidance)
-        return Denoiser(unet, process, stage.conditions, guidance, dtype=networks.dtype)
+        return Denoiser(unet, process, stage.conditions, guidance, networks.dtype)
 
     def __iter__(self) -> Iterator[Step]:
         return self.steps()
@@ -145,12 +145,19 @@ class Run:
     def steps(self, start: Tensor | State | None = None) -> Iterator[Step]:
         """The loop: from the run's start, or from one as `sdcore.sample` takes it.
 
+        A State that is between this run's sigmas goes on with those below it.
         The weights ask for no gradients, so none are kept unless x or the conditions do.
         """
         first, solver = self.start if start is None else start, self.solver
         if len(self.stages) > 1:
             solver = whole_steps(solver)
-        return sample(self.denoise, first, self.sigmas, solver, self.noise)
+        return sample(self.denoise, *self._placed(first), solver, self.noise)
+
+    def _placed(self, start: Tensor | State) -> tuple[Tensor | State, Sequence[float]]:
+        """The start, and the sigmas in which its index counts."""
+        if isinstance(start, State) and start.sigma not in (None, *self.sigmas[start.index :][:1]):
+            return start.onto(self.sigmas)
+        return start, self.sigmas
 
     def leaner(self) -> Run | None:
         """This run in the next leaner mode of memory; None where there is none.
@@ -191,4 +198,5 @@ class Run:
 
 def _part_of(state: State, part: slice) -> State:
     """The state of some of the pictures."""
-    return replace(state, x=state.x[part], memory=tuple(held[part] for held in state.memory))
+    memory = tuple(memo._replace(value=memo.value[part]) for memo in state.memory)
+    return replace(state, x=state.x[part], memory=memory)

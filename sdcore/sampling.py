@@ -6,7 +6,8 @@ images, C latent channels, H x W latent pixels.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -22,6 +23,7 @@ class Prediction:
     eps: Tensor  # [B,C,H,W] the noise, unit variance
     # What it was made of, by branch of the guidance; nothing where a model has none.
     branches: Mapping[str, "Prediction"] = field(default_factory=dict)
+    origin: str = ""  # whose it is: a solver puts those of one guidance together
 
     __repr__ = short
 
@@ -37,7 +39,17 @@ class Interval:
     sigmas: Sequence[float]  # the whole schedule, count + 1 entries
 
 
-Memory = tuple[Tensor, ...]  # what a solver remembers between steps; () at the start
+class Memo(NamedTuple):
+    """One thing that a solver remembers, and enough to know who else can use it, and where."""
+
+    kind: str  # "x0" or "eps" of a prediction; whatever else, under a name of one's own
+    sigma: float  # where it was
+    value: Tensor  # [B,C,H,W]
+    origin: str = ""  # the prediction's
+    note: tuple[str | float, ...] = ()  # of the solver, on the step that it took from there
+
+
+Memory = tuple[Memo, ...]  # what a solver remembers between steps, the newest first; () at first
 Denoise = Callable[[Tensor, float], Prediction]  # (x, sigma); may be asked at any sigma
 Noise = Callable[[int, float, float], Tensor]  # (draw number, sigma, sigma_next); pure
 Draw = Callable[[float, float], Tensor]  # (sigma, sigma_next): the same, numbered by the loop
@@ -52,6 +64,20 @@ class State:
     index: int = 0  # the interval to run next
     memory: Memory = ()
     draws: int = 0  # noise tensors drawn so far
+    sigma: float | None = None  # where x is; None: at sigmas[index], whatever they are
+
+    def onto(self, sigmas: Sequence[float]) -> "tuple[State, tuple[float, ...]]":
+        """What `sample` takes to go on over another falling schedule: a state, and its sigmas.
+
+        They begin where x is, and go on with those of `sigmas` that are below. What a solver
+        remembers stays: it holds its own sigmas. Raises InputError where x is at no known sigma,
+        or there is nothing below it.
+        """
+        rest = () if self.sigma is None else tuple(s for s in sigmas if s < self.sigma)
+        if self.sigma is None or not rest:
+            raise InputError(f"nothing to go on with: x is at sigma {self.sigma}")
+        placed = tuple(memo for memo in self.memory if isinstance(memo, Memo))
+        return replace(self, index=0, memory=placed), (self.sigma, *rest)
 
     __repr__ = short
 
@@ -76,7 +102,7 @@ class Step:
     @property
     def state(self) -> State:
         """What `sample` takes to go on after this step, with `x_next` as it is now."""
-        return State(self.x_next, self.index + 1, self.memory, self.draws)
+        return State(self.x_next, self.index + 1, self.memory, self.draws, self.sigma_next)
 
 
 def sample(
@@ -96,11 +122,16 @@ def sample(
     noise: where a stochastic solver's noise comes from; deterministic ones never ask.
 
     Gradients flow through unless the caller switches them off. Raises InputError when the solver
-    draws noise and none was given.
+    draws noise and none was given, and for a State whose x is at another sigma.
     """
     state = start if isinstance(start, State) else State(start)
     x, memory, draws = state.x, state.memory, state.draws
     count = len(sigmas) - 1
+    if state.sigma is not None and state.sigma != sigmas[min(state.index, count)]:
+        raise InputError(
+            f"x is at sigma {state.sigma:g} and not at {sigmas[min(state.index, count)]:g}, "
+            "where this schedule would go on: take state.onto(sigmas)"
+        )
 
     def ask(x: Tensor, sigma: float) -> Prediction:
         nonlocal nfe

@@ -10,7 +10,7 @@ from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
-from sdcore.sampling import Prediction, State, Step, sample
+from sdcore.sampling import Memo, Prediction, State, Step, sample
 from sdcore.schedulers import TABLE, resolve
 from tests.toys import SEEDS, SHAPE, gaussian, our_latents, our_steps, wavy
 
@@ -235,10 +235,10 @@ def test_nfe_counts_every_question():
 def test_memory_is_handed_on():
     def counting(denoise, x, interval, memory, draw):
         prediction = denoise(x, interval.sigma)
-        return x, prediction, (*memory, torch.tensor(interval.index))
+        return x, prediction, (*memory, Memo("i", interval.sigma, torch.tensor(interval.index)))
 
     steps = list(sample(gaussian, torch.ones(1, 1, 2, 2), [4.0, 3.0, 2.0, 1.0], counting))
-    assert [int(value) for value in steps[-1].state.memory] == [0, 1, 2]
+    assert [int(memo.value) for memo in steps[-1].state.memory] == [0, 1, 2]
 
 
 def test_records_that_are_values_cannot_be_changed():

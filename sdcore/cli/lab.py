@@ -93,6 +93,35 @@ def table(results: list[Any]) -> list[str]:
     return lines
 
 
+@lab.command()
+@click.argument("solver", nargs=-1)
+@click.option("--steps", default=20, show_default=True, type=click.IntRange(2, 1000))
+@click.option("--json", "as_json", is_flag=True, help="The table as JSON.")
+def change(solver: tuple[str, ...], steps: int, as_json: bool) -> None:
+    """Change the grid, the solver or the guidance midway, and print each SOLVER's error at the end.
+
+    A solver whose noise cannot be switched off is left out. "afresh" is the new grid with nothing
+    remembered; then the new grid with what is remembered, with what another solver remembers, and
+    with guidance of scale 3 after 1.
+    """
+    from tqdm import tqdm
+
+    from sdcore.lab.change import KINDS, table
+    from sdcore.schedulers import TABLE
+
+    names = solver or tuple(entry.name for entry in TABLE)
+    rows: dict[str, Any] = {}
+    for name in tqdm(names, unit="solver", leave=False, disable=None):
+        rows |= table([name], steps)
+    if as_json:
+        echo(json.dumps(rows))
+        return
+    wide = max(map(len, ("solver", *rows)))
+    echo(f"{'solver':{wide}}  " + "  ".join(f"{kind:>8}" for kind in KINDS))
+    for name, row in rows.items():
+        echo(f"{name:{wide}}  " + "  ".join(f"{row[kind]:8.1e}" for kind in KINDS))
+
+
 def _counts(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     counts = tuple(int(part) for part in parts if re.fullmatch(r"[0-9]{1,9}", part))

@@ -6,6 +6,7 @@ from sdcore.guidance.base import (
     Source,
     accepted,
     branch_names,
+    described,
     lerp,
     sources_of,
     with_x0,
@@ -15,4 +16,5 @@ from sdcore.guidance.compose import Interval, Sum
 from sdcore.guidance.table import GUIDANCES, resolve, write
 
 __all__ = ["CFG", "GUIDANCES", "Branches", "Guidance", "Interval", "Source", "Sum", "accepted",
-           "branch_names", "lerp", "resolve", "sources_of", "with_x0", "write"]  # fmt: skip
+           "branch_names", "described", "lerp", "resolve", "sources_of", "with_x0",
+           "write"]  # fmt: skip

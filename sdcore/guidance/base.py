@@ -49,10 +49,10 @@ class Source:
 class Branches(Mapping[str, Prediction]):
     """What the networks said of x at sigma, by branch. Each is a Prediction once it is read.
 
-    raw: the network's own outputs, [B,C,H,W]. others: of other networks.
+    raw: the network's own outputs, [B,C,H,W]. others: of other networks. origin: of the whole.
     """
 
-    __slots__ = ("others", "process", "raw", "sigma", "x")
+    __slots__ = ("origin", "others", "process", "raw", "sigma", "x")
 
     def __init__(
         self,
@@ -61,8 +61,10 @@ class Branches(Mapping[str, Prediction]):
         sigma: float,
         process: Process,
         others: Mapping[str, Prediction] = MappingProxyType({}),
+        origin: str = "",
     ) -> None:
-        self.raw, self.x, self.sigma, self.process, self.others = raw, x, sigma, process, others
+        self.raw, self.x, self.sigma, self.process = raw, x, sigma, process
+        self.others, self.origin = others, origin
 
     def __getitem__(self, name: str) -> Prediction:
         if name in self.others:
@@ -77,7 +79,7 @@ class Branches(Mapping[str, Prediction]):
 
     def made_of(self, raw: Tensor) -> Prediction:
         """What a sum of the network's outputs means, of weights that add up to 1."""
-        return Prediction(*self.process.x0_eps(raw, self.x, self.sigma), self)
+        return Prediction(*self.process.x0_eps(raw, self.x, self.sigma), self, self.origin)
 
 
 def lerp(predictions: Mapping[str, Prediction], start: str, end: str, weight: float) -> Prediction:
@@ -118,6 +120,14 @@ def branch_names(guidance: Guidance, sigmas: Iterable[float]) -> tuple[str, ...]
     ]
     found = dict.fromkeys(name for s in (*between, *marks) for name in guidance.branches(s))
     return tuple(found)
+
+
+def described(guidance: Any) -> str:
+    """The guidance and its numbers as a text: equal for equal ones, also in another process."""
+    text = repr(guidance)
+    if " at 0x" in text:  # Python's own repr, which tells one object from the other and no more
+        text = f"{type(guidance).__module__}.{type(guidance).__qualname__}({vars(guidance)})"
+    return text
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import pickle
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from sdcore.lab.order import moments
 from sdcore.lab.worlds import Mixture, denoiser, point
 from sdcore.noise import SeededNoise
 from sdcore.process import PREDICTION_TYPES
-from sdcore.sampling import Denoise, Memory, Prediction, Solver, State, Step, sample
+from sdcore.sampling import Denoise, Memo, Memory, Prediction, Solver, State, Step, sample
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def _far(what: str, ours: Tensor, exact: Tensor, limit: float) -> str | None:
 
 
 def answers_well(solver: Solver, setting: Setting) -> str | None:
-    """x_next is a finite tensor of x's shape, dtype and device; memory is a tuple of tensors."""
+    """x_next is a finite tensor of x's shape, dtype and device; memory is a tuple of Memos."""
     for dtype in (torch.float32, torch.float64):
         x = setting.state.x.to(dtype)
         for step in setting.run(solver, state=replace(setting.state, x=x)):
@@ -89,11 +88,11 @@ def answers_well(solver: Solver, setting: Setting) -> str | None:
                     return f"{what} is {value.dtype} where x is {dtype}"
                 if not value.isfinite().all():
                     return f"{what} is not finite in step {step.index + 1}"
-            tensors = isinstance(step.memory, tuple) and all(
-                isinstance(kept, Tensor) for kept in step.memory
+            memos = isinstance(step.memory, tuple) and all(
+                isinstance(kept, Memo) and isinstance(kept.value, Tensor) for kept in step.memory
             )
-            if not tensors:
-                return "memory is not a tuple of tensors"
+            if not memos:
+                return "memory is not a tuple of Memos: Memo(kind, sigma, tensor)"
     return None
 
 
@@ -142,7 +141,7 @@ def leaves_arguments(solver: Solver, setting: Setting) -> str | None:
 
     def watched(ask, x, interval, memory, draw):
         remember("x", x)
-        remember("memory", *memory)
+        remember("memory", *(memo.value for memo in memory))
 
         def drawn(sigma: float, sigma_next: float) -> Tensor:
             noise = draw(sigma, sigma_next)
@@ -185,8 +184,15 @@ Answer = tuple[Tensor, Prediction, Memory]
 
 
 def _equal(a: Answer, b: Answer) -> bool:
-    pairs = [(a[0], b[0]), (a[1].x0, b[1].x0), *zip_longest(a[2], b[2])]
-    return all(one is not None and two is not None and torch.equal(one, two) for one, two in pairs)
+    plain, same = ([(m.kind, m.sigma, m.origin, m.note) for m in kept] for kept in (a[2], b[2]))
+    if plain != same:
+        return False
+    pairs = [
+        (a[0], b[0]),
+        (a[1].x0, b[1].x0),
+        *((m.value, n.value) for m, n in zip(a[2], b[2], strict=True)),
+    ]
+    return all(torch.equal(one, other) for one, other in pairs)
 
 
 def interleaves(solver: Solver, setting: Setting) -> str | None:

@@ -4,7 +4,8 @@ from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
-from sdcore.schedulers.integrals import exponential_step, newest
+from sdcore.schedulers.integrals import exponential_step
+from sdcore.schedulers.past import past
 
 
 def deis(
@@ -25,15 +26,13 @@ def deis(
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
-    past = (prediction.eps, *memory)[:solver_order]
-    remember = past[: solver_order - 1]
+    known = past("eps", prediction, interval, memory, solver_order)
+    remember = known[: solver_order - 1]
     if sigma_next == 0:
         return prediction.x0, prediction, remember
     left = interval.count - interval.index  # steps, this one included
-    order = min(len(past), left) if lower_order_final and interval.count < 15 else len(past)
-    at = newest(interval.sigmas, interval.index, order)
-    x_next = exponential_step(x, past[:order], at, sigma_next, form="eps")
-    return x_next, prediction, remember
+    order = min(len(known), left) if lower_order_final and interval.count < 15 else len(known)
+    return exponential_step(x, known[:order], sigma_next), prediction, remember
 
 
 ENTRIES = (

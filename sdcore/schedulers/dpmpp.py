@@ -7,8 +7,9 @@ from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
-from sdcore.schedulers.integrals import Form, exact, exponential_step, newest, phi
+from sdcore.schedulers.integrals import Form, exact, exponential_step, phi
 from sdcore.schedulers.midpoint import dpmpp_2s
+from sdcore.schedulers.past import answered, past
 
 
 def dpmpp_2m(
@@ -31,17 +32,18 @@ def dpmpp_2m(
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
-    data, remember = prediction.x0, (prediction.x0,)
+    known = past("x0", prediction, interval, memory, 2)
+    data, remember = prediction.x0, known[:1]
     if sigma_next == 0:
         return data, prediction, remember
     last = interval.index + 1 == interval.count
-    if memory and not (last and (euler_at_final or (lower_order_final and interval.count < 15))):
-        h_last = math.log(interval.sigmas[interval.index - 1] / sigma)
+    first = last and (euler_at_final or (lower_order_final and interval.count < 15))
+    if len(known) > 1 and not first:
+        h_last = math.log(known[1].sigma / sigma)
         h = math.log(sigma / sigma_next)
         if solver_type == "heun":
-            at = newest(interval.sigmas, interval.index, 2)
-            return exponential_step(x, (data, *memory), at, sigma_next), prediction, remember
-        data = torch.lerp(memory[0], data, 1 + h / (2 * h_last))
+            return exponential_step(x, known, sigma_next), prediction, remember
+        data = torch.lerp(known[1].value, data, 1 + h / (2 * h_last))
     return torch.lerp(data, x, sigma_next / sigma), prediction, remember
 
 
@@ -55,11 +57,10 @@ def res_multistep(
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
-    past = (prediction.x0, *memory)
+    known = past("x0", prediction, interval, memory, 2)
     if sigma_next == 0:
-        return prediction.x0, prediction, past[:1]
-    at = newest(interval.sigmas, interval.index, len(past))
-    return exponential_step(x, past, at, sigma_next), prediction, past[:1]
+        return prediction.x0, prediction, known[:1]
+    return exponential_step(x, known, sigma_next), prediction, known[:1]
 
 
 def published(count: int, z: float) -> list[float]:
@@ -93,18 +94,16 @@ def dpmpp_3m(
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
-    past = (prediction.x0 if form == "x0" else prediction.eps, *memory)
-    remember = past[: most - 1]
+    known = past(form, prediction, interval, memory, most)
+    remember = known[: most - 1]
     left = interval.count - interval.index  # steps, this one included
-    order = min(len(past), left) if lower_order_final and interval.count < 15 else len(past)
+    order = min(len(known), left) if lower_order_final and interval.count < 15 else len(known)
     if sigma_next == 0 or (left == 1 and euler_at_final):
         order = 1
     if sigma_next == 0:
         return prediction.x0, prediction, remember
-    at = newest(interval.sigmas, interval.index, order)
     rule = phi if solver_type == "heun" else published
-    x_next = exponential_step(x, past[:order], at, sigma_next, rule, form)
-    return x_next, prediction, remember
+    return exponential_step(x, known[:order], sigma_next, rule), prediction, remember
 
 
 def dpmpp_3m_taylor(
@@ -117,15 +116,14 @@ def dpmpp_3m_taylor(
     `dpmpp_2s`, with two calls. First order into sigma 0.
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
-    if not memory and sigma_next != 0 and interval.index + 1 < interval.count:
-        x_next, prediction, _ = dpmpp_2s(denoise, x, interval, memory, draw)
-        return x_next, prediction, (prediction.x0,)
     prediction = denoise(x, sigma)
-    past = (prediction.x0, *memory)
+    known = past("x0", prediction, interval, memory, 3)
     if sigma_next == 0:
-        return prediction.x0, prediction, past[:2]
-    at = newest(interval.sigmas, interval.index, len(past))
-    return exponential_step(x, past, at, sigma_next, exact), prediction, past[:2]
+        return prediction.x0, prediction, known[:2]
+    if len(known) == 1 and interval.index + 1 < interval.count:
+        x_next, _, _ = dpmpp_2s(answered(denoise, prediction), x, interval, (), draw)
+        return x_next, prediction, known
+    return exponential_step(x, known, sigma_next, exact), prediction, known[:2]
 
 
 ENTRIES = (

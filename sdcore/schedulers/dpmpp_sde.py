@@ -9,8 +9,9 @@ from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
-from sdcore.schedulers.integrals import Rule, exact, exponential_step, newest, noise_std, phi
+from sdcore.schedulers.integrals import Rule, exact, exponential_step, noise_std, phi
 from sdcore.schedulers.midpoint import dpmpp_2s
+from sdcore.schedulers.past import answered, past
 
 
 def midpoint(count: int, z: float) -> list[float]:
@@ -36,17 +37,16 @@ def multistep(
     """One step through the last `order` x0, fewer while fewer are known. Into sigma 0, x0."""
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
-    past = (prediction.x0, *memory)
+    known = past("x0", prediction, interval, memory, 3)
     if sigma_next == 0:
-        return prediction.x0, prediction, past[:2]
+        return prediction.x0, prediction, known[:2]
     if sigma_next == sigma:  # a tail that repeats the last sigma
-        return x, prediction, past[:2]
-    at = newest(interval.sigmas, interval.index, min(order, len(past)))
-    x_next = exponential_step(x, past[: len(at)], at, sigma_next, rule, eta=eta)
+        return x, prediction, known[:2]
+    x_next = exponential_step(x, known[:order], sigma_next, rule, eta)
     std = noise_std(sigma, sigma_next, eta)
     if std > 0:
         x_next = torch.add(x_next, draw(sigma, sigma_next), alpha=std)
-    return x_next, prediction, past[:2]
+    return x_next, prediction, known[:2]
 
 
 def dpmpp_2m_sde(
@@ -92,10 +92,12 @@ def dpmpp_3m_sde_taylor(
     A first-order start would leave an error of second order for good, so the first step is
     `dpmpp_2s`, with two calls, as in `dpmpp_3m_taylor`.
     """
-    if not memory and interval.sigma_next > 0:
-        x_next, prediction, _ = dpmpp_2s(denoise, x, interval, memory, draw, eta=eta)
-        return x_next, prediction, (prediction.x0,)
-    return multistep(denoise, x, interval, memory, draw, eta, 3, exact)
+    prediction = denoise(x, interval.sigma)
+    known, ask = past("x0", prediction, interval, memory, 3), answered(denoise, prediction)
+    if len(known) == 1 and interval.sigma_next > 0:
+        x_next, _, _ = dpmpp_2s(ask, x, interval, (), draw, eta=eta)
+        return x_next, prediction, known
+    return multistep(ask, x, interval, memory, draw, eta, 3, exact)
 
 
 ENTRIES = (

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
+from sdcore.schedulers.past import past
 
 POINTS = 16  # of the quadrature; over all of SD's sigmas in one step its error is below 1e-9
 
@@ -53,19 +54,22 @@ def er_sde(
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
-    remember = (prediction.x0, *memory)[:2]
+    known = past("x0", prediction, interval, memory, 3)
+    remember = known[:2]
     if sigma_next == 0:
         return prediction.x0, prediction, remember
     scale, length = noise_scale(sigma_next, eta), sigma_next - sigma
     ratio = scale / noise_scale(sigma, eta)
     x_next = torch.lerp(prediction.x0, x, ratio)
-    if memory:
-        one, two = (interval.sigmas[max(interval.index - i, 0)] for i in (1, 2))
-        slope = (prediction.x0 - memory[0]) / (sigma - one)
+    if len(known) > 1:
+        one = known[1]
+        slope = (prediction.x0 - one.value) / (sigma - one.sigma)
         weight = length + scale * integral(sigma, sigma_next, eta, 0)
         x_next = torch.add(x_next, slope, alpha=weight)
-        if len(memory) == 2:
-            curvature = 2 * (slope - (memory[0] - memory[1]) / (one - two)) / (sigma - two)
+        if len(known) > 2:
+            two = known[2]
+            before = (one.value - two.value) / (one.sigma - two.sigma)
+            curvature = 2 * (slope - before) / (sigma - two.sigma)
             weight = length**2 / 2 + scale * integral(sigma, sigma_next, eta, 1)
             x_next = torch.add(x_next, curvature, alpha=weight)
     if eta > 0 and sigma_next < sigma:

@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sdcore.sampling import Memo
+
 Form = Literal["x0", "eps"]
 Rule = Callable[[int, float], list[float]]  # (nodes, z) -> what replaces k! phi_k+1(z), k < nodes
 
@@ -100,22 +102,14 @@ def combine(x: Tensor, weights: Iterable[float], tensors: Iterable[Tensor]) -> T
 
 
 def exponential_step(
-    x: Tensor,
-    past: Sequence[Tensor],
-    at: tuple[float, ...],
-    sigma_next: float,
-    rule: Rule = exact,
-    form: Form = "x0",
-    eta: float = 0.0,
+    x: Tensor, known: Sequence[Memo], sigma_next: float, rule: Rule = exact, eta: float = 0.0
 ) -> Tensor:
-    """x at sigma_next > 0 from x at at[0] and the predictions `past` at the sigmas `at`."""
+    """x at sigma_next > 0 from what is known, x0 or eps, the newest where x is."""
+    at = tuple([memo.sigma for memo in known])
+    form: Form = "eps" if known[0].kind == "eps" else "x0"
     found = exponential_weights(at, at[0], sigma_next, rule, form, eta)
-    return combine(x if form == "eps" else x * (sigma_next / at[0]) ** (1 + eta), found, past)
-
-
-def newest(sigmas: Sequence[float], index: int, count: int) -> tuple[float, ...]:
-    """sigmas[index] and those before it, count in all, the newest first."""
-    return tuple(sigmas[index - j] for j in range(count))
+    start = x if form == "eps" else x * (sigma_next / at[0]) ** (1 + eta)
+    return combine(start, found, [memo.value for memo in known])
 
 
 def noise_std(sigma: float, sigma_next: float, eta: float) -> float:

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
-from sdcore.schedulers.integrals import adams_weights, combine, newest
+from sdcore.schedulers.integrals import adams_weights, combine
+from sdcore.schedulers.past import past, past_of_equal_steps
 from sdcore.schedulers.plms import WEIGHTS
 
 
@@ -20,10 +21,10 @@ def lms(
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
-    past = (prediction.eps, *memory)[:order]
-    nodes = [other - sigma for other in newest(interval.sigmas, interval.index, len(past))]
-    x_next = combine(x, adams_weights(nodes, sigma_next - sigma), past)
-    return x_next, prediction, past[: order - 1]
+    known = past("eps", prediction, interval, memory, order)
+    weights = adams_weights([memo.sigma - sigma for memo in known], sigma_next - sigma)
+    x_next = combine(x, weights, [memo.value for memo in known])
+    return x_next, prediction, known[: order - 1]
 
 
 def ipndm(
@@ -44,12 +45,12 @@ def ipndm(
     if variable and sigma_next != 0:
         return lms(denoise, x, interval, memory, draw)
     prediction = denoise(x, sigma)
-    past = (prediction.eps, *memory)
+    known = past_of_equal_steps(prediction, interval, memory)
     if sigma_next == 0:
-        return prediction.x0, prediction, past[:3]
+        return prediction.x0, prediction, known[:3]
     length = sigma_next - sigma
-    x_next = combine(x, [length * weight for weight in WEIGHTS[len(past) - 1]], past)
-    return x_next, prediction, past[:3]
+    weights = [length * weight for weight in WEIGHTS[len(known) - 1]]
+    return combine(x, weights, [memo.value for memo in known]), prediction, known[:3]
 
 
 def gradient_estimation(
@@ -68,11 +69,11 @@ def gradient_estimation(
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
-    eps = prediction.eps
-    if memory and sigma_next != 0:
-        eps = torch.lerp(memory[0], eps, gamma)
+    known, eps = past_of_equal_steps(prediction, interval, memory), prediction.eps
+    if len(known) > 1 and sigma_next != 0:
+        eps = torch.lerp(known[1].value, eps, gamma)
     x_next = torch.add(x, eps, alpha=sigma_next - sigma) if sigma_next else prediction.x0
-    return x_next, prediction, (prediction.eps,)
+    return x_next, prediction, known[:1]
 
 
 ENTRIES = (

@@ -7,6 +7,7 @@ from sdcore.process import Process
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.noise_schedule import SD_PROCESS
+from sdcore.schedulers.past import answered, past_of_equal_steps
 
 # Adams-Bashforth weights for equal steps, the newest eps first (Liu et al. 2022, eq. 12).
 WEIGHTS = (
@@ -28,14 +29,15 @@ def plms(
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
-    past = (prediction.eps, *memory)
-    if memory or interval.index + 1 == interval.count:
-        weights = WEIGHTS[len(past) - 1]
+    known = past_of_equal_steps(prediction, interval, memory)
+    slopes = [memo.value for memo in known]
+    if len(known) > 1 or interval.index + 1 == interval.count:
+        weights = WEIGHTS[len(known) - 1]
     else:
         ahead = torch.add(prediction.x0, prediction.eps, alpha=sigma_next)
-        past, weights = (prediction.eps, denoise(ahead, sigma_next).eps), (0.5, 0.5)
-    slope = sum(weight * eps for weight, eps in zip(weights, past, strict=True))
-    return x + (sigma_next - sigma) * slope, prediction, (prediction.eps, *memory)[:3]
+        slopes, weights = [prediction.eps, denoise(ahead, sigma_next).eps], (0.5, 0.5)
+    slope = sum(weight * eps for weight, eps in zip(weights, slopes, strict=True))
+    return x + (sigma_next - sigma) * slope, prediction, known[:3]
 
 
 def pndm(
@@ -54,19 +56,20 @@ def pndm(
     PLMS, as there is no slope at sigma 0. The middle is of t as a real number, kept inside the step
     where the table ends.
     """
-    if len(memory) == len(WEIGHTS) - 1 or interval.index + 1 == interval.count:
-        return plms(denoise, x, interval, memory, draw)
     sigma, sigma_next = interval.sigma, interval.sigma_next
+    prediction = denoise(x, sigma)
+    known = past_of_equal_steps(prediction, interval, memory)
+    if len(known) == len(WEIGHTS) or interval.index + 1 == interval.count:
+        return plms(answered(denoise, prediction), x, interval, memory, draw)
     low, high = sorted((sigma, sigma_next))
     t = (process.clock.timestep(sigma) + process.clock.timestep(sigma_next)) / 2
     middle = min(max(process.clock.sigma(t), low), high)
-    prediction = denoise(x, sigma)
     first = prediction.eps
     second = denoise(torch.add(x, first, alpha=middle - sigma), middle).eps
     third = denoise(torch.add(x, second, alpha=middle - sigma), middle).eps
     fourth = denoise(torch.add(x, third, alpha=sigma_next - sigma), sigma_next).eps
     slope = (first + 2 * second + 2 * third + fourth) / 6
-    return x + (sigma_next - sigma) * slope, prediction, (first, *memory)
+    return x + (sigma_next - sigma) * slope, prediction, known[:3]
 
 
 ENTRIES = (

@@ -2,23 +2,24 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdcore.process import Process
-from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.sampling import Denoise, Draw, Interval, Memo, Memory, Prediction
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.integrals import (
+    Form,
+    Rule,
     combine,
     exact,
     exponential_step,
     exponential_weights,
-    newest,
     noise_std,
 )
 from sdcore.schedulers.noise_schedule import SD_PROCESS
+from sdcore.schedulers.past import past
 
 NOISY = (200, 800)  # the timesteps where noise is added, both included
 
@@ -52,46 +53,44 @@ def sa_solver(
     sigma, sigma_next, i = interval.sigma, interval.sigma_next, interval.index
     data = algorithm_type == "data_prediction"
     prediction = denoise(x, sigma)
-    values = (prediction.x0 if data else prediction.eps, *memory)
-    remember = values[: max(predictor_order, corrector_order - 1)]
+    most = max(predictor_order, corrector_order - 1)
+    known = past("x0" if data else "eps", prediction, interval, memory, most + 1)
     if sigma_next == 0:
-        return prediction.x0, prediction, remember
+        return prediction.x0, prediction, known[:most]
     eta = eta if sigma_next <= sigma else 0.0  # none on the way up (inversion)
     etas = [eta * _noisy(process.clock.timestep(s)) for s in interval.sigmas]
     left = interval.count - i if lower_order_final else interval.count
-    how: dict[str, Any] = {"rule": few_steps} if data else {"form": "eps"}
-    if memory:
-        orders = min(corrector_order, left + 2), min(predictor_order, left + 1)
-        x = correct(x, values, interval, orders, eta=etas[i - 1], **how)
+    rule = few_steps if data else exact
+    last = known[1].note if len(known) > 1 else ()
+    if last[:1] == ("sa_solver",) and last[1] < len(known):
+        orders = min(corrector_order, left + 2), int(last[1])
+        x = correct(x, known, orders, rule, eta=float(last[2]))
     if sigma_next == sigma:  # a tail that repeats the last sigma
-        return x, prediction, remember
-    at = newest(interval.sigmas, i, min(predictor_order, left, len(values)))
-    x_next = exponential_step(x, values[: len(at)], at, sigma_next, eta=etas[i], **how)
+        return x, prediction, known[:most]
+    order = min(predictor_order, left, len(known))
+    x_next = exponential_step(x, known[:order], sigma_next, rule, etas[i])
     if any(etas[i:-1]):
         std = math.sqrt(etas[i] * (sigma**2 - sigma_next**2))
         std = noise_std(sigma, sigma_next, etas[i]) if data else std
         x_next = torch.add(x_next, draw(sigma, sigma_next), alpha=std)
-    return x_next, prediction, remember
+    here = known[0]._replace(note=("sa_solver", order, etas[i]))
+    return x_next, prediction, (here, *known[1:most])
 
 
 def correct(
-    x: Tensor,
-    values: Sequence[Tensor],
-    interval: Interval,
-    orders: tuple[int, int],
-    **how: Any,
+    x: Tensor, known: Sequence[Memo], orders: tuple[int, int], rule: Rule, eta: float
 ) -> Tensor:
     """x moved from where the last predictor put it to where the corrector does.
 
-    values: the newest is at this x. orders: of the corrector and of the predictor. how: of the
-    last step, as `exponential_weights` takes it.
+    known: x0 or eps, the newest at this x. orders: of the corrector and of the predictor. rule,
+    eta: of the last step, as `exponential_weights` takes them.
     """
-    end, start = newest(interval.sigmas, interval.index, 2)
-    for shift, order, sign in ((0, orders[0], 1), (1, orders[1], -1)):
-        known = values[shift:][:order]
-        at = newest(interval.sigmas, interval.index - shift, len(known))
-        weights = exponential_weights(at, start, end, **how)
-        x = combine(x, [sign * weight for weight in weights], known)
+    end, start = known[0].sigma, known[1].sigma
+    form: Form = "eps" if known[0].kind == "eps" else "x0"
+    for nodes, sign in ((known[: orders[0]], 1), (known[1:][: orders[1]], -1)):
+        at = tuple([memo.sigma for memo in nodes])
+        weights = exponential_weights(at, start, end, rule, form, eta)
+        x = combine(x, [sign * weight for weight in weights], [memo.value for memo in nodes])
     return x
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.dpmpp import published
 from sdcore.schedulers.entry import Entry
-from sdcore.schedulers.integrals import Form, combine, exact, exponential_weights, newest
+from sdcore.schedulers.integrals import Form, combine, exact, exponential_weights
+from sdcore.schedulers.past import past
 
 
 def block_weights(
@@ -44,26 +45,33 @@ def singlestep(
 
     Steps come in blocks of solver_order; the k-th of a block is the k-th order step from the
     block's start. Here it is a step from x: what the last step did from there is taken back, so
-    nothing but x0 is remembered. First order into sigma 0, and in a last step that would complete
-    its block, if lower_order_final. algorithm_type "dpmsolver": the same of eps (Lu et al. 2022,
-    arXiv 2206.00927).
+    only the block's x0 are remembered, and the place in it; after another solver a block begins.
+    First order into sigma 0, and in a last step that would complete its block, if
+    lower_order_final. algorithm_type "dpmsolver": the same of eps (Lu et al. 2022, arXiv
+    2206.00927).
     """
     sigma, sigma_next, index = interval.sigma, interval.sigma_next, interval.index
     form: Form = "eps" if algorithm_type == "dpmsolver" else "x0"
     prediction = denoise(x, sigma)
-    order = min(index % solver_order + 1, len(memory) + 1)
+    known = past(form, prediction, interval, memory, solver_order)
+    last = known[1].note if len(known) > 1 else ()
+    place, order = 0 if memory else index % solver_order, 1
+    if last[:3] == ("singlestep", solver_type, solver_order):  # its block goes on, or a new one
+        place = (int(last[3]) + 1) % solver_order
+        order = min(place, int(last[4])) + 1
     if lower_order_final and index + 1 == interval.count and order == solver_order:
         order = 1
-    past = (prediction.x0 if form == "x0" else prediction.eps, *memory)[:order]
+    note = ("singlestep", solver_type, solver_order, place, order)
+    known = (known[0]._replace(note=note), *known[1:order])
     if sigma_next == 0:
-        return prediction.x0, prediction, past
-    at = newest(interval.sigmas, index, order)
+        return prediction.x0, prediction, known
+    at = tuple([memo.sigma for memo in known])
     found = block_weights(at, sigma_next, solver_type, form)
     ratio = sigma_next / sigma if form == "x0" else 1.0
     if order > 1:
         before = block_weights(at[1:], sigma, solver_type, form)
         found = [b - ratio * a for a, b in zip((0.0, *before), found, strict=True)]
-    return combine(x * ratio, found, past), prediction, past
+    return combine(x * ratio, found, [memo.value for memo in known]), prediction, known
 
 
 ENTRIES = (

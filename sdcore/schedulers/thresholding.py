@@ -1,5 +1,7 @@
 """Dynamic thresholding: a denoiser whose x0 is kept within bounds."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,7 @@ def thresholded(solver: Solver, ratio: float, most: float, keep_eps: bool) -> So
             size = size.reshape(-1, *[1] * (x0.ndim - 1))
             x0 = x0.clamp(-size, size) / size
             eps = prediction.eps if keep_eps or sigma == 0 else (x - x0) / sigma
-            return Prediction(x0, eps, prediction.branches)
+            return replace(prediction, x0=x0, eps=eps)
 
         return solver(bounded, x, interval, memory, draw)
 

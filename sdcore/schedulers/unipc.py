@@ -14,9 +14,9 @@ from sdcore.schedulers.integrals import (
     combine,
     exact,
     exponential_weights,
-    newest,
     phi,
 )
+from sdcore.schedulers.past import past
 
 
 def half(solver_type: str, count: int, z: float) -> list[float]:
@@ -80,25 +80,30 @@ def unipc(
     difference of the two. Then the predictor: order 1 in the first step and, if lower_order_final,
     falling to 1 in the last ones. Both are sums of the same predictions, so their weights are added
     up first. predict_x0: integrate x0, else eps. disable_corrector: the steps whose result is not
-    corrected. Remembers what it integrates.
+    corrected. Remembers what it integrates, and the order of its last predictor: a step that
+    another solver took is not corrected.
     """
     index, count = interval.index, interval.count
     form: Form = "x0" if predict_x0 else "eps"
     prediction = denoise(x, interval.sigma)
-    past = (prediction.x0 if predict_x0 else prediction.eps, *memory)
+    known = past(form, prediction, interval, memory, solver_order + 1)
 
     def order(at: int, known: int) -> int:
         return min(known, solver_order, count - at if lower_order_final else known)
 
     if interval.sigma_next == 0 and predict_x0:
-        return past[0], prediction, past[:solver_order]
-    corrector = 0 if index - 1 in disable_corrector else order(index - 1, len(memory))
-    predictor = order(index, len(past))
-    at = newest(interval.sigmas, index, len(past))
+        return prediction.x0, prediction, known[:solver_order]
+    predictor = order(index, len(known))
+    corrector, last = 0, known[1].note if len(known) > 1 else ()
+    if last[:2] == ("unipc", solver_type) and index - 1 not in disable_corrector:
+        corrector = int(last[2]) if last[2] < len(known) else 0
+    at = tuple([memo.sigma for memo in known])
     rule = RULES[solver_type]
     ratio, found = step_weights(at, interval.sigma_next, corrector, predictor, rule, form)
-    x_next = combine(x * ratio if predict_x0 else x, found, past[: len(found)])
-    return x_next, prediction, past[:solver_order]
+    values = [memo.value for memo in known[: len(found)]]
+    x_next = combine(x * ratio if predict_x0 else x, found, values)
+    here = known[0]._replace(note=("unipc", solver_type, predictor))
+    return x_next, prediction, (here, *known[1:solver_order])
 
 
 ENTRIES = (

@@ -10,7 +10,7 @@ from sdcore.brownian import BrownianNoise
 from sdcore.errors import InputError
 from sdcore.lab import Gaussian, moments
 from sdcore.noise import SeededNoise
-from sdcore.sampling import Prediction, sample
+from sdcore.sampling import Memo, Prediction, sample
 from sdcore.schedulers import resolve
 from sdcore.schedulers.churn import churn
 from sdcore.schedulers.consistency import lcm, tcd
@@ -200,12 +200,14 @@ def to_sigma_down(denoise, x, interval, memory, draw, *, stretched=True):
     prediction = denoise(x, sigma)
     if sigma_next == 0:
         return prediction.x0, prediction, ()
-    past, at = (prediction.x0, *memory), (sigma,)
-    if memory:
-        before = interval.sigmas[interval.index - 1]
-        at += (sigma * before / (ancestral(before, sigma, 1.0)[0] if stretched else sigma),)
-    x_next = exponential_step(x, past, at, down) + up * draw(sigma, sigma_next)
-    return x_next, prediction, past[:1]
+    here = Memo("x0", sigma, prediction.x0)
+    known = [here]
+    for memo in memory:
+        before = memo.sigma
+        at = sigma * before / (ancestral(before, sigma, 1.0)[0] if stretched else sigma)
+        known.append(memo._replace(sigma=at))
+    x_next = exponential_step(x, known, down) + up * draw(sigma, sigma_next)
+    return x_next, prediction, (here,)
 
 
 def test_res_multistep_ancestral_is_2m_sde_heun():

@@ -1,9 +1,10 @@
-"""docs/orders.md and docs/parity.md name everything that there is now."""
+"""docs/orders.md, changes.md and parity.md name everything that there is now."""
 
 from pathlib import Path
 
 import pytest
 
+from sdcore.lab.change import silent
 from sdcore.lab.quirks import QUIRKS
 from sdcore.schedulers import SPACINGS, TABLE
 
@@ -28,6 +29,11 @@ def test_every_scheduler_has_its_order():
         claims, measured, nfe = found[entry.name][1:4]
         assert (claims, nfe) == (str(entry.order or "none"), str(entry.nfe)), "run `make docs`"
         assert float(measured) >= entry.order - 0.15 or entry.order == 0
+
+
+def test_every_solver_has_its_changes():
+    found = {row[0] for row in rows("changes.md")[2:]}
+    assert found == {entry.name for entry in TABLE if silent(entry.name)}, "run `make docs`"
 
 
 def test_every_stochastic_scheduler_has_its_variance():

@@ -8,8 +8,27 @@ import torch
 
 from sdcore.guidance import accepted
 from sdcore.lab import Gaussian, Mixture, denoiser
+from sdcore.schedulers import resolve
 
 DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_guide_to_solvers_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file is a solver, and its notebook prints the errors of one: falling, and small."""
+    monkeypatch.chdir(tmp_path)
+    guide = (DOCS / "writing-a-solver.md").read_text()
+    solver, spacing, notebook = re.findall(r"```python\n(.*?)```", guide, re.S)
+    Path("ab2.py").write_text(solver)
+    Path("halves.py").write_text(spacing)
+    sigmas = resolve("euler", "halves.py:ratio=3").plan(5).sigmas
+    assert sigmas[1] == pytest.approx(sigmas[0] / 3)
+    torch.manual_seed(0)
+    exec(notebook, {})
+    errors = [float(error) for error in re.findall(r"tensor\(([^,]+)", capsys.readouterr().out)]
+    assert len(errors) == 20
+    assert max(errors[-5:-1]) < 0.05
 
 
 def test_the_guide_to_guidances_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
