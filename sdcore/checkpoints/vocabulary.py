@@ -45,7 +45,7 @@ def _words(folder: Path) -> int | None:
 def added_words(folder: Path) -> dict[str, int]:
     """Words of a tokenizer's folder beyond its vocabulary (textual inversion), and their ids.
 
-    Raises InputError for an `added_tokens.json` that makes no sense.
+    Raises InputError for those that make no sense.
     """
     path = folder / ADDED
     words = read_json(path) if path.is_file() else {}
@@ -54,12 +54,21 @@ def added_words(folder: Path) -> dict[str, int]:
     if (folder / "tokenizer.json").is_file():
         known = _vocabulary(folder)
         more = read_json(folder / "tokenizer.json").get("added_tokens") or []
-        words |= {entry["content"]: entry["id"] for entry in more if entry["content"] not in known}
+        for entry in more if isinstance(more, list) else [more]:
+            match entry:
+                case {"content": str(word), "id": int(number)}:
+                    words |= {} if word in known else {word: number}
+                case _:
+                    raise InputError(f"{folder / 'tokenizer.json'}: its added_tokens make no sense")
     return words
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
     whole = folder / "tokenizer.json"
     if whole.is_file():
-        return read_json(whole).get("model", {}).get("vocab", {})
+        model = read_json(whole).get("model")
+        words = model.get("vocab") if isinstance(model, dict) else None
+        if not isinstance(words, dict):
+            raise InputError(f"{whole} holds no vocabulary")
+        return words
     return read_json(folder / "vocab.json")

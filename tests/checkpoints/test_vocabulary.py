@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from sdcore.checkpoints.vocabulary import added_words
 from sdcore.cli import main
+from sdcore.errors import InputError
 from tests.checkpoints.twins import Twins, picture
 from tests.conftest import write_tokenizer
 
@@ -57,3 +59,13 @@ def test_without_a_vocabulary_one_line_says_how_to_get_it(
     assert err.count("\n") == 1
     assert "sdcore download --vocabulary" in err
     assert "tokenizer/ folder" in err
+
+
+@pytest.mark.parametrize(
+    "value", [{"added_tokens": {"a": 1}}, {"added_tokens": ["x"]}, {"model": 5}, {"model": {}}]
+)
+def test_added_words_that_make_no_sense(broken_path: Path, value: dict) -> None:
+    path = broken_path / "tokenizer" / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | value))
+    with pytest.raises(InputError, match=r"tokenizer\.json"):
+        added_words(broken_path / "tokenizer")
