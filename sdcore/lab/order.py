@@ -20,9 +20,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sdcore.errors import InputError
 from sdcore.lab.worlds import Gaussian, Mixture, World
 from sdcore.sampling import Noise, Solver, State, Step, sample
 from sdcore.schedulers import resolve
+from sdcore.schedulers.spacing.plan import MOST_STEPS
 
 COUNTS = (10, 20, 40, 80, 160, 320)
 FLOOR = 1e-12  # below it an error in float64 is rounding and has no slope
@@ -99,6 +101,8 @@ def measure(
     brownian: the draws of overlapping intervals hang together as increments of one path.
     rounding: also run in float32, which takes as long again.
     """
+    if max(counts) > MOST_STEPS:
+        raise InputError(f"{max(counts)} steps are too many: at most {MOST_STEPS}")
     sigmas = Window() if sigmas is None else sigmas
     world = Mixture() if world is None else world
     grids = [list(sigmas(count)) for count in counts]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sdcore.cli import main
+from sdcore.errors import InputError
 from sdcore.lab import Gaussian, Window, measure, moments
 from sdcore.lab.order import measure_scheduler, slope
 from sdcore.sampling import sample
@@ -162,3 +163,8 @@ def test_a_plot(capsys, tmp_path):
 def test_every_scheduler_converges_as_fast_as_it_claims(entry):
     found = measure_scheduler(entry.name, counts=(120, 240), rounding=False)
     assert found.holds, f"{entry.name}: measured {found.order:.2f}, claimed {entry.order}"
+
+
+def test_a_million_steps_are_refused_at_once():
+    with pytest.raises(InputError, match="at most 10000"):
+        measure("euler", resolve("euler").solver, counts=(10, 10**7))
