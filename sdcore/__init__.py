@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sdcore.version import VERSION
 
 if TYPE_CHECKING:
+    from sdcore.allocator import tune_allocator
     from sdcore.errors import InputError
     from sdcore.loading import load
     from sdcore.pipeline import StableDiffusion
@@ -36,6 +37,7 @@ __all__ = [
     "Interval",
     "Settings",
     "InputError",
+    "tune_allocator",
 ]
 
 _HOMES = {
@@ -49,6 +51,7 @@ _HOMES = {
     "Interval": "sdcore.sampling",
     "Settings": "sdcore.settings",
     "InputError": "sdcore.errors",
+    "tune_allocator": "sdcore.allocator",
 }
 
 

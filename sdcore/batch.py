@@ -9,7 +9,7 @@ On a GPU a batch is one call, for its speed: there the picture of a batch and th
 alone agree to rounding, not to the bit. The command line draws one at a time unless it is told.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -29,18 +29,31 @@ class EachAlone:
         self.unet = unet
         self.pictures = pictures
         self.lengths = lengths
+        self._parts: list[tuple[Mapping[str, Tensor], list[dict[str, Tensor]]]] = []
 
     def __call__(self, x: Tensor, t: float, **conditions: Tensor) -> Tensor:
         if self.pictures == 1:
             return self.unet(x, t, **conditions)
-        outs = []
+        each = self._each(conditions)
+        outs = [self.unet(self._rows(x, i), t, **own) for i, own in enumerate(each)]
+        # [pictures, branches, ...] -> branch by branch again
+        return torch.stack(outs).transpose(0, 1).flatten(0, 1)
+
+    def _each(self, conditions: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Every picture's own part of the conditions, the same tensors for the same ones again."""
+        for known, parts in self._parts:
+            if known.keys() == conditions.keys() and all(
+                known[name] is value for name, value in conditions.items()
+            ):
+                return parts
+        parts = []
         for i in range(self.pictures):
             own = {name: self._rows(value, i) for name, value in conditions.items()}
             if self.lengths is not None:
                 own["context"] = own["context"][:, : self.lengths[i]].contiguous()
-            outs.append(self.unet(self._rows(x, i), t, **own))
-        # [pictures, branches, ...] -> branch by branch again
-        return torch.stack(outs).transpose(0, 1).flatten(0, 1)
+            parts.append(own)
+        self._parts = [*self._parts[-3:], (conditions, parts)]  # a guidance's few sets of branches
+        return parts
 
     def _rows(self, batch: Tensor, picture: int) -> Tensor:
         # A copy, since a view would start at another alignment in memory than a picture alone.

@@ -13,7 +13,8 @@ long, is most of what the modes differ in; each gives up more than the one befor
 | low      | one layer         | 1024 queries | tiles beyond 512 pixels  |
 
 Making ready changes no number. So the modes draw the same picture but for rounding in sliced
-attention, and but for pictures so large that the VAE takes them in tiles.
+attention, and but for pictures so large that the VAE takes them in tiles. In `fast` alone networks
+may also be run in another form (`sdcore.engine`), equal but for rounding.
 """
 
 from __future__ import annotations

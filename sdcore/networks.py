@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sdcore.devices import TF32, check_finite, in_own_precision
+from sdcore.engine import ready_decoder
 from sdcore.memory import apply, leaner
 from sdcore.models import VAE, TextEncoder, UNet
 from sdcore.models.layers import placement
@@ -56,6 +57,7 @@ class Networks:
     dtype: torch.dtype
     tf32: bool = False  # whether float32 may be rounded to TF32: `sdcore.devices`
     memory: str = "fast"  # the mode that they are in: `sdcore.memory`
+    engine: str = "plain"  # how the UNet and the VAE are run: `sdcore.engine`
     zero_empty: bool = False  # no negative prompt is zeros, not the encoded "" (SDXL)
     notes: tuple[str, ...] = ()  # what had to be guessed of the model, one line each
     source: Source = field(default_factory=Source)  # where they came from, as `load` was given it
@@ -122,7 +124,8 @@ class Networks:
         # Where the loop does not wait for the device, what went wrong in it comes to light here.
         check_finite(latents, "the loop (the UNet, or the solver)", self.dtype)
         with torch.no_grad():
-            images = [self.vae.decode(row[None].to(dtype, copy=True)) for row in latents]
+            decode = ready_decoder(self.vae, self.engine)
+            images = [decode(row[None].to(dtype, copy=True)) for row in latents]
         for image in images:
             check_finite(image, "the VAE", dtype)
         return [picture for image in images for picture in to_pictures(image)]

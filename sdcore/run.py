@@ -14,6 +14,7 @@ from torch import Tensor
 from sdcore.batch import EachAlone
 from sdcore.denoiser import Denoiser
 from sdcore.devices import float32_as
+from sdcore.engine import ready
 from sdcore.errors import InputError
 from sdcore.guidance import Guidance, accepted
 from sdcore.networks import Networks
@@ -132,7 +133,7 @@ class Run:
         other = stage.networks
         networks = self.networks if other is None else other
         said = self.scheduler.prediction_type if other is None else other.prediction_type
-        unet = networks.unet
+        unet = ready(networks.unet, self.plan.timesteps, networks.engine)
         if networks.device.type == "cpu":
             unet = EachAlone(unet, len(self.settings), stage.lengths)
         process = VariancePreserving(self.plan, said)

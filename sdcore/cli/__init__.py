@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
 
+from sdcore.allocator import tune_allocator
 from sdcore.errors import InputError, one_line
 
 _STOPPED = "stopped; the pictures named above are whole"
@@ -18,6 +19,7 @@ def main(args: Sequence[str] | None = None) -> None:
     # Before torch is loaded: an OpenMP thread that waits spins by default, and where something
     # else wants the core a picture of 0.3 s then takes up to minutes. Waiting asleep costs nothing.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    tune_allocator()
     _open_streams()
     try:
         with _interruptible():

@@ -101,4 +101,8 @@ def ops_for(device: torch.device, dtype: torch.dtype) -> Ops | None:
         except ImportError:  # no Triton: graphs and cached texts remain
             return Ops()
         return cuda.CudaOps() if kernels.available(device) else Ops()
-    return Ops() if device.type == "cpu" else None
+    if device.type == "cpu":
+        from sdcore.engine import cpu
+
+        return cpu.CpuOps() if cpu.available(dtype) else None
+    return None

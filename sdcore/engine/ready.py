@@ -20,6 +20,7 @@ from sdcore.models.layers import placement
 
 T = TypeVar("T")
 GRAPHS = 4  # recordings kept for a network: each holds the memory of its inputs
+KEPT = 64  # pictures, times the sets of branches, whose texts are kept
 
 
 def ready(unet: UNet, timesteps: Sequence[float], engine: str = "auto") -> Callable[..., Tensor]:
@@ -61,6 +62,8 @@ class _Kept:
         """The recording for these shapes; None where none can be made."""
         if not graphs.supported(inputs[0].device):
             return None
+        # What a recording was made with is part of it: float32 may mean two things (devices.py).
+        key = (*key, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
         if key not in self.recorded:
             while len(self.recorded) >= GRAPHS:
                 del self.recorded[next(iter(self.recorded))]
@@ -151,7 +154,7 @@ class FastUNetCall:
         dtype = self.network.plain.conv_in.weight.dtype
         texts = self.network.keys_values(context.to(dtype))
         self.told.append(_Told(context, dict(added), texts, shifts))
-        del self.told[:-4]
+        del self.told[:-KEPT]
         return self.told[-1]
 
     def _run(self, x: Tensor, shift: Tensor, told: _Told) -> Tensor:
