@@ -164,7 +164,7 @@ def _said(settings: Sequence[Settings], branches: Iterable[str]) -> dict[str, li
     return {name: words[name] for name in sorted(branches)}
 
 
-def complete(settings: Settings, conditioners: Sequence[Conditioner]) -> Settings:
+def with_numbers(settings: Settings, conditioners: Sequence[Conditioner]) -> Settings:
     """The settings with what was not given filled in: the picture's own size, the usual scores.
 
     Raises InputError for what none of these UNets is told, and for numbers out of range.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,42 +21,28 @@ from sdcore.checkpoints import (
 )
 from sdcore.devices import TF32, choose_device, choose_dtype
 from sdcore.errors import InputError
+from sdcore.fingerprint import fingerprint
 from sdcore.free_memory import available, give_back, is_out_of_memory
 from sdcore.memory import MODES, apply, choose, next_ready, note_origin
 from sdcore.models import VAE, TextEncoder, TinyVAE
 from sdcore.networks import Reader
+from sdcore.options import takes
 from sdcore.pipeline import StableDiffusion
+from sdcore.prepare import inpaints
 from sdcore.prompts import Tokenizer, load_tokenizer
 from sdcore.settings import Source
 
 
-def load(
-    model: str | Path = "picturebook",
-    device: str | torch.device | None = None,
-    dtype: str | torch.dtype | None = None,
-    memory: str | None = None,
-    **source: Unpack[Source],
-) -> StableDiffusion:
-    """A model, ready to draw.
+@takes(Source)
+def load(source: Source) -> StableDiffusion:
+    """A model, ready to draw: sdcore.load(model, device, dtype, memory, and the parts below).
 
-    Args:
-        model: a bundled name, a folder in the diffusers layout, a file in the LDM layout
-            (.safetensors, or .ckpt, of which nothing is run), or a hub id.
-        device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
-        dtype: of the networks: "float32", "bfloat16", "float16"; "tf32": float32 whose products
-            CUDA rounds, for speed; None suits the device.
-        memory: "fast", "balanced", "low" (`sdcore.memory`); None takes the fastest that fits into
-            what is free on the device.
-        source: vae, unet, text_encoder, text_encoder_2: components from elsewhere (a file of its
-            own or of a whole model, a folder, a hub id); variant: a folder's "fp16" or "non_ema"
-            weights; revision: of a hub id; ema: of a single file the averaged weights.
-
-    Raises:
-        InputError: no such model or device, broken or contradictory files.
+    Raises InputError: no such model or device, broken or contradictory files.
     """
-    device, tf32 = choose_device(device), dtype == TF32
-    dtype = choose_dtype(dtype, device)
-    checkpoint = open_source(model, source)
+    model, memory = source.model, source.memory
+    device, tf32 = choose_device(source.device), source.dtype == TF32
+    dtype = choose_dtype(source.dtype, device)
+    checkpoint = open_source(model, source.places)
     # A quarter of what is free: the cache must hold it until it is read.
     free = available(torch.device("cpu"))
     read_ahead(checkpoint.components.values(), limit=0 if free is None else free // 4)
@@ -100,10 +86,11 @@ def load(
         zero_empty=checkpoint.index.get("force_zeros_for_empty_prompt", len(tokenizers) > 1),
         notes=notes,
         source=source,
+        digests=_digests(checkpoint, source),
     )
     _ = sd.conditioner  # raises where encoders and UNet do not fit
     channels = sd.unet.config.in_channels
-    if not sd.inpaints and channels != sd.unet.config.out_channels:
+    if not inpaints(sd) and channels != sd.unet.config.out_channels:
         raise InputError(
             f"{checkpoint.path} has a UNet of {channels} input channels; those of 4 are drawn "
             "with, and those of 9, which repaint a picture"
@@ -157,6 +144,15 @@ def load_vae(
     vae = load_component(open_part(place, like), device, dtype)
     assert isinstance(vae, VAE | TinyVAE)
     return vae
+
+
+def _digests(checkpoint: Checkpoint, source: Source) -> dict[str, str]:
+    """The fingerprint of what was read from each place."""
+    files: dict[str, list[Path]] = {}
+    for name, component in checkpoint.components.items():
+        place = str(source.places.get(name, source.model))
+        files.setdefault(place, []).extend(component.files)
+    return {place: fingerprint(paths) for place, paths in files.items()}
 
 
 def _dtype_of(component: Component, checkpoint: Checkpoint, dtype: torch.dtype) -> torch.dtype:

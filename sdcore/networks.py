@@ -61,6 +61,7 @@ class Networks:
     zero_empty: bool = False  # no negative prompt is zeros, not the encoded "" (SDXL)
     notes: tuple[str, ...] = ()  # what had to be guessed of the model, one line each
     source: Source = field(default_factory=Source)  # where they came from, as `load` was given it
+    digests: Mapping[str, str] = field(default_factory=dict)  # of their files, by name
     loras: tuple[Overlay, ...] = ()  # the adapters that act on them
     embeddings: tuple[Overlay, ...] = ()  # the words that they have learned
     untouched: Mapping[str, nn.Module] = field(default_factory=dict)  # modules without adapters

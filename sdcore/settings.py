@@ -1,86 +1,248 @@
-"""Everything that decides a picture, resolved once, and its written form."""
+"""Everything that decides a picture: declared once, resolved once, and written into it.
+
+`Source` is what `load` takes, `Options` what `prepare` takes beside the words; the options of the
+command line are made of both. `Settings` is what one picture was drawn with, both in one.
+"""
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Self, TypedDict, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from sdcore.errors import InputError
+from sdcore.options import Option, option, options_of
 from sdcore.strict_json import parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from sdcore.guidance import Guidance
+    from sdcore.sampling import Solver
+    from sdcore.schedulers import Spacing
 
 Size = tuple[int, int]
 Names = tuple[str, ...]
 
-
-class Source(TypedDict, total=False):
-    """Where the networks come from beside the model's name, as `load` takes it."""
-
-    vae: str | None
-    unet: str | None
-    text_encoder: str | None
-    text_encoder_2: str | None
-    variant: str | None
-    revision: str | None
-    ema: bool
-
-
-class Told(TypedDict, total=False):
-    """What SDXL and its refiner are told of the picture, as `prepare` takes it."""
-
-    original_size: Size | None
-    crop: Size | None
-    target_size: Size | None
-    aesthetic_score: float | None
-    negative_aesthetic_score: float | None
+WORDS, SAMPLING, MODEL, EXTRA = "Words", "Sampling", "Model", "Inpainting and SDXL"
+MODELS, SCHEDULERS = ("model",), ("scheduler",)  # what brings its own of an option
+LISTS = ("sigmas:", "timesteps:")  # how a spacing begins that is a list
 
 
 @dataclass(frozen=True)
-class Settings:
+class Source:
+    """Which networks draw, and how they are held: what `load` takes."""
+
+    model: "str | Path" = option(
+        "Bundled name, folder, file, or hub id.", MODEL, "picturebook", metavar="MODEL",
+        doc="a bundled name, a folder in the diffusers layout, a file in the LDM layout "
+        "(.safetensors, or .ckpt, of which nothing is run), or a hub id.",
+    )  # fmt: skip
+    device: "str | torch.device | None" = option(
+        "cpu, cuda, cuda:1, mps.  [default: the best]", MODEL, metavar="NAME"
+    )
+    dtype: "str | torch.dtype | None" = option(
+        "float32, tf32, bfloat16, float16.", MODEL, metavar="NAME",
+        doc='of the networks: "float32", "bfloat16", "float16"; "tf32": float32 whose products '
+        "CUDA rounds, for speed; None suits the device.",
+    )  # fmt: skip
+    memory: str | None = option(
+        "fast, balanced, low.  [default: what fits]", MODEL, metavar="MODE",
+        doc='"fast", "balanced", "low" (`sdcore.memory`); None takes the fastest that fits.',
+    )  # fmt: skip
+    vae: str | None = option(
+        "This part from a file, a folder or a hub id.", MODEL, metavar="PLACE", goes_with=MODELS
+    )
+    unet: str | None = option("The same.", MODEL, metavar="PLACE", goes_with=MODELS)
+    text_encoder: str | None = option("The same.", MODEL, metavar="PLACE", goes_with=MODELS)
+    text_encoder_2: str | None = option(
+        "The same, SDXL's second.", MODEL, metavar="PLACE", goes_with=MODELS
+    )
+    variant: str | None = option(
+        "Of a folder's weights: fp16, non_ema ...", MODEL, metavar="NAME", goes_with=MODELS
+    )
+    revision: str | None = option(
+        "Of a hub id: a branch, a tag, a commit.", MODEL, metavar="REV", goes_with=MODELS
+    )
+    ema: bool | None = option(
+        "A single file's averaged weights.", MODEL, kind=bool, goes_with=MODELS
+    )
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """What is to be read from elsewhere than the model usually is."""
+        held = ("model", "device", "dtype", "memory")
+        given = {f.name: getattr(self, f.name) for f in fields(Source) if f.name not in held}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlays:
+    """What is laid over the networks, once they are there."""
+
+    loras: Names = option(
+        "FILE, FILE:0.8 or FILE:unet=1,text=0.5; may be repeated.", MODEL, (), metavar="FILE",
+        flag="--lora", many=True,
+    )  # fmt: skip
+    embeddings: Names = option(
+        "A learned word: FILE or FILE:WORD; may be repeated.", WORDS, (), metavar="FILE",
+        flag="--embedding", many=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Words:
+    """What is to be drawn: a picture for each prompt and each seed."""
+
+    prompts: str | Sequence[str] = option(
+        "One or several.", WORDS, MISSING,
+        doc="one or several; the pictures come prompt by prompt, seed by seed.",
+    )  # fmt: skip
+    negative: str | Sequence[str] | None = option(
+        "What the picture should not be.", WORDS, metavar="TEXT",
+        doc='what guidance leads away from: one for all prompts, or one for each; None: "", for '
+        "SDXL zeros.",
+    )  # fmt: skip
+    seeds: int | Sequence[int] = option(
+        "The same for every prompt.", WORDS, (0,),
+        doc="the same for every prompt; -2^63 .. 2^64 - 1.",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What may be asked of a picture beside its words; None leaves it to model and scheduler."""
+
+    grammar: str | None = option(
+        "plain, or a1111: (words:1.2), [a:b:0.5].", WORDS, metavar="NAME",
+        doc='"plain" (None), where brackets are words and a long prompt is cut; "a1111", where '
+        "they are weights, as in (red:1.2), and it is read in chunks: `sdcore.prompts`.",
+    )  # fmt: skip
+    clip_skip: int | None = option(
+        "2: the text encoder's last layer but one.", WORDS, kind=int,
+        doc="which of the text encoder's layers the UNet is told, in A1111's numbers: 1 as trained "
+        "(None), 2 the one before.",
+    )  # fmt: skip
+    scheduler: "str | Solver | None" = option(
+        "E.g. ddim, 'DPM++ 2M Karras', dpmpp_2m:euler_at_final=1, mine.py.", SAMPLING,
+        metavar="NAME",
+        doc="as `sdcore.schedulers.resolve` takes it; None: the checkpoint's.",
+    )  # fmt: skip
+    spacing: "str | Spacing | None" = option(
+        "E.g. karras, a1111:beta, mine.py; see sdcore schedulers.", SAMPLING, metavar="NAME",
+        goes_with=SCHEDULERS, doc="the same; None: the scheduler's.",
+    )  # fmt: skip
+    steps: int | None = option(
+        "How many steps.  [default: 20, or the model's]", SAMPLING, kind=int,
+        doc="at least 1; None: 20, what the family is published with, or what a list has.",
+    )  # fmt: skip
+    cfg: float | None = option(
+        "Guidance scale; 1 is off.  [default: 7.5, or the model's]", SAMPLING, kind=float,
+        doc="guidance scale: 1 is off, 0 draws the negative prompt alone; None: 7.5, or the "
+        "family's. A UNet that is told the scale is asked once, with it.",
+    )  # fmt: skip
+    guidance: "str | Guidance | None" = option(
+        "E.g. cfg+interval:low=0.3,high=5, or mine.py:Mine,scale=3.", SAMPLING, metavar="NAME",
+        doc="as `sdcore.guidance.resolve` takes it, or an object of its two methods; None: plain "
+        "CFG. `cfg` is the scale of what has one and is given none.",
+    )  # fmt: skip
+    width: int | None = option(
+        "Pixels, a multiple of 8.  [default: the model's]", SAMPLING, kind=int,
+        doc="pixels, a multiple of the VAE's factor (8); None: the model's own, or the image's.",
+    )  # fmt: skip
+    height: int | None = option(
+        "Pixels, a multiple of 8.  [default: the model's]", SAMPLING, kind=int, doc="the same."
+    )
+    tail: str | float | None = option(
+        "zero, sigma_min, discard_penultimate, or a sigma.", SAMPLING, metavar="TAIL",
+        goes_with=("scheduler", "spacing"),
+    )  # fmt: skip
+    eta: float | None = option(
+        "Share of fresh noise a step, 0 to 1.", SAMPLING, kind=float, goes_with=SCHEDULERS
+    )
+    noise: "str | Any | None" = option(
+        "independent, or brownian: one path for any steps.", SAMPLING, metavar="NAME",
+        goes_with=SCHEDULERS,
+        doc='of a stochastic scheduler: "independent" draws, or "brownian": the same path for any '
+        "number of steps; None: the scheduler's own.",
+    )  # fmt: skip
+    prediction_type: str | None = option(
+        "What the UNet says: epsilon, v_prediction or sample.  [default: the model's]", MODEL,
+        metavar="TYPE", flag="--prediction", goes_with=MODELS,
+    )  # fmt: skip
+    image: Any = option(
+        "For inpainting models: what to repaint.", EXTRA, metavar="FILE", goes_with=MODELS,
+        doc="for an inpainting model: a picture, or its path.",
+    )  # fmt: skip
+    mask: Any = option(
+        "White where it is repainted.", EXTRA, metavar="FILE", goes_with=MODELS,
+        doc="where to repaint it (white): a picture, or its path.",
+    )  # fmt: skip
+    refiner: Any = option(
+        "SDXL's refiner, for the last noise levels.", EXTRA, metavar="MODEL", goes_with=MODELS,
+        doc="a model that takes over below the noise level `handover`.",
+    )  # fmt: skip
+    handover: float | None = option(
+        "The sigma at which it takes over.  [t = 200]", EXTRA, kind=float, goes_with=MODELS,
+        doc="a sigma; None: that of t = 200, SDXL's last fifth.",
+    )  # fmt: skip
+    original_size: Size | None = option(
+        "What SDXL is told of it.", EXTRA, kind="size", goes_with=MODELS,
+        doc="what SDXL is told of it, (width, height) before it was scaled; None: its own.",
+    )  # fmt: skip
+    crop: Size | None = option(
+        "The same.  [default: 0,0]", EXTRA, kind="corner", goes_with=MODELS,
+        doc="the same: where it was cut, (left, top); None: not at all.",
+    )  # fmt: skip
+    target_size: Size | None = option(
+        "The same.", EXTRA, kind="size", goes_with=MODELS,
+        doc="the same: the size aimed at; None: its own.",
+    )  # fmt: skip
+    aesthetic_score: float | None = option(
+        "What its refiner is told.  [default: 6]", EXTRA, kind=float, goes_with=MODELS
+    )
+    negative_aesthetic_score: float | None = option(
+        "The same.  [default: 2.5]", EXTRA, kind=float, goes_with=MODELS
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Source, Overlays, Options):
     """What one picture was drawn with: enough to draw it again, equal to the bit.
 
-    Nothing here is a default that is still to be filled in: every field holds what was used.
+    Nothing here is a default that is still to be filled in: every field holds what was used, in
+    its written form. What has none, an object of a program, is named and called "(in memory)".
     """
 
     prompt: str
     negative: str | None  # None: none was given, and the model was told zeros (SDXL)
     seed: int
-    model: str  # as the user named it: a bundled name, a folder, a file, a hub id
-    scheduler: str  # the engine's own name of the solver
-    spacing: str
-    eta: float | None  # share of fresh noise a step; None where the solver has no such thing
-    steps: int
-    cfg: float  # guidance scale: 1 is off, 0 is the negative prompt alone
-    width: int  # pixels
-    height: int
-    device: str
-    dtype: str  # of the networks; latents are float32 throughout
+    model: str = field()  # as the user named it
+    scheduler: str = field()
+    spacing: str = field()
+    eta: float | None = field()  # None where the solver has no such thing
+    steps: int = field()
+    cfg: float = field()
+    width: int = field()
+    height: int = field()
+    device: str = field()
+    dtype: str = field()
     version: str  # of sdcore
     # From here on a picture may have been written before the field was: absent means the default.
-    grammar: str = "plain"  # how the prompts are read: "plain", "a1111"
-    loras: Names = ()  # path:strength, as `--lora` takes it
-    embeddings: Names = ()  # path:word, as `--embedding` takes it
-    tail: str | None = None  # where the last step goes; None: where the spacing says
-    clip_skip: int = 1  # the text encoder's layer, counted from the one it was trained with
-    prediction_type: str | None = None  # of the UNet; None: as the model says
-    original_size: Size | None = None  # what SDXL is told of the picture: (width, height), pixels
-    crop: Size | None = None  # (left, top)
-    target_size: Size | None = None
-    aesthetic_score: float | None = None  # what its refiner is told
-    negative_aesthetic_score: float | None = None
-    image: str | None = None  # what an inpainting model repaints: a path
-    mask: str | None = None  # white where it does
-    canvas: str | None = None  # a digest of both
-    refiner: str | None = None  # the model that draws below the hand-over
-    handover: float | None = None  # sigma
-    memory: str = "fast"  # the mode of the networks: `sdcore.memory`
+    grammar: str = "plain"
+    clip_skip: int = 1
+    tail: str | None = None
+    guidance: str | None = None  # None: plain CFG
+    noise: str = "independent"
+    memory: str = "fast"
+    ema: bool = False
+    image: str | None = None
+    mask: str | None = None
+    canvas: str | None = None  # a digest of both, as they were scaled
+    refiner: str | None = None
     asked: Size | None = None  # the size asked for, where there was memory for a smaller one only
-    noise: str = "independent"  # how the draws of a stochastic solver hang together, or "brownian"
-    vae: str | None = None  # components from elsewhere: files, folders, hub ids
-    unet: str | None = None
-    text_encoder: str | None = None
-    text_encoder_2: str | None = None
-    variant: str | None = None  # of a folder's weights: fp16, non_ema
-    revision: str | None = None  # of a hub id
-    ema: bool = False  # of a single file, the averaged weights
+    digests: Names = ()  # "<digest> <name>" of every file that the picture was made of
 
     def to_json(self) -> str:
         """One ASCII line."""
@@ -101,8 +263,32 @@ class Settings:
         lacking = [f.name for f in fields(cls) if f.default is MISSING and f.name not in raw]
         if lacking:
             raise InputError(f"its settings lack {lacking[0]!r}")
-        there = [field for field in fields(cls) if field.name in raw]
-        return cls(**{field.name: _checked(raw, field.name, field.type) for field in there})
+        there = {f.name: _checked(raw, f.name, f.type) for f in fields(cls) if f.name in raw}
+        return cls(**there)
+
+
+OPTIONS: Mapping[str, Option] = {  # what a picture is drawn with beside its prompt and its seed
+    name: option
+    for name, (_, option) in options_of(Words, Source, Overlays, Options).items()
+    if name not in ("prompts", "seeds")
+}
+
+
+def inherited(old: Settings, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a picture that is drawn anew takes over from the old one.
+
+    given: what is asked for anew, by the names of the options; None and () are no answer. Not
+    taken over is what belongs to something else that is chosen anew: `Option.goes_with`.
+    """
+    new = {name for name, value in given.items() if value not in (None, ())}
+    other = {name for name in new if given[name] != getattr(old, name, None)}
+    if str(given.get("spacing")).startswith(LISTS):  # a list says itself how many steps there are
+        other.add("steps")
+    return {
+        name: getattr(old, name)
+        for name, option in OPTIONS.items()
+        if name not in new | other and other.isdisjoint(option.goes_with)
+    }
 
 
 def _checked(raw: dict[str, Any], name: str, kind: Any) -> Any:

@@ -86,7 +86,7 @@ def test_later_fields_are_left_out() -> None:
     [
         ("{", "garbled"),
         ("[]", "garbled"),
-        ("{}", "lack 'prompt'"),
+        ("{}", "lack 'scheduler'"),
         (SETTINGS.to_json().replace('"steps": 20', '"steps": "many"'), "steps is 'many'"),
         (SETTINGS.to_json().replace('"steps": 20', '"steps": true'), "steps is True"),
     ],

@@ -14,10 +14,13 @@ from torch import nn
 
 from sdcore.adapters.apply import adapted, twin
 from sdcore.adapters.embeddings import Embedding, bundled_words, extended, open_embedding
+from sdcore.adapters.files import find_adapter
 from sdcore.adapters.lora import LoRA, open_lora, unmatched_warning
+from sdcore.fingerprint import fingerprint
 from sdcore.memory import MODES, apply
 from sdcore.models.layers import placement
 from sdcore.networks import Networks, Reader
+from sdcore.paths import path_of
 
 N = TypeVar("N", bound=Networks)
 
@@ -36,19 +39,27 @@ def with_lora(
     adapter = open_lora(path, _adaptable(networks), unet, text, merged)
     for word in bundled_words(path) if adapter.words else ():
         networks = _taught(networks, word)  # it comes with the adapter: no --embedding to note
-    return _with_loras(networks, (*_loras(networks), adapter))
+    new = _with_loras(networks, (*_loras(networks), adapter))
+    return replace(new, digests={**networks.digests, str(path): fingerprint([find_adapter(path)])})
 
 
 def without_loras(networks: N) -> N:
     """These networks as they were before any adapter, bit for bit, but for words that one holds."""
-    return _with_loras(networks, ())
+    names = {adapter.name for adapter in _loras(networks)}
+    digests = {name: digest for name, digest in networks.digests.items() if name not in names}
+    return replace(_with_loras(networks, ()), digests=digests)
 
 
 def with_embedding(networks: N, path: str | Path | Embedding, token: str | None = None) -> N:
     """These networks knowing one word more: `StableDiffusion.with_embedding`."""
     word = path if isinstance(path, Embedding) else open_embedding(path, token)
     words = [word] if word.second is None else [word, replace(word, name=word.second)]
-    return replace(_taught(networks, word), embeddings=(*networks.embeddings, *words))
+    digests = {each.name: fingerprint([path_of(each.name)]) for each in words}
+    return replace(
+        _taught(networks, word),
+        embeddings=(*networks.embeddings, *words),
+        digests={**networks.digests, **digests},
+    )
 
 
 def _taught(networks: N, word: Embedding) -> N:

@@ -1,27 +1,51 @@
-"""`--lora` and `--embedding`: what is laid over a model."""
+"""What `sample` and `rerun` draw with: the networks that are named, and what lies over them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sdcore.pipeline import StableDiffusion
+    from sdcore.networks import Networks
+    from sdcore.prepare import Request
 
 
-def with_adapters(
-    sd: StableDiffusion, loras: Sequence[str], embeddings: Sequence[str]
-) -> StableDiffusion:
-    """The model with the adapters of `--lora FILE[:STRENGTH]` and the words of
-    `--embedding FILE[:WORD]`. Raises InputError."""
-    from sdcore.adapters import joined, open_embedding, parse_embedding
+def networks_of(chosen: Mapping[str, Any]) -> Networks:
+    """The model, with the adapters of `--lora FILE[:STRENGTH]` and the words of
+    `--embedding FILE[:WORD]`. chosen: options by name. Raises InputError."""
+    from sdcore.cli.echo import tell
+    from sdcore.enduring import within_memory
+    from sdcore.loading import load
+    from sdcore.settings import Source
+
+    places = {f.name: chosen[f.name] for f in fields(Source) if chosen.get(f.name) is not None}
+    networks: Networks = load(**places)
+    return within_memory(lambda n: _overlaid(n, chosen), networks, tell, "the adapters")
+
+
+def _overlaid(networks: Networks, chosen: Mapping[str, Any]) -> Networks:
+    from sdcore.adapters import joined, open_embedding, parse_embedding, with_embedding, with_lora
     from sdcore.strengths import parse_lora
 
-    for word in joined([open_embedding(*parse_embedding(spec)) for spec in embeddings]):
-        sd = sd.with_embedding(word)
-    for spec in loras:
+    words = [open_embedding(*parse_embedding(spec)) for spec in chosen["embeddings"]]
+    for word in joined(words):
+        networks = with_embedding(networks, word)
+    for spec in chosen["loras"]:
         path, unet, text = parse_lora(spec)
-        sd = sd.with_lora(path, unet=unet, text=text)
+        networks = with_lora(networks, path, unet=unet, text=text)
     # A command takes nothing away again: the weights without adapters need not be kept.
-    return replace(sd, untouched={})
+    return replace(networks, untouched={})
+
+
+def request_of(chosen: Mapping[str, Any], **words: Any) -> Request:
+    """The request of these options. words: prompts, seeds."""
+    from sdcore.loading import load
+    from sdcore.prepare import Request
+    from sdcore.settings import Options
+
+    options = {f.name: chosen[f.name] for f in fields(Options) if chosen.get(f.name) is not None}
+    if "refiner" in options:
+        how = {name: chosen.get(name) for name in ("device", "dtype", "memory")}
+        options["refiner"] = load(options["refiner"], **how)
+    return Request(negative=chosen.get("negative"), **words, **options)

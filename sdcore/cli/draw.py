@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from sdcore.cli.echo import echo, tell
 from sdcore.cli.output import Output
@@ -14,95 +13,89 @@ from sdcore.cli.output import Output
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from sdcore.run import Run
-
-    Prepare = Callable[[Any, dict[str, int]], Run]
-
-T = TypeVar("T")
-
-
-def draw(run: Run, batch: int | None, output: Output, sheet: bool, steps_sheet: bool) -> None:
-    """Draw every picture of `run`, `batch` at a time, and write each as soon as it is done.
-
-    Paths go to stdout; warnings, seconds, steps and NFE to stderr.
-    """
     from sdcore.enduring import Enduring
-    from sdcore.free_memory import give_back
+    from sdcore.networks import Networks
+    from sdcore.prepare import Parts
+    from sdcore.sampling import Step
+    from sdcore.settings import Settings
+
+
+def draw(
+    networks: Networks,
+    settings: Sequence[Settings],
+    parts: Parts,
+    output: Output,
+    how: dict[str, Any],
+    first: str = "",
+) -> None:
+    """Draw every picture, write each as soon as it is done, and print its path.
+
+    Warnings, seconds, steps and NFE go to stderr.
+
+    how: the options of the command about output.
+    first: a line for stderr that comes before all pictures.
+    """
+    from sdcore.drawing import draw as drawn
     from sdcore.sheets import contact_sheet
 
-    for line in run.warnings:
-        tell(line)
-    runs = run.split(1 if batch is None else batch)
-    output.open()
+    batch = 1 if how["batch"] is None else how["batch"]
     pictures: list[Image] = []
-    strips: list[list[Image]] = []
-    begun, nfe, drawn, networks = time.perf_counter(), 0, 0, run.networks
-    with run.without_gradients(), _Bar(len(runs) * len(run)) as bar:
-        for part in runs:
-            frames: list[list[Image]] = []
-            for step in (lean := Enduring(part.on(networks), tell)):
-                nfe += step.nfe * len(part.settings)
-                bar.update()
-                if steps_sheet:
-                    frames.append(lean.decode(step.prediction.x0))
-            pictures_now = lean.decode(step.x_next * run.end_scale)
-            for picture, settings in zip(pictures_now, lean.run.settings, strict=True):
-                bar.print(str(output.save(picture, settings)))
-                drawn += 1
-                if sheet:
-                    pictures.append(picture)
-            del pictures_now
-            give_back()
-            strips += [list(strip) for strip in zip(*frames, strict=True)]
-            networks = lean.run.networks  # what was too much once will be again
+    done: list[Settings] = []
+    film, nfe = _Film(how["steps_sheet"]), 0
+    with _Bar(-(-len(settings) // max(1, batch)) * settings[0].steps) as bar:
+
+        def watch(run: Enduring, step: Step) -> None:
+            bar.update()
+            film.add(run, step)
+
+        smaller = how["fallback"] == "size"
+        more: Any = {"batch": batch, "smaller": smaller, "watch": watch, "tell": tell}
+        drawing = drawn(networks, settings, parts, **more)
+        output.open()
+        if first:
+            echo(first, err=True)
+        begun = time.perf_counter()
+        for each in drawing:
+            bar.print(str(output.save(each.picture, each.settings)))
+            nfe += each.nfe
+            done.append(each.settings)
+            if how["sheet"]:
+                pictures.append(each.picture)
     seconds = time.perf_counter() - begun
-    if sheet:
-        captions = _captions(run)
+    if how["sheet"]:
+        captions = [f"{each.prompt}\nseed {each.seed}" for each in done]
         echo(output.save_sheet(contact_sheet(pictures, captions), "sheet"))
-    if steps_sheet:
-        echo(output.save_sheet(_film(run, strips), "steps"))
-    echo(
-        f"{drawn} picture{'s' * (drawn > 1)}, {len(run)} steps, "
-        f"{nfe // drawn} NFE each, {seconds:.2f} s",
-        err=True,
-    )
+    if how["steps_sheet"]:
+        echo(output.save_sheet(film.strip(done), "steps"))
+    count, steps = len(done), settings[0].steps
+    plural = "s" * (count > 1)
+    echo(f"{count} picture{plural}, {steps} steps, {nfe // count} NFE each, {seconds:.2f} s", True)
 
 
-def draw_what_fits(run: Run, prepare: Prepare | None, *how: Any) -> None:
-    """`draw`, and where memory runs out, again with sides of three quarters.
+class _Film:
+    """What each step thought, where that is wanted: a row for each picture."""
 
-    prepare: (model, width and height) -> the same run of that size; None: that is not allowed.
-    how: as `draw` takes it.
-    """
-    from sdcore.enduring import OutOfMemory
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+        self.captions: list[str] = []
+        self._frames: list[list[Image]] = []  # by step, of the pictures drawn at once
+        self._rows: list[list[Image]] = []
 
-    asked = (run.settings[0].width, run.settings[0].height)
-    while True:
-        try:
-            return draw(run, *how)
-        except OutOfMemory as error:
-            if error.run is None:
-                raise
-            networks, last = error.run.networks, error.run.settings[0]
-            step = networks.vae.config.factor
-            width, height = (side * 3 // 4 // step * step for side in (last.width, last.height))
-            if prepare is None or min(width, height) < 8 * step:
-                raise
-        tell(f"out of memory; drawing {width}x{height} instead")
-        run = prepare(networks, {"width": width, "height": height})
-        run = replace(run, settings=tuple(replace(s, asked=asked) for s in run.settings))
+    def add(self, run: Enduring, step: Step) -> None:
+        if not self.wanted:
+            return
+        if step.index == run.run.start.index:  # the first, perhaps of a second try
+            self.captions, self._frames = [], []
+        self.captions.append(f"{step.index + 1}  sigma {step.sigma:.3g}")
+        self._frames.append(run.decode(step.prediction.x0))
+        if step.index + 1 == step.count:
+            self._rows += [list(row) for row in zip(*self._frames, strict=True)]
 
+    def strip(self, settings: Sequence[Settings]) -> Image:
+        from sdcore.sheets import film_strip
 
-def _captions(run: Run) -> list[str]:
-    return [f"{s.prompt}\nseed {s.seed}" for s in run.settings]
-
-
-def _film(run: Run, strips: Sequence[Sequence[Image]]) -> Image:
-    from sdcore.sheets import film_strip
-
-    captions = [f"{i + 1}  sigma {sigma:.3g}" for i, sigma in enumerate(run.sigmas[:-1])]
-    titles = [f"{s.prompt}, seed {s.seed}" for s in run.settings]
-    return film_strip(strips, captions, titles)
+        titles = [f"{each.prompt}, seed {each.seed}" for each in settings]
+        return film_strip(self._rows, self.captions, titles)
 
 
 class _Bar:

@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from sdcore.errors import InputError
+from sdcore.options import Option
 from sdcore.paths import path_of
+from sdcore.settings import EXTRA, MODEL, OPTIONS, SAMPLING, WORDS
 
 MAX_PICTURES = 10_000  # of one command; beyond it a range of seeds is a slip of the finger
 _SEEDS = re.compile(r"(-?\d{1,20})(?:-(\d{1,20}))?")
@@ -28,7 +30,10 @@ class _Pair(click.ParamType):
         return int(numbers[1]), int(numbers[2])
 
 
-_SIZE, _CORNER = _Pair("x", "1024x768"), _Pair(",", "0,0")
+_PAIRS = {
+    "size": (_Pair("x", "1024x768"), "WxH"),
+    "corner": (_Pair(",", "0,0"), "LEFT,TOP"),
+}
 
 
 def _fallback(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -42,86 +47,31 @@ def _option(*names: str, **settings: Any) -> click.Option:
     return click.Option(names, **settings)
 
 
-_GROUPS: Mapping[str, Sequence[click.Option]] = {
-    "Words": [
-        _option("--negative", metavar="TEXT", help="What the picture should not be."),
-        _option("--grammar", metavar="NAME", help="plain, or a1111: (words:1.2), [a:b:0.5]."),
-        _option("--clip-skip", type=int, help="2: the text encoder's last layer but one."),
-        _option(
-            "--embedding",
-            metavar="FILE",
-            multiple=True,
-            help="A learned word: FILE or FILE:WORD; may be repeated.",
-        ),
-    ],
+def declared(name: str, option: Option) -> click.Option:
+    """The option of a command that `sdcore.settings` declares."""
+    flag = f"--{name.replace('_', '-')}" if option.flag is None else option.flag
+    if option.kind is bool:
+        return _option(flag, name, is_flag=True, default=None, help=option.help)
+    kind, metavar = _PAIRS.get(str(option.kind), (option.kind, option.metavar))
+    more: Any = {"multiple": True} if option.many else {}
+    return _option(flag, name, type=kind, metavar=metavar, help=option.help, **more)
+
+
+# What belongs to a command and not to a picture.
+_COMMAND: Mapping[str, Sequence[click.Option]] = {
     "Sampling": [
-        _option(
-            "--scheduler",
-            metavar="NAME",
-            help="E.g. ddim, 'DPM++ 2M Karras', dpmpp_2m:euler_at_final=1, mine.py.",
-        ),
-        _option("--steps", type=int, help="How many steps.  [default: 20, or the model's]"),
-        _option(
-            "--cfg", type=float, help="Guidance scale; 1 is off.  [default: 7.5, or the model's]"
-        ),
         _option("--seed", metavar="SEEDS", help="E.g. 7 or 0-3,7; none: drawn, and printed."),
         _option("--count", type=int, help="How many pictures of each prompt."),
-        _option("--width", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
-        _option("--height", type=int, help="Pixels, a multiple of 8.  [default: the model's]"),
-        _option(
-            "--spacing",
-            metavar="NAME",
-            help="E.g. karras, a1111:beta, mine.py; see sdcore schedulers.",
-        ),
         _option("--sigmas", metavar="LIST", help="The noise levels themselves, e.g. 14.6,5,1,0."),
         _option("--timesteps", metavar="LIST", help="Or the timesteps, e.g. 999,750,500,250."),
-        _option("--tail", metavar="TAIL", help="zero, sigma_min, discard_penultimate, or a sigma."),
-        _option("--eta", type=float, help="Share of fresh noise a step, 0 to 1."),
-        _option(
-            "--noise", metavar="NAME", help="independent, or brownian: one path for any steps."
-        ),
     ],
     "Model": [
-        _option("--model", metavar="MODEL", help="Bundled name, folder, file, or hub id."),
-        _option(
-            "--lora",
-            metavar="FILE",
-            multiple=True,
-            help="FILE, FILE:0.8 or FILE:unet=1,text=0.5; may be repeated.",
-        ),
-        _option(
-            "--prediction",
-            "prediction_type",
-            metavar="TYPE",
-            help="What the UNet says: epsilon, v_prediction or sample.  [default: the model's]",
-        ),
-        _option("--vae", metavar="PLACE", help="This part from a file, a folder or a hub id."),
-        _option("--unet", metavar="PLACE", help="The same."),
-        _option("--text-encoder", metavar="PLACE", help="The same."),
-        _option("--text-encoder-2", metavar="PLACE", help="The same, SDXL's second."),
-        _option("--variant", metavar="NAME", help="Of a folder's weights: fp16, non_ema ..."),
-        _option("--revision", metavar="REV", help="Of a hub id: a branch, a tag, a commit."),
-        _option("--ema", is_flag=True, default=None, help="A single file's averaged weights."),
-        _option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps.  [default: the best]"),
-        _option("--dtype", metavar="NAME", help="float32, tf32, bfloat16, float16."),
-        _option("--memory", metavar="MODE", help="fast, balanced, low.  [default: what fits]"),
         _option(
             "--fallback",
             metavar="size",
             callback=_fallback,
             help="When memory runs out even so: a smaller picture.  [default: an error]",
         ),
-    ],
-    "Inpainting and SDXL": [
-        _option("--image", metavar="FILE", help="For inpainting models: what to repaint."),
-        _option("--mask", metavar="FILE", help="White where it is repainted."),
-        _option("--refiner", metavar="MODEL", help="SDXL's refiner, for the last noise levels."),
-        _option("--handover", type=float, help="The sigma at which it takes over.  [t = 200]"),
-        _option("--original-size", type=_SIZE, metavar="WxH", help="What SDXL is told of it."),
-        _option("--crop", type=_CORNER, metavar="LEFT,TOP", help="The same.  [default: 0,0]"),
-        _option("--target-size", type=_SIZE, metavar="WxH", help="The same."),
-        _option("--aesthetic-score", type=float, help="What its refiner is told.  [default: 6]"),
-        _option("--negative-aesthetic-score", type=float, help="The same.  [default: 2.5]"),
     ],
     "Output": [
         _option(
@@ -136,6 +86,19 @@ _GROUPS: Mapping[str, Sequence[click.Option]] = {
         _option("--steps-sheet", is_flag=True, help="Also what each step thought, as a strip."),
     ],
 }
+
+
+def _groups() -> dict[str, list[click.Option]]:
+    """Every option under its heading: those of a picture first."""
+    groups: dict[str, list[click.Option]] = {name: [] for name in (WORDS, SAMPLING, MODEL, EXTRA)}
+    for name, option in OPTIONS.items():
+        groups[option.group].append(declared(name, option))
+    for name, options in _COMMAND.items():
+        groups.setdefault(name, []).extend(options)
+    return groups
+
+
+_GROUPS = _groups()
 
 
 class Drawing(click.Command):
@@ -154,29 +117,6 @@ class Drawing(click.Command):
             lines = [line for each in options if (line := each.get_help_record(ctx)) is not None]
             with formatter.section(title):
                 formatter.write_dl(lines)
-
-
-# What `prepare` takes under the same names, as they are. In `FAMILY` what only some models take.
-PLAIN = (
-    "grammar",
-    "clip_skip",
-    "scheduler",
-    "spacing",
-    "eta",
-    "noise",
-    "tail",
-    "steps",
-    "cfg",
-    "width",
-    "height",
-    "prediction_type",
-)
-SOURCE = ("vae", "unet", "text_encoder", "text_encoder_2", "variant", "revision", "ema")
-TOLD = ("original_size", "crop", "target_size", "aesthetic_score", "negative_aesthetic_score")
-FAMILY = ("image", "mask", "handover", *TOLD)
-
-
-LISTS = ("sigmas:", "timesteps:")  # how a spacing begins that is a list
 
 
 def chosen_spacing(options: dict[str, Any]) -> str | None:

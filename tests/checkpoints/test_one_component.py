@@ -116,7 +116,7 @@ def test_load_takes_parts_and_a_pickled_model(sd1: Twins, tmp_path: Path) -> Non
         assert all(torch.equal(state[k], t) for k, t in getattr(wanted, name).state_dict().items())
     (line, *_) = found.prepare("red", **DRAW).warnings
     assert line == f"{pickled} is SD 1.x; its UNet predicts epsilon (its family does)"
-    with pytest.raises(TypeError, match="knows no 'vea'"):
+    with pytest.raises(InputError, match="load has no vea"):
         sdcore.load(sd1.folder, vea="x")  # type: ignore[call-arg]
 
 

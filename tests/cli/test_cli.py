@@ -308,7 +308,22 @@ def test_grammar_and_clip_skip_are_in_the_picture(shell: Shell) -> None:
 
 
 def test_a_picture_from_before_a_setting_was_there() -> None:
-    text = Settings("red", "", 0, "m", "ddim", "leading", None, 2, 7.5, 8, 8, "cpu", "float32", "0")
+    text = Settings(
+        prompt="red",
+        negative="",
+        seed=0,
+        model="m",
+        scheduler="ddim",
+        spacing="leading",
+        eta=None,
+        steps=2,
+        cfg=7.5,
+        width=8,
+        height=8,
+        device="cpu",
+        dtype="float32",
+        version="0",
+    )
     old = json.loads(text.to_json())
     del old["grammar"], old["clip_skip"]
     assert Settings.from_json(json.dumps(old)) == text

@@ -160,7 +160,20 @@ def test_a_picture_in_a_tools_way_and_its_rerun(tiny_path, tmp_path):
 def test_settings_without_a_tail_are_read():
     old = json.loads(
         Settings(
-            "p", None, 1, "m", "euler", "karras", None, 3, 7.5, 8, 8, "cpu", "float32", "0"
+            prompt="p",
+            negative=None,
+            seed=1,
+            model="m",
+            scheduler="euler",
+            spacing="karras",
+            eta=None,
+            steps=3,
+            cfg=7.5,
+            width=8,
+            height=8,
+            device="cpu",
+            dtype="float32",
+            version="0",
         ).to_json()
     )
     del old["tail"]

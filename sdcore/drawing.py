@@ -1,0 +1,124 @@
+"""Many pictures, one batch after another, on whatever memory there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sdcore.enduring import Enduring, OutOfMemory, Tell, within_memory
+from sdcore.errors import InputError
+from sdcore.free_memory import give_back
+from sdcore.networks import Networks
+from sdcore.prepare import Parts, prepare
+from sdcore.run import Run
+from sdcore.sampling import Step
+from sdcore.settings import Settings, Size
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Watch = Callable[[Enduring, Step], None]  # gets the run, as it is now, and each of its steps
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture that is done."""
+
+    picture: Image
+    settings: Settings  # as it was drawn
+    nfe: int
+
+
+def draw(
+    networks: Networks,
+    settings: Sequence[Settings],
+    parts: Parts,
+    *,
+    batch: int = 1,
+    smaller: bool = False,
+    watch: Watch = lambda run, step: None,
+    tell: Tell = lambda line: None,
+) -> Iterator[Drawn]:
+    """Draw every picture of `settings`, and hand each over as soon as it is done.
+
+    Words are encoded batch by batch, so that the first picture does not wait for the last one's.
+    Where memory runs out the run goes on in a leaner mode, and all that come after it begin in it.
+
+    Args:
+        batch: how many are drawn at once.
+        smaller: whether pictures that do not fit even so may be drawn with sides of three quarters.
+        watch: gets every step.
+        tell: gets a line for each prompt that was cut, and for whatever else should be known.
+
+    Raises:
+        InputError: a batch of none; memory runs out, and there is nothing more that may be done.
+    """
+    if batch < 1:
+        raise InputError(f"a batch has at least 1 picture, not {batch}")
+    told: set[str] = set()
+
+    def ready(networks: Networks, settings: Sequence[Settings]) -> Run:
+        """The run of the next pictures; what it warns of is told once."""
+        part = settings[:batch]
+        run = within_memory(lambda n: prepare(n, part, parts).on(n), networks, tell)
+        for line in (each for each in run.warnings if each not in told):
+            tell(line)
+        told.update(run.warnings)
+        return run
+
+    def pictures(run: Run, waiting: Sequence[Settings]) -> Iterator[Drawn]:
+        while True:
+            try:
+                lean, done, nfe = _drawn(run, watch, tell)
+            except OutOfMemory as error:
+                # Networks in the leanest mode are not given up: what comes next is as large.
+                networks, size = error.networks, _smaller(waiting[0], error.networks)
+                if not smaller or size is None:
+                    raise
+            else:
+                for picture, each in zip(done, lean.settings, strict=True):
+                    yield Drawn(picture, each, nfe)
+                networks, size, waiting = lean.networks, None, waiting[batch:]
+                del run, lean, done
+                give_back()
+            if not waiting:
+                return
+            if size is not None:
+                tell(f"out of memory; drawing {size[0]}x{size[1]} instead")
+                waiting = [_resized(each, size, parts) for each in waiting]
+            run = ready(networks, waiting)
+
+    # What is wrong with the first words is told before anything is drawn.
+    return pictures(ready(networks, settings), settings)
+
+
+def _drawn(run: Run, watch: Watch, tell: Tell) -> tuple[Run, list[Image], int]:
+    """The run as it ended, its pictures, and the evaluations that each took."""
+    lean, nfe, x = Enduring(run, tell), 0, run.start.x
+    with run.without_gradients():
+        for step in lean:
+            nfe, x = nfe + step.nfe, step.x_next
+            watch(lean, step)
+        pictures = lean.decode(x * run.end_scale)
+    return lean.run, pictures, nfe
+
+
+def _smaller(settings: Settings, networks: Networks) -> Size | None:
+    """Three quarters of the size; None where that is too small to be a picture."""
+    factor = networks.vae.config.factor
+    width, height = (n * 3 // 4 // factor * factor for n in (settings.width, settings.height))
+    return None if min(width, height) < 8 * factor else (width, height)
+
+
+def _resized(settings: Settings, size: Size, parts: Parts) -> Settings:
+    """The same picture of another size, which is what SDXL is told of it too."""
+    old = (settings.width, settings.height)
+    told = {name: size for name in ("original_size", "target_size")
+            if getattr(settings, name) == old}  # fmt: skip
+    canvas = None if parts.canvas is None else parts.canvas.scaled(*size).digest
+    asked = old if settings.asked is None else settings.asked
+    width, height = size
+    return replace(
+        settings, width=width, height=height, canvas=canvas, asked=asked, **told,
+    )  # fmt: skip

@@ -1,0 +1,416 @@
+"""From a request to a run: what is asked for is completed first, then made ready.
+
+    parts = parts_of(request, networks)                 # what the names stand for
+    settings = complete(request, networks, parts)       # one for each picture; nothing is left open
+    run = prepare(networks, settings, parts)            # for some of them, or for all
+
+Whoever draws goes this way: `StableDiffusion.prepare`, and the command line for new pictures and
+for old ones, whose `Settings` are a request as well.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from sdcore.adapters import unmatched_warnings
+from sdcore.brownian import noise_named
+from sdcore.conditioning import Conditioner, with_numbers
+from sdcore.defaults import Defaults, defaults_for
+from sdcore.devices import float32_as
+from sdcore.errors import InputError
+from sdcore.guidance import CFG, Guidance, accepted, branch_names, resolve, write
+from sdcore.inpainting import CHANNELS, Canvas, Picture, open_canvas
+from sdcore.networks import Networks
+from sdcore.noise import SeededNoise
+from sdcore.process import known_prediction_type
+from sdcore.prompts import check_grammar, switches
+from sdcore.prompts.grammar import check_length
+from sdcore.run import Run
+from sdcore.sampling import State
+from sdcore.schedulers import Scheduler
+from sdcore.schedulers import resolve as resolve_scheduler
+from sdcore.settings import Options, Settings, Source, Words
+from sdcore.stages import Stage, handed_over
+from sdcore.user_file import digests
+from sdcore.version import VERSION
+
+MAX_SIDE = 8192  # pixels; beyond it a size is a slip of the finger
+IN_MEMORY = "(in memory)"  # behind the name of an object of a program, which no picture can hold
+MakesNoise = Callable[..., Any]  # (seeds, shape, device) -> a Noise with start()
+
+
+@dataclass(frozen=True)
+class Request(Words, Options):
+    """What `StableDiffusion.prepare` takes: words, and options with the objects of a program."""
+
+    image: Picture | None = field(default=None, kw_only=True)
+    mask: Picture | None = field(default=None, kw_only=True)
+    refiner: Networks | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the names in a request stand for."""
+
+    scheduler: Scheduler
+    guidance: Guidance
+    noise: MakesNoise
+    usual: Defaults  # of the family
+    canvas: Canvas | None = None  # of an inpainting model, as it was given
+    refiner: Networks | None = None
+    notes: tuple[str, ...] = ()  # what was left to the family, in one line
+
+
+# --- what the names stand for --------------------------------------------------------------------
+
+
+def parts_of(asked: Options, networks: Networks) -> Parts:
+    """Everything that is asked for by a name, or brought as an object.
+
+    asked: a Request, or the Settings of a picture. Raises InputError for what is unknown, or not
+    for these networks.
+    """
+    _check_written(asked)
+    config = networks.scheduler_config
+    # The pipelines of SDXL and of latent consistency models leave steps_offset as it is.
+    told_scale = networks.unet.config.time_cond_proj_dim is not None
+    corrected = len(networks.readers) == 1 and not told_scale
+    scheduler = resolve_scheduler(
+        asked.scheduler, asked.spacing, asked.eta, config, asked.tail, corrected
+    )
+    if asked.prediction_type is not None:
+        said = known_prediction_type(asked.prediction_type)
+        scheduler = replace(scheduler, prediction_type=said)
+    usual = defaults_for(networks.unet.config, config)
+    noise = scheduler.entry.noise if asked.noise is None else asked.noise
+    return Parts(
+        scheduler=scheduler,
+        guidance=_guidance(asked, networks, usual),
+        noise=noise_named(noise) if isinstance(noise, str) else noise,
+        usual=usual,
+        canvas=_canvas(networks, asked.image, asked.mask),
+        refiner=_refiner(networks, asked.refiner),
+        notes=_left_to(usual, asked, networks.name),
+    )
+
+
+def _check_written(asked: Options) -> None:
+    """Raises InputError where a picture names an object of the program that drew it."""
+    for each in fields(Options):
+        value = getattr(asked, each.name)
+        if isinstance(value, str) and value.endswith(IN_MEMORY):
+            raise InputError(
+                f"{each.name} is {value}: an object of the program that drew the picture, which "
+                f"is not in it; name another {each.name}"
+            )
+
+
+def _left_to(usual: Defaults, asked: Options, name: str) -> tuple[str, ...]:
+    """The line that tells where steps or scale are this family's, and not the usual ones."""
+    taken = [f"{usual.steps} steps"] * (asked.steps is None)
+    taken += [f"cfg {usual.cfg:g}"] * (asked.cfg is None)
+    if not usual.because or not taken:
+        return ()
+    return (f"{name} draws with {' and '.join(taken)} unless told: {usual.because}",)
+
+
+def _guidance(asked: Options, networks: Networks, usual: Defaults) -> Guidance:
+    scale = usual.cfg if asked.cfg is None else float(asked.cfg)
+    if isinstance(asked.guidance, str):
+        return resolve(asked.guidance, scale)
+    if asked.guidance is not None:
+        accepted(asked.guidance)  # raises where it is none
+        return asked.guidance
+    guidance = CFG(scale)
+    tells_scale = networks.unet.config.time_cond_proj_dim is not None  # and the UNet is asked once
+    return CFG(1.0) if tells_scale else guidance
+
+
+def _canvas(networks: Networks, image: Any, mask: Any) -> Canvas | None:
+    if not inpaints(networks):
+        if image is not None or mask is not None:
+            raise InputError(
+                f"{networks.name} draws from words alone: image and mask are for "
+                "inpainting models (UNets of 9 input channels)"
+            )
+        return None
+    if image is None or mask is None:
+        raise InputError(f"{networks.name} repaints a given picture: give it an image and a mask")
+    return open_canvas(image, mask)
+
+
+def inpaints(networks: Networks) -> bool:
+    """Whether the UNet repaints a given picture, rather than draw from words alone."""
+    config = networks.unet.config
+    return config.in_channels == config.out_channels + CHANNELS
+
+
+def _refiner(networks: Networks, refiner: Any) -> Networks | None:
+    if refiner is None:
+        return None
+    if not isinstance(refiner, Networks):
+        raise InputError(f"the refiner {refiner} is not loaded: give the model itself")
+    if inpaints(refiner):
+        raise InputError(f"{refiner.name} is an inpainting model, and refines nothing")
+    latents = [(n.vae.config.latent_channels, n.vae.config.scaling_factor)
+               for n in (networks, refiner)]  # fmt: skip
+    if latents[0] != latents[1]:
+        raise InputError(f"{refiner.name} works on other latents than {networks.name}")
+    return refiner
+
+
+# --- nothing left open ---------------------------------------------------------------------------
+
+
+def complete(
+    request: Request, networks: Networks, parts: Parts | None = None
+) -> tuple[Settings, ...]:
+    """The settings of every picture that is asked for, prompt by prompt, seed by seed.
+
+    Raises InputError for whatever is out of range, or not for these networks.
+    """
+    parts = parts_of(request, networks) if parts is None else parts
+    plain = {each.name: getattr(request, each.name) for each in fields(Options)}
+    settled = {**_of_networks(networks), **plain, **_of_parts(request, parts)}
+    shared = Settings(
+        prompt="", negative=None, seed=0, version=VERSION,
+        **{**settled, **_sizes(request, networks, parts)},
+    )  # fmt: skip
+    experts = [networks] if parts.refiner is None else [networks, parts.refiner]
+    shared = with_numbers(shared, [conditioner_of(each) for each in experts])
+    shared = replace(shared, digests=_digests(shared, experts))
+    parts.scheduler.plan(shared.steps)  # raises where there is no room for so many
+    prompts, negatives, seeds = _words(request, networks)
+    parts.noise(tuple(seeds), (1, 1, 1), "cpu")  # raises for a seed that is none
+    for text in {*prompts, *filter(None, negatives)}:
+        check_length(text)
+        _ = shared.grammar != "plain" and switches(text, shared.steps)  # reads it
+    return tuple(
+        replace(shared, prompt=prompt, negative=negative, seed=seed)
+        for prompt, negative in zip(prompts, negatives, strict=True)
+        for seed in seeds
+    )
+
+
+def _of_networks(networks: Networks) -> dict[str, Any]:
+    """What the settings say of the networks."""
+    source = {each.name: getattr(networks.source, each.name) for each in fields(Source)}
+    return {
+        **source,
+        "model": networks.name,
+        "device": str(networks.device),
+        "dtype": networks.precision,
+        "memory": networks.memory,
+        "ema": bool(networks.source.ema),
+        "loras": tuple(overlay.spec for overlay in networks.loras),
+        "embeddings": tuple(overlay.spec for overlay in networks.embeddings),
+    }
+
+
+def _of_parts(request: Request, parts: Parts) -> dict[str, Any]:
+    """The written forms of what the request names, and what comes with it."""
+    scheduler, spacing, guidance = parts.scheduler, parts.scheduler.spacing, request.guidance
+    steps = next(n for n in (request.steps, spacing.steps, parts.usual.steps) if n is not None)
+    cfg = parts.usual.cfg if request.cfg is None else float(request.cfg)
+    refiner = parts.refiner
+    return {
+        "scheduler": scheduler.written or f"{scheduler.name} {IN_MEMORY}",
+        "spacing": spacing.written or f"{spacing.name} {IN_MEMORY}",
+        "eta": scheduler.eta,
+        "tail": None if request.tail is None else str(request.tail),
+        "noise": _written(scheduler.entry.noise if request.noise is None else request.noise),
+        "prediction_type": scheduler.prediction_type,
+        "steps": steps,
+        "guidance": guidance if guidance is None or isinstance(guidance, str) else _form(guidance),
+        "cfg": cfg if guidance is None else getattr(parts.guidance, "scale", cfg),
+        "grammar": check_grammar("plain" if request.grammar is None else request.grammar),
+        "clip_skip": 1 if request.clip_skip is None else request.clip_skip,
+        "refiner": None if refiner is None else refiner.name,
+        "handover": _handover(request.handover, refiner, scheduler),
+    }
+
+
+def _written(thing: Any) -> str:
+    """A name as it is, an object by the name of its class or function."""
+    if isinstance(thing, str):
+        return thing
+    return f"{getattr(thing, '__name__', type(thing).__name__)} {IN_MEMORY}"
+
+
+def _form(guidance: Guidance) -> str:
+    try:
+        return write(guidance)
+    except InputError:
+        return _written(guidance)
+
+
+def _handover(sigma: float | None, refiner: Networks | None, scheduler: Scheduler) -> float | None:
+    if refiner is None:
+        if sigma is not None:
+            raise InputError("a hand-over needs a refiner to hand over to")
+        return None
+    if sigma is None:
+        schedule = scheduler.noise_schedule
+        return schedule.sigma(len(schedule) / 5)  # t = 200 of 1000: SDXL's last fifth
+    if not math.isfinite(sigma) or sigma < 0:
+        raise InputError(f"the hand-over is a sigma of at least 0, not {sigma}")
+    return float(sigma)
+
+
+def _sizes(request: Request, networks: Networks, parts: Parts) -> dict[str, Any]:
+    """Width and height, and the canvas of that size."""
+    given = None if parts.canvas is None else parts.canvas.image
+    width = _side("width", request.width, networks, None if given is None else given.width)
+    height = _side("height", request.height, networks, None if given is None else given.height)
+    if parts.canvas is None:
+        return {"width": width, "height": height}
+    canvas = parts.canvas.scaled(width, height)
+    image, mask = canvas.names
+    digest = canvas.digest
+    return {"width": width, "height": height, "image": image, "mask": mask, "canvas": digest}
+
+
+def _side(what: str, pixels: int | None, networks: Networks, given: int | None) -> int:
+    """A picture's width or height; where none is asked for, the given picture's or the model's."""
+    factor = networks.vae.config.factor
+    if pixels is None:
+        usual = networks.unet.config.sides[what == "width"] * factor
+        pixels = usual if given is None else given
+    if not factor <= pixels <= MAX_SIDE:
+        raise InputError(f"{what} {pixels} is out of range: {factor} to {MAX_SIDE} pixels")
+    if pixels % factor:
+        low = max(factor, pixels - pixels % factor)
+        raise InputError(
+            f"{what} {pixels} is no multiple of {factor}; the nearest are {low} and "
+            f"{math.ceil(pixels / factor) * factor}"
+        )
+    return pixels
+
+
+def _words(request: Request, networks: Networks) -> tuple[list[str], list[str | None], list[int]]:
+    """The prompts, the negative prompt of each, and the seeds."""
+    prompts = _texts("prompts", request.prompts)
+    seeds = [request.seeds] if isinstance(request.seeds, int) else list(request.seeds)
+    if not prompts or not seeds:
+        raise InputError("at least one prompt and one seed are needed")
+    try:
+        seeds = [operator.index(seed) for seed in seeds]
+    except TypeError:
+        raise InputError(f"seeds are whole numbers, not {seeds!r:.80}") from None
+    if request.negative is None:
+        return prompts, [None if networks.zero_empty else ""] * len(prompts), seeds
+    negatives = _texts("negative", request.negative)
+    if isinstance(request.negative, str):
+        negatives *= len(prompts)
+    if len(negatives) != len(prompts):
+        raise InputError(
+            f"negative has {len(negatives)} texts for {len(prompts)} prompts: give one for all, "
+            "or one for each"
+        )
+    return prompts, [*negatives], seeds
+
+
+def _texts(what: str, given: Any) -> list[str]:
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, Iterable) or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{what} must be a text or several, not {given!r:.80}")
+    return list(texts)
+
+
+def _digests(settings: Settings, experts: Sequence[Networks]) -> tuple[str, ...]:
+    """ "<digest> <name>" of every file that the pictures will be made of."""
+    code = (settings.scheduler, settings.spacing, settings.noise, settings.guidance)
+    of_code = digests(text for text in code if text and not text.endswith(IN_MEMORY))
+    of_weights = {name: digest for each in experts for name, digest in each.digests.items()}
+    return tuple(f"{digest} {name}" for name, digest in {**of_weights, **of_code}.items())
+
+
+def changed(old: Settings, new: Settings) -> list[str]:
+    """The files under the same name in both that are not what they were when `old` was drawn."""
+    digest = {name: digest for digest, _, name in (each.partition(" ") for each in new.digests)}
+    names = [name for then, _, name in (each.partition(" ") for each in old.digests)
+             if digest.get(name, then) != then]  # fmt: skip
+    same = (old.image, old.mask, old.width, old.height) == (
+        *(new.image, new.mask, new.width, new.height),
+    )
+    if same and old.canvas != new.canvas:
+        names.append("the image or the mask")
+    return names
+
+
+# --- ready to draw -------------------------------------------------------------------------------
+
+
+def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | None = None) -> Run:
+    """A run of these pictures, which differ in words and seeds alone. Raises InputError."""
+    first = settings[0]
+    parts = parts_of(first, networks) if parts is None else parts
+    plan = parts.scheduler.plan(first.steps)
+    noise = _noise(networks, settings, parts)
+    spoken = branch_names(accepted(parts.guidance), plan.sigmas)
+    with float32_as(networks.tf32):
+        stages = _stages(networks, settings, parts, spoken, plan.sigmas, noise)
+    return Run(
+        networks=networks,
+        settings=tuple(settings),
+        scheduler=parts.scheduler,
+        plan=plan,
+        guidance=parts.guidance,
+        noise=noise,
+        stages=stages,
+        start=State(noise.start() * plan.start_scale),
+        solver=parts.scheduler.solver,
+        sigmas=plan.sigmas,
+        warnings=_warnings(networks, settings, parts, spoken),
+    )
+
+
+def conditioner_of(networks: Networks) -> Conditioner:
+    """Settings to what the UNet is told."""
+    return Conditioner(networks.readers, networks.unet.config, networks.zero_empty)
+
+
+def _noise(networks: Networks, settings: Sequence[Settings], parts: Parts) -> SeededNoise:
+    """Every picture's own stream of noise."""
+    factor, first = networks.vae.config.factor, settings[0]
+    shape = (networks.vae.config.latent_channels, first.height // factor, first.width // factor)
+    noise = parts.noise(tuple(each.seed for each in settings), shape, networks.device)
+    # diffusers' inpainting draws the starting noise before it samples the posterior.
+    return noise if parts.canvas is None else replace(noise, spent=2, begin=0)
+
+
+def _stages(
+    networks: Networks,
+    settings: Sequence[Settings],
+    parts: Parts,
+    branches: Iterable[str],
+    sigmas: Sequence[float],
+    noise: SeededNoise,
+) -> tuple[Stage, ...]:
+    """What the UNet is told on the way down, and which UNet it is."""
+    first, names = settings[0], set(branches)
+    stages = conditioner_of(networks).stages(settings, names, sigmas)
+    if parts.refiner is not None and first.handover is not None:
+        below = conditioner_of(parts.refiner).stages(settings, names, sigmas)
+        stages = handed_over(stages, below, first.handover, parts.refiner)
+    if parts.canvas is not None:
+        canvas = parts.canvas.scaled(first.width, first.height)
+        extra = canvas.channels(networks.vae, noise.stream(1))
+        stages = tuple(stage.told_also(extra=extra) for stage in stages)
+    return stages
+
+
+def _warnings(
+    networks: Networks, settings: Sequence[Settings], parts: Parts, branches: Iterable[str]
+) -> tuple[str, ...]:
+    """One line for each guess, each default of the family, each text that is read otherwise."""
+    return (
+        *networks.notes,
+        *parts.notes,
+        *unmatched_warnings(networks),
+        *conditioner_of(networks).warnings(settings, set(branches)),
+    )
