@@ -7,17 +7,22 @@ level and not to a count, so that a solver may ask the model as often as it like
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from sdcore.errors import InputError
 from sdcore.networks import Networks
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction, Solver
 
 Told = Mapping[str, Tensor]  # argument of the UNet -> [B,...]
 Conditions = Mapping[str, Told]  # by branch
+
+# Tokens of a context at most, as repeated for a batch: 851 chunks. Prompts of 1, 3, 5, 7, 8, 9, 11
+# and 13 chunks would come to 360,360.
+MOST_TOKENS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,16 @@ class Stage:
 
     def told_also(self, **more: Tensor) -> Stage:
         """The same with further arguments [B,...], in every branch."""
+        if isinstance(self.conditions, Rows):
+            return replace(self, conditions=self.conditions.with_more(more))
         conditions = {branch: {**told, **more} for branch, told in self.conditions.items()}
         return replace(self, conditions=conditions)
 
     def of(self, part: slice) -> Stage:
         """The same for some of the pictures, equal to what they would be told alone."""
         lengths = self.lengths[part]
+        if isinstance(self.conditions, Rows):
+            return replace(self, conditions=self.conditions.of(part), lengths=lengths)
         length = math.lcm(*lengths)
         own = {
             branch: {
@@ -95,25 +104,67 @@ def handed_over(
     return (*kept, *(replace(stage, networks=networks) for stage in own))
 
 
-def stack(sigma: float, told: Mapping[str, Sequence[Told]]) -> Stage:
-    """One stage of all pictures. told: for each branch what each picture is told, [1,...].
+@dataclass(frozen=True)
+class Rows(Mapping[str, Told]):
+    """What each picture is told, kept apart until somebody asks for a branch of all of them.
 
-    Contexts of unequal length, from prompts of more or fewer chunks, are repeated to their least
-    common multiple. That changes nothing: attention is a mean over the tokens, and the mean of a
-    list said twice is that of the list.
+    Of ten thousand pictures of one prompt the words lie in memory once. Contexts of unequal
+    length, from prompts of more or fewer chunks, are repeated to their least common multiple.
+    That changes nothing: attention is a mean over the tokens, and the mean of a list said twice is
+    that of the list.
+
+    told: for each branch what each picture is told, [1,...] by argument.
+
+    Raises InputError on asking where that comes to more than `MOST_TOKENS`.
     """
+
+    told: Mapping[str, tuple[Told, ...]]
+
+    def __getitem__(self, branch: str) -> Told:
+        lengths = [row["context"].shape[1] for rows in self.told.values() for row in rows]
+        length = math.lcm(*lengths)
+        if length > max(MOST_TOKENS, *lengths):
+            raise InputError(
+                f"prompts of {len(set(lengths))} different lengths, up to {max(lengths)} tokens, "
+                "cannot be drawn in one batch: take fewer at once (--batch 1)"
+            )
+        rows = self.told[branch]
+        return {
+            key: torch.cat([_repeated(key, row[key], length) for row in rows]) for key in rows[0]
+        }
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.told)
+
+    def __len__(self) -> int:
+        return len(self.told)
+
+    def of(self, part: slice) -> Rows:
+        """Those of some of the pictures."""
+        return Rows({branch: rows[part] for branch, rows in self.told.items()})
+
+    def with_more(self, more: Told) -> Rows:
+        """With further arguments [B,...] in every branch."""
+        parts = {key: value.split(1) for key, value in more.items()}
+
+        def row(told: Told, i: int) -> Told:
+            return {**told, **{key: rows[i] for key, rows in parts.items()}}
+
+        return Rows(
+            {
+                branch: tuple(row(told, i) for i, told in enumerate(rows))
+                for branch, rows in self.told.items()
+            }
+        )
+
+
+def stack(sigma: float, told: Mapping[str, Sequence[Told]]) -> Stage:
+    """One stage of all pictures. told: for each branch what each picture is told, [1,...]."""
     lengths = tuple(
         math.lcm(*(row["context"].shape[1] for row in rows))
         for rows in zip(*told.values(), strict=True)
     )
-    length = math.lcm(*lengths)
-    conditions = {
-        branch: {
-            key: torch.cat([_repeated(key, row[key], length) for row in rows]) for key in rows[0]
-        }
-        for branch, rows in told.items()
-    }
-    return Stage(sigma, conditions, lengths)
+    return Stage(sigma, Rows({branch: tuple(rows) for branch, rows in told.items()}), lengths)
 
 
 def _repeated(key: str, row: Tensor, length: int) -> Tensor:

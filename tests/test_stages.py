@@ -1,5 +1,6 @@
 """What the UNet is told where a prompt changes on the way down, held against telling it by hand."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from torch import Tensor
 
 import sdcore
+from sdcore.errors import InputError
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.stages import whole_steps
+from sdcore.stages import stack, whole_steps
 
 STEPS = 6
 
@@ -75,3 +77,28 @@ def test_the_end_of_a_step_belongs_to_the_step() -> None:
         assert (a, c) == sigmas[:2]
         assert min(a, c) < b < max(a, c)
         assert d == pytest.approx(sigmas[2], abs=1e-9)
+
+
+def told(tokens: int) -> dict[str, torch.Tensor]:
+    return {"context": torch.full((1, tokens, 4), float(tokens))}
+
+
+def test_contexts_are_joined_only_for_those_that_are_drawn_together() -> None:
+    """Eight prompts whose least common multiple would be 360,360 chunks."""
+    rows = [told(77 * chunks) for chunks in (1, 3, 5, 7, 8, 9, 11, 13)]
+    stage = stack(math.inf, {"uncond": [told(77)] * 8, "cond": rows})
+    for i, row in enumerate(rows):
+        alone = stage.of(slice(i, i + 1)).conditions
+        assert alone["cond"]["context"].equal(row["context"])
+        assert alone["uncond"]["context"].shape == row["context"].shape
+    assert stage.of(slice(1, 3)).conditions["cond"]["context"].shape == (2, 15 * 77, 4)
+    with pytest.raises(InputError, match="--batch 1"):
+        stage.conditions["cond"]
+
+
+def test_a_prompt_of_many_pictures_lies_in_memory_once() -> None:
+    one = told(77)
+    stage = stack(math.inf, {"cond": [one] * 10_000}).told_also(extra=torch.zeros(10_000, 1))
+    part = stage.of(slice(5, 6)).conditions["cond"]
+    assert part.keys() == {"context", "extra"}
+    assert part["context"].equal(one["context"])
