@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -122,12 +122,7 @@ class Run:
     def denoise(self) -> Denoise:
         """(x, sigma) -> Prediction, for this run's prompts."""
         stages = [(stage.sigma, self._denoiser(stage)) for stage in self.stages]
-        denoise = stages[0][1] if len(stages) == 1 else Staged(stages)
-        return self.around(partial(self._precisely, denoise))
-
-    def _precisely(self, denoise: Denoise, x: Tensor, sigma: float) -> Prediction:
-        with float32_as(self.networks.tf32):
-            return denoise(x, sigma)
+        return self.around(stages[0][1] if len(stages) == 1 else Staged(stages))
 
     def _denoiser(self, stage: Stage) -> Denoiser:
         other = stage.networks
@@ -138,7 +133,12 @@ class Run:
             unet = EachAlone(unet, len(self.settings), stage.lengths)
         process = VariancePreserving(self.plan, said)
         guidance = accepted(self.guidance)
-        return Denoiser(unet, process, stage.conditions, guidance, networks.dtype)
+
+        def precise(x: Tensor, t: float, **told: Tensor) -> Tensor:
+            with float32_as(networks.tf32):
+                return unet(x, t, **told)
+
+        return Denoiser(precise, process, stage.conditions, guidance, networks.dtype)
 
     def __iter__(self) -> Iterator[Step]:
         return self.steps()
