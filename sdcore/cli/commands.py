@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from sdcore import __version__
+from sdcore.cli.bench import bench
 from sdcore.cli.check import check
 from sdcore.cli.convert import convert
 from sdcore.cli.download import download
@@ -67,6 +68,7 @@ for command in (
     convert,
     merge,
     inspect,
+    bench,
 ):
     cli.add_command(command)
 
