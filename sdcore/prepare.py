@@ -31,7 +31,7 @@ from sdcore.prompts import check_grammar, switches
 from sdcore.prompts.grammar import check_length
 from sdcore.run import Run
 from sdcore.sampling import State
-from sdcore.schedulers import Scheduler
+from sdcore.schedulers import Scheduler, Spacing
 from sdcore.schedulers import resolve as resolve_scheduler
 from sdcore.settings import Options, Settings, Source, Words
 from sdcore.stages import Stage, handed_over
@@ -99,7 +99,8 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
 
 
 def _check_written(asked: Options) -> None:
-    """Raises InputError where a picture names an object of the program that drew it."""
+    """Raises InputError where a picture names an object of the program that drew it, and for an
+    object that is neither a name nor what the name would stand for."""
     for each in fields(Options):
         value = getattr(asked, each.name)
         if isinstance(value, str) and value.endswith(IN_MEMORY):
@@ -107,6 +108,15 @@ def _check_written(asked: Options) -> None:
                 f"{each.name} is {value}: an object of the program that drew the picture, which "
                 f"is not in it; name another {each.name}"
             )
+    for name, instead in (("scheduler", "euler"), ("spacing", "sigmas:14.6,5,1,0")):
+        value = getattr(asked, name)
+        if value is None or isinstance(value, str | Spacing) or callable(value):
+            continue
+        known = type(value).__name__ if name == "scheduler" else instead
+        raise InputError(
+            f"{name} is a name or a function, not {' '.join(repr(value).split())[:60]}: write "
+            f'{name}="{known}"'
+        )
 
 
 def _left_to(usual: Defaults, asked: Options, name: str) -> tuple[str, ...]:

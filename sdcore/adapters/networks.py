@@ -54,12 +54,19 @@ def with_embedding(networks: N, path: str | Path | Embedding, token: str | None 
     """These networks knowing one word more: `StableDiffusion.with_embedding`."""
     word = path if isinstance(path, Embedding) else open_embedding(path, token)
     words = [word] if word.second is None else [word, replace(word, name=word.second)]
-    digests = {each.name: fingerprint([path_of(each.name)]) for each in words}
+    digests = {each.name: fingerprint(_files(each.name)) for each in words}
     return replace(
         _taught(networks, word),
         embeddings=(*networks.embeddings, *words),
         digests={**networks.digests, **digests},
     )
+
+
+def _files(name: str) -> list[Path]:
+    """The file of this name, or those of a folder."""
+    path = path_of(name)
+    inside = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [each for each in inside if each.is_file()]
 
 
 def _taught(networks: N, word: Embedding) -> N:
