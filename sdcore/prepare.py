@@ -24,6 +24,7 @@ from sdcore.devices import float32_as
 from sdcore.errors import InputError
 from sdcore.guidance import CFG, Guidance, accepted, branch_names, resolve, write
 from sdcore.inpainting import CHANNELS, Canvas, Picture, open_canvas
+from sdcore.models.freeu import FreeU, with_freeu
 from sdcore.networks import Networks
 from sdcore.noise import SeededNoise
 from sdcore.process import known_prediction_type
@@ -60,6 +61,7 @@ class Parts:
     guidance: Guidance
     noise: MakesNoise
     usual: Defaults  # of the family
+    freeu: FreeU | None = None
     canvas: Canvas | None = None  # of an inpainting model, as it was given
     refiner: Networks | None = None
     notes: tuple[str, ...] = ()  # what was left to the family, in one line
@@ -92,6 +94,7 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
         guidance=_guidance(asked, networks, usual),
         noise=noise_named(noise) if isinstance(noise, str) else noise,
         usual=usual,
+        freeu=FreeU.read(asked.freeu) if isinstance(asked.freeu, str) else asked.freeu,
         canvas=_canvas(networks, asked.image, asked.mask),
         refiner=_refiner(networks, asked.refiner),
         notes=_left_to(usual, asked, networks.name),
@@ -239,6 +242,7 @@ def _of_parts(request: Request, parts: Parts) -> dict[str, Any]:
         "cfg": cfg if guidance is None else getattr(parts.guidance, "scale", cfg),
         "grammar": check_grammar("plain" if request.grammar is None else request.grammar),
         "clip_skip": 1 if request.clip_skip is None else request.clip_skip,
+        "freeu": None if parts.freeu is None else str(parts.freeu),
         "refiner": None if refiner is None else refiner.name,
         "handover": _handover(request.handover, refiner, scheduler),
     }
@@ -359,6 +363,8 @@ def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | Non
     """A run of these pictures, which differ in words and seeds alone. Raises InputError."""
     first = settings[0]
     parts = parts_of(first, networks) if parts is None else parts
+    if parts.freeu is not None:
+        networks = replace(networks, unet=with_freeu(networks.unet, parts.freeu))
     plan = parts.scheduler.plan(first.steps)
     noise = _noise(networks, settings, parts)
     spoken = branch_names(accepted(parts.guidance), plan.sigmas)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from sdcore.guidance import Guidance
+    from sdcore.models.freeu import FreeU
     from sdcore.sampling import Solver
     from sdcore.schedulers import Spacing
 
@@ -171,6 +172,11 @@ class Options:
         "What the UNet says: epsilon, v_prediction or sample.  [default: the model's]", MODEL,
         metavar="TYPE", flag="--prediction", goes_with=MODELS,
     )  # fmt: skip
+    freeu: "str | FreeU | None" = option(
+        "FreeU's b1,b2,s1,s2; SD 1.5: 1.5,1.6,0.9,0.2.", EXTRA, metavar="NUMBERS",
+        goes_with=MODELS,
+        doc='FreeU, as "b1,b2,s1,s2" or the object (`sdcore.models.freeu`); None: without.',
+    )  # fmt: skip
     image: Any = option(
         "For inpainting models: what to repaint.", EXTRA, metavar="FILE", goes_with=MODELS,
         doc="for an inpainting model: a picture, or its path.",
@@ -237,6 +243,7 @@ class Settings(Source, Overlays, Options):
     noise: str = "independent"
     memory: str = "fast"
     ema: bool = False
+    freeu: str | None = None
     image: str | None = None
     mask: str | None = None
     canvas: str | None = None  # a digest of both, as they were scaled

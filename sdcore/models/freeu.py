@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -34,6 +35,19 @@ class FreeU:
             value = getattr(self, field.name)
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise InputError(f"FreeU's {field.name} must be a finite number, not {value!r}")
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Of "1.5,1.6,0.9,0.2": b1, b2, s1, s2. Raises InputError for another text."""
+        try:
+            b1, b2, s1, s2 = map(float, text.split(","))
+        except ValueError:
+            raise InputError(f"FreeU has four numbers, b1,b2,s1,s2: not {text!r}") from None
+        return cls(b1, b2, s1, s2)
+
+    def __str__(self) -> str:
+        """As `read` takes it."""
+        return ",".join(f"{getattr(self, field.name):g}" for field in fields(self))
 
     def __call__(self, stage: int, x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
         """What is joined in a residual block of the way up, whose first block is stage 0.
