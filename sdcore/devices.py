@@ -1,9 +1,10 @@
 """Which device and which number format the networks run in."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -67,7 +68,8 @@ def check_finite(numbers: Tensor, who: str, dtype: torch.dtype) -> None:
 
     dtype: what it computes in; from a half another may help. Waits for the device.
     """
-    if numbers.isfinite().all():
+    # One pass. A sum may overflow where no number does: only then is each one asked.
+    if math.isfinite(numbers.sum(dtype=torch.float32).item()) or numbers.isfinite().all():
         return
     name = str(dtype).removeprefix("torch.")
     advice = "" if dtype == torch.float32 else ": take --dtype float32"
@@ -80,7 +82,7 @@ def float32_as(tf32: bool) -> Iterator[None]:
 
     torch by itself rounds convolutions to TF32, and not matrix products.
     """
-    flags = torch.backends.cudnn, torch.backends.cuda.matmul
+    flags: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [flag.allow_tf32 for flag in flags]
     try:
         for flag in flags:
