@@ -55,7 +55,7 @@ def bench(
         return
     import torch
 
-    machine = torch.cuda.get_device_name(sd.device) if sd.device.type == "cuda" else _processor()
+    machine = torch.cuda.get_device_name(sd.device) if sd.device.type == "cuda" else processor()
     echo(
         f"{model}, {size[1]}x{size[0]}, batch {batch}, {run_size.dtype} on {machine}, "
         f"torch {torch.__version__}, {torch.get_num_threads()} threads\n"
@@ -77,7 +77,8 @@ def _row(name: str, timing: Timing, plain: Timing) -> str:
     return f"| {name} | {1e3 * timing.first:.1f} ms | {1e3 * timing.median:.1f} ms | {share} |"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the system calls it."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [
