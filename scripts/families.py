@@ -276,7 +276,7 @@ def ours(folder: Path, family: Family, lean: bool = False) -> parity.Tensors:
     import sdcore
 
     with patch("sdcore.loading.load_component", _hollow) if lean else nullcontext():
-        sd = sdcore.load(folder, device="cpu", dtype="float32", memory="fast")
+        sd = sdcore.load(folder, device="cpu", dtype="float32", memory="fast", engine="plain")
     text, run = parity.our_text(sd, asked(family)), parity.prepare(sd, asked(family))
     if lean:
         parts = open_model(folder).components

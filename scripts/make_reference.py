@@ -35,7 +35,9 @@ def key(name: str, spacing: str, eta: float | None) -> str:
 def main(model: str, out: Path) -> None:
     """Write OUT/picturebook.safetensors: final latents of every run, and components' outputs."""
     ref = reference.Reference(find_model(model))
-    inputs = reference.component_inputs(sdcore.load(model, device="cpu", dtype="float32"))
+    inputs = reference.component_inputs(
+        sdcore.load(model, device="cpu", dtype="float32", engine="plain")
+    )
     # Half-size pictures would be another model's business; one of the two images is enough here.
     tensors = {f"in {k}": v.clone() for k, v in inputs.items() if k == "x"}
     for name, value in reference.reference_components(ref, inputs).items():

@@ -20,6 +20,8 @@ from sdcore.checkpoints import (
     ready_bytes,
 )
 from sdcore.devices import TF32, choose_device, choose_dtype
+from sdcore.engine import check_engine
+from sdcore.engine import choose as choose_engine
 from sdcore.errors import InputError
 from sdcore.fingerprint import fingerprint
 from sdcore.free_memory import available, give_back, is_out_of_memory
@@ -40,6 +42,7 @@ def load(source: Source) -> StableDiffusion:
     Raises InputError: no such model or device, broken or contradictory files.
     """
     model, memory = source.model, source.memory
+    engine = check_engine("auto" if source.engine is None else source.engine)
     device, tf32 = choose_device(source.device), source.dtype == TF32
     dtype = choose_dtype(source.dtype, device)
     checkpoint = open_source(model, source.places)
@@ -71,6 +74,8 @@ def load(source: Source) -> StableDiffusion:
                 f"its weights take {sum(sizes) / 1e9:.1f} GB in {_name(dtype)}"
             )
         notes = (*notes, f"out of memory while loading; going on with --memory {mode}")
+    if engine in ("fast", "compile"):  # asked for by name, or by a picture
+        notes = (*notes, *filter(None, [choose_engine(parts["unet"], engine).why]))
     for name, tokenizer in tokenizers.items():
         _check_agreement(checkpoint, tokenizer, parts[name])
     sd = StableDiffusion(
@@ -83,6 +88,7 @@ def load(source: Source) -> StableDiffusion:
         dtype=dtype,
         tf32=tf32,
         memory=mode,
+        engine=engine,
         zero_empty=checkpoint.index.get("force_zeros_for_empty_prompt", len(tokenizers) > 1),
         notes=notes,
         source=source,

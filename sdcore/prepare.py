@@ -21,6 +21,7 @@ from sdcore.brownian import noise_named
 from sdcore.conditioning import Conditioner, with_numbers
 from sdcore.defaults import Defaults, defaults_for
 from sdcore.devices import float32_as
+from sdcore.engine import choose
 from sdcore.errors import InputError
 from sdcore.guidance import CFG, Guidance, accepted, branch_names, resolve, write
 from sdcore.inpainting import CHANNELS, Canvas, Picture, open_canvas
@@ -218,6 +219,7 @@ def _of_networks(networks: Networks) -> dict[str, Any]:
         "device": str(networks.device),
         "dtype": networks.precision,
         "memory": networks.memory,
+        "engine": choose(networks.unet, networks.engine).engine,
         "ema": bool(networks.source.ema),
         "loras": tuple(overlay.spec for overlay in networks.loras),
         "embeddings": tuple(overlay.spec for overlay in networks.embeddings),

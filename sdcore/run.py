@@ -14,7 +14,7 @@ from torch import Tensor
 from sdcore.batch import EachAlone
 from sdcore.denoiser import Denoiser
 from sdcore.devices import float32_as
-from sdcore.engine import ready
+from sdcore.engine import choose, ready
 from sdcore.errors import InputError
 from sdcore.guidance import Guidance, accepted
 from sdcore.networks import Networks
@@ -170,7 +170,8 @@ class Run:
 
     def on(self, networks: Networks) -> Run:
         """This run with the same networks in another mode of memory."""
-        settings = tuple(replace(s, memory=networks.memory) for s in self.settings)
+        engine = choose(networks.unet, networks.engine).engine
+        settings = tuple(replace(s, memory=networks.memory, engine=engine) for s in self.settings)
         return replace(self, networks=networks, settings=settings)
 
     def decode(self, x: Tensor) -> list[Image]:

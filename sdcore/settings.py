@@ -52,6 +52,13 @@ class Source:
         "fast, balanced, low.  [default: what fits]", MODEL, metavar="MODE",
         doc='"fast", "balanced", "low" (`sdcore.memory`); None takes the fastest that fits.',
     )  # fmt: skip
+    engine: str | None = option(
+        "auto: fast where there is a fast form; plain; compile.  [default: auto]", MODEL,
+        metavar="NAME",
+        doc='how UNet and VAE are run: "auto" (None), fast where the processor has a fast form; '
+        '"plain", module by module; "compile", by torch.compile. They agree to rounding: '
+        "`sdcore.engine`.",
+    )  # fmt: skip
     vae: str | None = option(
         "This part from a file, a folder or a hub id.", MODEL, metavar="PLACE", goes_with=MODELS
     )
@@ -73,7 +80,7 @@ class Source:
     @property
     def places(self) -> dict[str, Any]:
         """What is to be read from elsewhere than the model usually is."""
-        held = ("model", "device", "dtype", "memory")
+        held = ("model", "device", "dtype", "memory", "engine")
         given = {f.name: getattr(self, f.name) for f in fields(Source) if f.name not in held}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -242,6 +249,7 @@ class Settings(Source, Overlays, Options):
     guidance: str | None = None  # None: plain CFG
     noise: str = "independent"
     memory: str = "fast"
+    engine: str = "plain"  # what ran: "plain", "fast" or "compile"
     ema: bool = False
     freeu: str | None = None
     image: str | None = None

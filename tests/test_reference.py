@@ -33,7 +33,7 @@ def settings() -> dict:
 
 @pytest.fixture(scope="module")
 def sd() -> sdcore.StableDiffusion:
-    return sdcore.load(device="cpu", dtype="float32")
+    return sdcore.load(device="cpu", dtype="float32", engine="plain")
 
 
 # Each solver once and each spacing. The rest, under `make test-full`, pairs the same solvers with

@@ -46,6 +46,6 @@ def request_of(chosen: Mapping[str, Any], **words: Any) -> Request:
 
     options = {f.name: chosen[f.name] for f in fields(Options) if chosen.get(f.name) is not None}
     if "refiner" in options:
-        how = {name: chosen.get(name) for name in ("device", "dtype", "memory")}
+        how = {name: chosen.get(name) for name in ("device", "dtype", "memory", "engine")}
         options["refiner"] = load(options["refiner"], **how)
     return Request(negative=chosen.get("negative"), **words, **options)

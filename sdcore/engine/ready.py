@@ -29,23 +29,22 @@ def ready(unet: UNet, timesteps: Sequence[float], engine: str = "auto") -> Calla
     timesteps: those that it will be asked at, as far as they are known; any other may come too.
     engine: as `choose` takes it. Raises InputError for one that is none.
     """
-    chosen = choose(unet, engine).engine
-    if chosen == "compile":
+    chosen = choose(unet, engine)
+    if chosen.engine == "compile":
         return _compiled(unet)
-    if chosen == "plain":
-        return _plain(unet)
-    return FastUNetCall(_fast(unet, FastUNet), timesteps)
+    if chosen.engine == "plain":
+        return _plain(unet, chosen.why is not None)
+    return FastUNetCall(unet, _fast(unet, FastUNet), timesteps)
 
 
 def ready_decoder(vae: VAE, engine: str = "auto") -> Callable[[Tensor], Tensor]:
     """The VAE's `decode` as a callable."""
-    chosen = choose(vae, engine).engine
-    if chosen == "fast":
-        return FastDecoderCall(_fast(vae, FastDecoder))
-    if chosen == "compile":
+    chosen = choose(vae, engine)
+    if chosen.engine == "fast":
+        return FastDecoderCall(vae, _fast(vae, FastDecoder))
+    if chosen.engine == "compile":
         return _compiled(vae.decode)
-    _plain(vae)
-    return vae.decode
+    return _plain(vae, chosen.why is not None).decode
 
 
 @dataclass
@@ -76,9 +75,15 @@ _KEPT: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
 
 def _state(network: nn.Module) -> tuple:
     """What tells whether weights are still the same: where they lie, and how often written to."""
-    return tuple(
-        (id(p), p.data_ptr(), 0 if p.is_inference() else p._version) for p in network.parameters()
-    )
+    return tuple((id(p), p.data_ptr(), _writes(p)) for p in network.parameters())
+
+
+def _writes(parameter: Tensor) -> int:
+    """How often it was written to; 0 where torch does not count, in inference mode."""
+    try:
+        return parameter._version
+    except RuntimeError:
+        return 0
 
 
 def _fast(network: Any, form: Callable[..., Any]) -> _Kept:
@@ -123,8 +128,8 @@ class FastUNetCall:
     name = "fast"
     record = True  # in graphs, where the device has them
 
-    def __init__(self, kept: _Kept, timesteps: Sequence[float]) -> None:
-        self.kept, self.network = kept, kept.network
+    def __init__(self, plain: UNet, kept: _Kept, timesteps: Sequence[float]) -> None:
+        self.plain, self.kept, self.network = plain, kept, kept.network
         self.timesteps = tuple(dict.fromkeys(map(float, timesteps)))
         self.told: list[_Told] = []
 
@@ -133,7 +138,7 @@ class FastUNetCall:
     ) -> Tensor:
         inputs = [x, context, *added.values()] + ([] if extra is None else [extra])
         if torch.is_grad_enabled() and any(value.requires_grad for value in inputs):
-            return self.network.plain(x, t, context, extra, **added)
+            return self.plain(x, t, context, extra, **added)
         with untracked():
             told = self._told(context, added)
             t = float(t)
@@ -151,7 +156,7 @@ class FastUNetCall:
         if self.timesteps:
             rows = self.network.shifts(self.timesteps, added)
             shifts = dict(zip(self.timesteps, rows, strict=True))
-        dtype = self.network.plain.conv_in.weight.dtype
+        dtype = self.plain.conv_in.weight.dtype
         texts = self.network.keys_values(context.to(dtype))
         self.told.append(_Told(context, dict(added), texts, shifts))
         del self.told[:-KEPT]
@@ -183,12 +188,12 @@ class FastDecoderCall:
     name = "fast"
     record = True
 
-    def __init__(self, kept: _Kept) -> None:
-        self.kept, self.network = kept, kept.network
+    def __init__(self, plain: VAE, kept: _Kept) -> None:
+        self.plain, self.kept, self.network = plain, kept, kept.network
 
     def __call__(self, latents: Tensor) -> Tensor:
         if torch.is_grad_enabled() and latents.requires_grad:
-            return self.network.plain.decode(latents)
+            return self.plain.decode(latents)
         with untracked():
             if self.record:
                 key = (latents.shape, latents.dtype)
@@ -199,20 +204,21 @@ class FastDecoderCall:
             return self.network(latents).contiguous()
 
 
-def _plain(network: T) -> T:
+def _plain(network: T, for_good: bool) -> T:
     """The network itself, its weights laid as they were read.
+
+    for_good: it has become one that has no fast form; what that took is given back.
 
     A fast form on a GPU lays those of convs channels-last, for both of them; the plain form would
     then run on other kernels, and end in other last bits.
     """
     assert isinstance(network, nn.Module)
+    if for_good:
+        _KEPT.pop(network, None)
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and not module.weight.is_contiguous():
             module.weight.data = module.weight.data.contiguous()
     return network
-
-
-_COMPILED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 def _compiled(network: Any) -> Any:

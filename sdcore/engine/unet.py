@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -86,7 +87,7 @@ class FastUNet:
     """What a UNet computes, from its weights. `unet` must be as `sdcore.models` builds it."""
 
     def __init__(self, unet: plain.UNet, ops: Ops) -> None:
-        self.plain, self.ops = unet, ops
+        self._plain, self.ops = ref(unet), ops  # whoever keeps this keeps no network alive by it
         self.resnets: list[Any] = []  # in the order in which they run
         self.texts = []  # the attentions to the text, likewise
         self.conv_in = ops.conv(unet.conv_in)
@@ -109,6 +110,13 @@ class FastUNet:
             layer = getattr(block, resample)[0].conv
             conv = self.ops.double(layer) if resample == "upsamplers" else self.ops.conv(layer)
         return [Resnet(self.ops, each) for each in resnets], made, conv
+
+    @property
+    def plain(self) -> plain.UNet:
+        """The UNet that this was made of."""
+        network = self._plain()
+        assert network is not None
+        return network
 
     def shifts(self, timesteps: Sequence[float], added: Mapping[str, Tensor]) -> Tensor:
         """What every residual block's conv1 is shifted by, at each of these timesteps.

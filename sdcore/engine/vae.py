@@ -30,7 +30,7 @@ class FastDecoder:
 
     def __init__(self, vae: VAE, ops: Ops) -> None:
         decoder: Any = vae.decoder
-        self.plain = vae
+        self.config, self.post = vae.config, getattr(vae, "post_quant_conv", None)
         self.conv_in = ops.conv(decoder.conv_in)
         first, second = (Resnet(ops, block) for block in decoder.mid_block.resnets)
         middle = [Attention(ops, block) for block in getattr(decoder.mid_block, "attentions", [])]
@@ -43,9 +43,8 @@ class FastDecoder:
         self.conv_out = ops.conv(decoder.conv_out)
 
     def __call__(self, latents: Tensor) -> Tensor:
-        z = latents / self.plain.config.scaling_factor
-        if self.plain.config.use_post_quant_conv:
-            z = self.plain.post_quant_conv(z)
+        z = latents / self.config.scaling_factor
+        z = z if self.post is None else self.post(z)
         x = self.conv_in(z.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = block(x)

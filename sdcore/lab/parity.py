@@ -122,7 +122,7 @@ def compare(model: str | Path, steps: int | None = None, side: int | None = None
         reference = theirs(folder, asked, **how)
         latents = reference.pop("latents")
         drawn = their_picture(folder, latents, variant)
-    sd = sdcore.load(model, device="cpu", dtype="float32")
+    sd = sdcore.load(model, device="cpu", dtype="float32", engine="plain")
     run = prepare(sd, asked)
     own = our_text(sd, asked)
     own |= our_networks(sd, run, asked, own)

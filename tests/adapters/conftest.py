@@ -25,7 +25,7 @@ Save = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def sd(tiny_path: Path) -> StableDiffusion:
-    return load(tiny_path, device="cpu")
+    return load(tiny_path, device="cpu", engine="plain")
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def test_with_a_lora_in_every_mode_of_memory(
         tmp_path / "lora.safetensors",
         {f"{key}.lora_down.weight": rand(2, 16), f"{key}.lora_up.weight": rand(16, 2, seed=1)},
     )
-    lean = load(tiny_path, "cpu", "float32", memory)
+    lean = load(tiny_path, "cpu", "float32", memory, "plain")
     wanted = latents(sd.with_embedding(word).with_lora(lora), "a one")
     assert torch.equal(latents(sd.with_lora(lora).with_embedding(word), "a one"), wanted)
     assert torch.equal(latents(lean.with_lora(lora).with_embedding(word), "a one"), wanted)

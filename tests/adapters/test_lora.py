@@ -469,7 +469,7 @@ def test_every_mode_of_memory_draws_the_same(
     tiny_path: Path, sd: StableDiffusion, save: Save, memory: str, dtype: str
 ) -> None:
     paths = mixed(sd, save)
-    fast, lean = (load(tiny_path, "cpu", dtype, mode) for mode in ("fast", memory))
+    fast, lean = (load(tiny_path, "cpu", dtype, mode, "plain") for mode in ("fast", memory))
     plain = latents(fast)
     for merged in (True, False):
         one = fast.with_lora(paths[0], merged=merged)

@@ -16,7 +16,17 @@ from sdcore.models import VAE, UNet
 def draw(tiny_path: Path, tmp_path: Path) -> Callable[[str], Result]:
     def run(name: str, *more: str) -> Result:
         args = ["sample", "a red house", "--model", str(tiny_path), "--steps", "3", "--seed", "1"]
-        args += ["--device", "cpu", "--memory", "fast", "--out", str(tmp_path / name), *more]
+        args += [
+            "--device",
+            "cpu",
+            "--memory",
+            "fast",
+            "--engine",
+            "plain",
+            "--out",
+            str(tmp_path / name),
+            *more,
+        ]
         return CliRunner().invoke(cli, args)
 
     return run

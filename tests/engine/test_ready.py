@@ -1,6 +1,8 @@
 """The seam: what runs, what is left to the plain network, and what is remembered."""
 
 import copy
+import gc
+from weakref import ref
 
 import pytest
 import torch
@@ -147,6 +149,16 @@ def test_the_decoder() -> None:
     right = net.decode(z)
     assert apart(ready_decoder(net)(z), right) < 1e-5
     assert torch.equal(ready_decoder(net, "plain")(z), right)
+
+
+def test_nothing_is_kept_of_a_network_that_is_gone() -> None:
+    net, coder = network(), vae().to(DEVICE)
+    ready(net, [10.0])(x(), 10.0, **what(net))
+    ready_decoder(coder)
+    gone = ref(net), ref(coder)
+    del net, coder
+    gc.collect()
+    assert [each() for each in gone] == [None, None]
 
 
 def test_names() -> None:
