@@ -42,13 +42,8 @@ class Denoiser:
 
     def __call__(self, x: Tensor, sigma: float) -> Prediction:
         asked = self.guidance.branches(sigma)
-        names, others = asked, {}
-        if self.networks:
-            others = {
-                name: self.networks[name](x, sigma) for name in asked if name in self.networks
-            }
-            names = tuple(name for name in asked if name not in others)
-        raw = self._ask(x, sigma, names)
+        names, others = (asked, {}) if not self.networks else self._answered(asked, x, sigma)
+        raw = self._ask(x, sigma, names) if names else {}
         predictions = Branches(raw, x, sigma, self.process, others, self._origin)
         guided = self.guidance.combine(predictions, x, sigma)
         if guided.branches is predictions:
@@ -59,10 +54,15 @@ class Denoiser:
     def _origin(self) -> str:
         return described(self.guidance) if self.origin is None else self.origin
 
+    def _answered(
+        self, asked: tuple[str, ...], x: Tensor, sigma: float
+    ) -> tuple[tuple[str, ...], dict[str, Prediction]]:
+        """The branches that are left to the UNet, and what other networks say of theirs."""
+        others = {name: self.networks[name](x, sigma) for name in asked if name in self.networks}
+        return tuple(name for name in asked if name not in others), others
+
     def _ask(self, x: Tensor, sigma: float, names: tuple[str, ...]) -> dict[str, Tensor]:
         """What the UNet says, [B,C,H,W] for each branch."""
-        if not names:
-            return {}
         c_in = self.process.c_in(sigma)
         x_in = x * c_in if self.dtype is None else (x * c_in).to(self.dtype)
         x_in = torch.cat([x_in] * len(names))  # [branches * B,C,H,W]

@@ -1,5 +1,7 @@
 """Guidance: how the branches become one prediction. Decided by sigma, never by a counter."""
 
+from sdcore.guidance.apg import APG
+from sdcore.guidance.auto import Autoguidance
 from sdcore.guidance.base import (
     Branches,
     Guidance,
@@ -9,12 +11,24 @@ from sdcore.guidance.base import (
     described,
     lerp,
     sources_of,
+    with_form,
     with_x0,
 )
 from sdcore.guidance.cfg import CFG
+from sdcore.guidance.cfgpp import CFGPlusPlus
 from sdcore.guidance.compose import Interval, Sum
+from sdcore.guidance.composed import Composed
+from sdcore.guidance.perpendicular import PerpNeg
+from sdcore.guidance.perturbed import PAG, SEG, SkippedLayers
+from sdcore.guidance.rescale import Rescale
 from sdcore.guidance.table import GUIDANCES, resolve, write
+from sdcore.guidance.threshold import Threshold
+from sdcore.guidance.varying import Varying
+from sdcore.guidance.zero_star import CFGZeroStar
 
-__all__ = ["CFG", "GUIDANCES", "Branches", "Guidance", "Interval", "Source", "Sum", "accepted",
-           "branch_names", "described", "lerp", "resolve", "sources_of", "with_x0",
-           "write"]  # fmt: skip
+__all__ = [
+    "APG", "Autoguidance", "Branches", "CFG", "CFGPlusPlus", "CFGZeroStar", "Composed",
+    "GUIDANCES", "Guidance", "Interval", "PAG", "PerpNeg", "Rescale", "SEG", "SkippedLayers",
+    "Source", "Sum", "Threshold", "Varying", "accepted", "branch_names", "described", "lerp",
+    "resolve", "sources_of", "with_form", "with_x0", "write",
+]  # fmt: skip

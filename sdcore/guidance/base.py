@@ -84,9 +84,10 @@ class Branches(Mapping[str, Prediction]):
 
 def lerp(predictions: Mapping[str, Prediction], start: str, end: str, weight: float) -> Prediction:
     """start + weight * (end - start), of the network's own outputs where it made both."""
-    raw = getattr(predictions, "raw", {})
-    if start in raw and end in raw:
-        return predictions.made_of(torch.lerp(raw[start], raw[end], weight))
+    if type(predictions) is Branches:
+        raw = predictions.raw
+        if start in raw and end in raw:
+            return predictions.made_of(torch.lerp(raw[start], raw[end], weight))
     a, b = predictions[start], predictions[end]
     return Prediction(torch.lerp(a.x0, b.x0, weight), torch.lerp(a.eps, b.eps, weight))
 
@@ -94,6 +95,25 @@ def lerp(predictions: Mapping[str, Prediction], start: str, end: str, weight: fl
 def with_x0(x0: Tensor, x: Tensor, sigma: float) -> Prediction:
     """The Prediction of this x0: eps follows. There is none at sigma 0: infinities."""
     return Prediction(x0, (x - x0) / sigma)
+
+
+def of_form(prediction: Prediction, form: str) -> Tensor:
+    """Its "x0" or its "eps"."""
+    return prediction.x0 if form == "x0" else prediction.eps
+
+
+def with_form(form: str, value: Tensor, x: Tensor, sigma: float) -> Prediction:
+    """The Prediction of this x0 or this eps; the other follows from x."""
+    if form == "x0":
+        return with_x0(value, x, sigma)
+    return Prediction(torch.add(x, value, alpha=-sigma), value)
+
+
+def parallel(vector: Tensor, to: Tensor) -> Tensor:
+    """The part of each picture's `vector` [B,...] that is parallel to its `to`; 0 where `to` is."""
+    over = tuple(range(1, vector.ndim))
+    size = (to * to).sum(over, keepdim=True)
+    return to * ((vector * to).sum(over, keepdim=True) / size.clamp(min=1e-30))
 
 
 def parts_of(guidance: Guidance) -> Iterator[Guidance]:
@@ -125,9 +145,7 @@ def branch_names(guidance: Guidance, sigmas: Iterable[float]) -> tuple[str, ...]
 def described(guidance: Any) -> str:
     """The guidance and its numbers as a text: equal for equal ones, also in another process."""
     text = repr(guidance)
-    if " at 0x" in text:  # Python's own repr, which tells one object from the other and no more
-        text = f"{type(guidance).__module__}.{type(guidance).__qualname__}({vars(guidance)})"
-    return text
+    return text if " at 0x" not in text else f"{type(guidance).__qualname__}({vars(guidance)})"
 
 
 @dataclass(frozen=True)
@@ -146,10 +164,10 @@ class OfRaw:
 
 def accepted(guidance: Any) -> Guidance:
     """The guidance in today's form. Raises InputError for what is none."""
-    methods = [getattr(guidance, name, None) for name in ("branches", "combine")]
-    if not all(map(callable, methods)):
+    combine = getattr(guidance, "combine", None)
+    if not callable(combine) or not callable(getattr(guidance, "branches", None)):
         raise InputError(
             f"{guidance!r:.200} is no guidance: it needs branches(sigma) -> names and "
             "combine(predictions, x, sigma) -> Prediction"
         )
-    return OfRaw(guidance) if len(inspect.signature(methods[1]).parameters) == 2 else guidance
+    return OfRaw(guidance) if len(inspect.signature(combine).parameters) == 2 else guidance

@@ -38,4 +38,6 @@ class CFG:
 
     def combine(self, predictions: Mapping[str, Prediction], x: Tensor, sigma: float) -> Prediction:
         names = self.branches(sigma)
-        return predictions[names[0]] if len(names) == 1 else lerp(predictions, *names, self.scale)
+        if len(names) == 1:
+            return predictions[names[0]]
+        return lerp(predictions, "uncond", "cond", self.scale)

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from sdcore.guidance import CFG
-from sdcore.lab.order import Window, _apart, _steps, starting_values
+from sdcore.lab.order import Window, _apart, starting_values
 from sdcore.lab.worlds import Gaussian, Mixture, World, denoiser
-from sdcore.sampling import Denoise, Solver
+from sdcore.sampling import Denoise, Solver, sample
 from sdcore.schedulers import resolve
 
 KINDS = ("afresh", "grid", "solver", "guidance")
@@ -61,11 +62,12 @@ def _error(
 ) -> float:
     first = FIRST(steps)
     x, middle = starting_values(first[0]), first[steps // 2]
-    state = _steps(asked[0], x, first, donor)[steps // 2 - 1].state
+    *_, step = islice(sample(asked[0], x, first, donor), steps // 2)
+    state = step.state
     state = replace(state, index=0, memory=() if forgets else state.memory)
-    end = _steps(asked[1], state, rest(middle, steps), solver)[-1].x_next
+    *_, step = sample(asked[1], state, rest(middle, steps), solver)
     exact = worlds[1].flow(worlds[0].flow(x, first[0], middle), middle, FIRST.end)
-    return _apart(end, exact)
+    return _apart(step.x_next, exact)
 
 
 def table(names: Sequence[str], steps: int = 20) -> Mapping[str, Mapping[str, float]]:

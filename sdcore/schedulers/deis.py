@@ -27,7 +27,7 @@ def deis(
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
     known = past("eps", prediction, interval, memory, solver_order)
-    remember = known[: solver_order - 1]
+    remember = tuple(known[: solver_order - 1])
     if sigma_next == 0:
         return prediction.x0, prediction, remember
     left = interval.count - interval.index  # steps, this one included

@@ -33,7 +33,7 @@ def dpmpp_2m(
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
     known = past("x0", prediction, interval, memory, 2)
-    data, remember = prediction.x0, known[:1]
+    data, remember = prediction.x0, tuple(known[:1])
     if sigma_next == 0:
         return data, prediction, remember
     last = interval.index + 1 == interval.count
@@ -59,8 +59,8 @@ def res_multistep(
     prediction = denoise(x, sigma)
     known = past("x0", prediction, interval, memory, 2)
     if sigma_next == 0:
-        return prediction.x0, prediction, known[:1]
-    return exponential_step(x, known, sigma_next), prediction, known[:1]
+        return prediction.x0, prediction, tuple(known[:1])
+    return exponential_step(x, known, sigma_next), prediction, tuple(known[:1])
 
 
 def published(count: int, z: float) -> list[float]:
@@ -95,7 +95,7 @@ def dpmpp_3m(
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
     known = past(form, prediction, interval, memory, most)
-    remember = known[: most - 1]
+    remember = tuple(known[: most - 1])
     left = interval.count - interval.index  # steps, this one included
     order = min(len(known), left) if lower_order_final and interval.count < 15 else len(known)
     if sigma_next == 0 or (left == 1 and euler_at_final):
@@ -119,11 +119,11 @@ def dpmpp_3m_taylor(
     prediction = denoise(x, sigma)
     known = past("x0", prediction, interval, memory, 3)
     if sigma_next == 0:
-        return prediction.x0, prediction, known[:2]
+        return prediction.x0, prediction, tuple(known[:2])
     if len(known) == 1 and interval.index + 1 < interval.count:
         x_next, _, _ = dpmpp_2s(answered(denoise, prediction), x, interval, (), draw)
-        return x_next, prediction, known
-    return exponential_step(x, known, sigma_next, exact), prediction, known[:2]
+        return x_next, prediction, tuple(known)
+    return exponential_step(x, known, sigma_next, exact), prediction, tuple(known[:2])
 
 
 ENTRIES = (

@@ -39,14 +39,14 @@ def multistep(
     prediction = denoise(x, sigma)
     known = past("x0", prediction, interval, memory, 3)
     if sigma_next == 0:
-        return prediction.x0, prediction, known[:2]
+        return prediction.x0, prediction, tuple(known[:2])
     if sigma_next == sigma:  # a tail that repeats the last sigma
-        return x, prediction, known[:2]
+        return x, prediction, tuple(known[:2])
     x_next = exponential_step(x, known[:order], sigma_next, rule, eta)
     std = noise_std(sigma, sigma_next, eta)
     if std > 0:
         x_next = torch.add(x_next, draw(sigma, sigma_next), alpha=std)
-    return x_next, prediction, known[:2]
+    return x_next, prediction, tuple(known[:2])
 
 
 def dpmpp_2m_sde(
@@ -96,7 +96,7 @@ def dpmpp_3m_sde_taylor(
     known, ask = past("x0", prediction, interval, memory, 3), answered(denoise, prediction)
     if len(known) == 1 and interval.sigma_next > 0:
         x_next, _, _ = dpmpp_2s(ask, x, interval, (), draw, eta=eta)
-        return x_next, prediction, known
+        return x_next, prediction, tuple(known)
     return multistep(ask, x, interval, memory, draw, eta, 3, exact)
 
 

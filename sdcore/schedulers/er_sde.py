@@ -55,7 +55,7 @@ def er_sde(
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
     known = past("x0", prediction, interval, memory, 3)
-    remember = known[:2]
+    remember = tuple(known[:2])
     if sigma_next == 0:
         return prediction.x0, prediction, remember
     scale, length = noise_scale(sigma_next, eta), sigma_next - sigma

@@ -24,7 +24,7 @@ def lms(
     known = past("eps", prediction, interval, memory, order)
     weights = adams_weights([memo.sigma - sigma for memo in known], sigma_next - sigma)
     x_next = combine(x, weights, [memo.value for memo in known])
-    return x_next, prediction, known[: order - 1]
+    return x_next, prediction, tuple(known[: order - 1])
 
 
 def ipndm(
@@ -47,10 +47,10 @@ def ipndm(
     prediction = denoise(x, sigma)
     known = past_of_equal_steps(prediction, interval, memory)
     if sigma_next == 0:
-        return prediction.x0, prediction, known[:3]
+        return prediction.x0, prediction, tuple(known[:3])
     length = sigma_next - sigma
     weights = [length * weight for weight in WEIGHTS[len(known) - 1]]
-    return combine(x, weights, [memo.value for memo in known]), prediction, known[:3]
+    return combine(x, weights, [memo.value for memo in known]), prediction, tuple(known[:3])
 
 
 def gradient_estimation(
@@ -73,7 +73,7 @@ def gradient_estimation(
     if len(known) > 1 and sigma_next != 0:
         eps = torch.lerp(known[1].value, eps, gamma)
     x_next = torch.add(x, eps, alpha=sigma_next - sigma) if sigma_next else prediction.x0
-    return x_next, prediction, known[:1]
+    return x_next, prediction, tuple(known[:1])
 
 
 ENTRIES = (

@@ -1,5 +1,7 @@
 """What a multistep solver has at hand: the prediction here, and those that it remembers."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Interval, Memo, Memory, Prediction
@@ -7,7 +9,7 @@ from sdcore.sampling import Denoise, Interval, Memo, Memory, Prediction
 
 def past(
     kind: str, prediction: Prediction, interval: Interval, memory: Memory, most: int = 4
-) -> tuple[Memo, ...]:
+) -> list[Memo]:
     """The prediction's x0 or eps, and the remembered ones of its kind, the newest first.
 
     At most `most`. It does not matter which solver remembered them, on which grid: each says at
@@ -25,12 +27,10 @@ def past(
             break
         found.append(memo)
         sigma = memo.sigma
-    return tuple(found)
+    return found
 
 
-def past_of_equal_steps(
-    prediction: Prediction, interval: Interval, memory: Memory
-) -> tuple[Memo, ...]:
+def past_of_equal_steps(prediction: Prediction, interval: Interval, memory: Memory) -> list[Memo]:
     """The eps at hand, for a solver that takes the steps' lengths for equal.
 
     What it remembers is of use only where this step is the one that the last one saw coming: at a
@@ -40,7 +40,13 @@ def past_of_equal_steps(
     if len(known) > 1 and known[1].note != ("ahead", interval.sigma_next):
         known = known[:1]
     ahead = interval.sigmas[min(interval.index + 2, interval.count)]
-    return known[0]._replace(note=("ahead", ahead)), *known[1:]
+    return [known[0]._replace(note=("ahead", ahead)), *known[1:]]
+
+
+def noted(known: Sequence[Memo], *name: str | float) -> list[float]:
+    """The numbers that a solver noted of the step that led here, if the note begins with `name`."""
+    note = known[1].note if len(known) > 1 else ()
+    return [float(number) for number in note[len(name) :]] if note[: len(name)] == name else []
 
 
 def answered(denoise: Denoise, prediction: Prediction) -> Denoise:

@@ -37,7 +37,7 @@ def plms(
         ahead = torch.add(prediction.x0, prediction.eps, alpha=sigma_next)
         slopes, weights = [prediction.eps, denoise(ahead, sigma_next).eps], (0.5, 0.5)
     slope = sum(weight * eps for weight, eps in zip(weights, slopes, strict=True))
-    return x + (sigma_next - sigma) * slope, prediction, known[:3]
+    return x + (sigma_next - sigma) * slope, prediction, tuple(known[:3])
 
 
 def pndm(
@@ -69,7 +69,7 @@ def pndm(
     third = denoise(torch.add(x, second, alpha=middle - sigma), middle).eps
     fourth = denoise(torch.add(x, third, alpha=sigma_next - sigma), sigma_next).eps
     slope = (first + 2 * second + 2 * third + fourth) / 6
-    return x + (sigma_next - sigma) * slope, prediction, known[:3]
+    return x + (sigma_next - sigma) * slope, prediction, tuple(known[:3])
 
 
 ENTRIES = (

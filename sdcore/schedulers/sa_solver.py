@@ -19,7 +19,7 @@ from sdcore.schedulers.integrals import (
     noise_std,
 )
 from sdcore.schedulers.noise_schedule import SD_PROCESS
-from sdcore.schedulers.past import past
+from sdcore.schedulers.past import noted, past
 
 NOISY = (200, 800)  # the timesteps where noise is added, both included
 
@@ -56,17 +56,17 @@ def sa_solver(
     most = max(predictor_order, corrector_order - 1)
     known = past("x0" if data else "eps", prediction, interval, memory, most + 1)
     if sigma_next == 0:
-        return prediction.x0, prediction, known[:most]
+        return prediction.x0, prediction, tuple(known[:most])
     eta = eta if sigma_next <= sigma else 0.0  # none on the way up (inversion)
     etas = [eta * _noisy(process.clock.timestep(s)) for s in interval.sigmas]
     left = interval.count - i if lower_order_final else interval.count
     rule = few_steps if data else exact
-    last = known[1].note if len(known) > 1 else ()
-    if last[:1] == ("sa_solver",) and last[1] < len(known):
-        orders = min(corrector_order, left + 2), int(last[1])
-        x = correct(x, known, orders, rule, eta=float(last[2]))
+    last = noted(known, "sa_solver")
+    if last and last[0] < len(known):
+        orders = min(corrector_order, left + 2), int(last[0])
+        x = correct(x, known, orders, rule, eta=last[1])
     if sigma_next == sigma:  # a tail that repeats the last sigma
-        return x, prediction, known[:most]
+        return x, prediction, tuple(known[:most])
     order = min(predictor_order, left, len(known))
     x_next = exponential_step(x, known[:order], sigma_next, rule, etas[i])
     if any(etas[i:-1]):

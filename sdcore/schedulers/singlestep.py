@@ -9,7 +9,7 @@ from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.dpmpp import published
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.integrals import Form, combine, exact, exponential_weights
-from sdcore.schedulers.past import past
+from sdcore.schedulers.past import noted, past
 
 
 def block_weights(
@@ -54,24 +54,24 @@ def singlestep(
     form: Form = "eps" if algorithm_type == "dpmsolver" else "x0"
     prediction = denoise(x, sigma)
     known = past(form, prediction, interval, memory, solver_order)
-    last = known[1].note if len(known) > 1 else ()
+    last = noted(known, "singlestep", solver_type, solver_order)
     place, order = 0 if memory else index % solver_order, 1
-    if last[:3] == ("singlestep", solver_type, solver_order):  # its block goes on, or a new one
-        place = (int(last[3]) + 1) % solver_order
-        order = min(place, int(last[4])) + 1
+    if last:  # its block goes on, or a new one
+        place = (int(last[0]) + 1) % solver_order
+        order = min(place, int(last[1])) + 1
     if lower_order_final and index + 1 == interval.count and order == solver_order:
         order = 1
     note = ("singlestep", solver_type, solver_order, place, order)
-    known = (known[0]._replace(note=note), *known[1:order])
+    known = [known[0]._replace(note=note), *known[1:order]]
     if sigma_next == 0:
-        return prediction.x0, prediction, known
+        return prediction.x0, prediction, tuple(known)
     at = tuple([memo.sigma for memo in known])
     found = block_weights(at, sigma_next, solver_type, form)
     ratio = sigma_next / sigma if form == "x0" else 1.0
     if order > 1:
         before = block_weights(at[1:], sigma, solver_type, form)
         found = [b - ratio * a for a, b in zip((0.0, *before), found, strict=True)]
-    return combine(x * ratio, found, [memo.value for memo in known]), prediction, known
+    return combine(x * ratio, found, [memo.value for memo in known]), prediction, tuple(known)
 
 
 ENTRIES = (

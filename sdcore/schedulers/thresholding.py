@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
+from sdcore.guidance.threshold import bounded
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction, Solver
 
 
@@ -20,15 +20,12 @@ def thresholded(solver: Solver, ratio: float, most: float, keep_eps: bool) -> So
     def step(
         denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw
     ) -> tuple[Tensor, Prediction, Memory]:
-        def bounded(x: Tensor, sigma: float) -> Prediction:
+        def clipped(x: Tensor, sigma: float) -> Prediction:
             prediction = denoise(x, sigma)
-            x0 = prediction.x0
-            size = torch.quantile(x0.abs().flatten(1), ratio, dim=1).clamp(1, max(1.0, most))
-            size = size.reshape(-1, *[1] * (x0.ndim - 1))
-            x0 = x0.clamp(-size, size) / size
+            x0 = bounded(prediction.x0, ratio, 1.0, most)
             eps = prediction.eps if keep_eps or sigma == 0 else (x - x0) / sigma
             return replace(prediction, x0=x0, eps=eps)
 
-        return solver(bounded, x, interval, memory, draw)
+        return solver(clipped, x, interval, memory, draw)
 
     return step

@@ -16,7 +16,7 @@ from sdcore.schedulers.integrals import (
     exponential_weights,
     phi,
 )
-from sdcore.schedulers.past import past
+from sdcore.schedulers.past import noted, past
 
 
 def half(solver_type: str, count: int, z: float) -> list[float]:
@@ -92,11 +92,11 @@ def unipc(
         return min(known, solver_order, count - at if lower_order_final else known)
 
     if interval.sigma_next == 0 and predict_x0:
-        return prediction.x0, prediction, known[:solver_order]
+        return prediction.x0, prediction, tuple(known[:solver_order])
     predictor = order(index, len(known))
-    corrector, last = 0, known[1].note if len(known) > 1 else ()
-    if last[:2] == ("unipc", solver_type) and index - 1 not in disable_corrector:
-        corrector = int(last[2]) if last[2] < len(known) else 0
+    corrector, last = 0, noted(known, "unipc", solver_type)
+    if last and index - 1 not in disable_corrector and last[0] < len(known):
+        corrector = int(last[0])
     at = tuple([memo.sigma for memo in known])
     rule = RULES[solver_type]
     ratio, found = step_weights(at, interval.sigma_next, corrector, predictor, rule, form)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdcore.guidance import accepted
+from sdcore.guidance import GUIDANCES, accepted
+from sdcore.guidance import resolve as resolve_guidance
 from sdcore.lab import Gaussian, Mixture, denoiser
 from sdcore.schedulers import resolve
 
@@ -47,3 +48,6 @@ def test_the_guide_to_guidances_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         found = denoiser(Gaussian(0.5, 0.4), Mixture(), accepted(guidance), batch=2)(x, 1.0)
         assert (found.x0 + found.eps - x).abs().max() <= 1e-12
     assert names["Towards"].sources["other"].text == "a painting"
+    guide = (DOCS / "writing-a-guidance.md").read_text()
+    written = re.findall(r"^\| `\+?(\w+:[^`]*)` \|", guide, re.M)
+    assert {resolve_guidance(text) and text.split(":")[0] for text in written} == set(GUIDANCES)

@@ -1,0 +1,34 @@
+"""Autoguidance: away from what a weaker model says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sdcore.guidance.base import Source, lerp
+from sdcore.sampling import Prediction
+
+
+@dataclass(frozen=True)
+class Autoguidance:
+    """Autoguidance (Karras et al. 2024, arXiv 2406.02507, eq. 3).
+
+    weak + scale * (cond - weak), where a second, worse model answers "weak" to the same prompt; 1
+    is off. model: that one, as `sdcore.load` takes it. With none, the Denoiser's `networks` have
+    "weak": any (x, sigma) -> Prediction.
+    """
+
+    scale: float = 2.0
+    model: str = ""
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        return {"weak": Source(model=self.model or None)}
+
+    def branches(self, sigma: float) -> tuple[str, ...]:
+        return ("cond",) if self.scale == 1 else ("weak", "cond")
+
+    def combine(self, predictions: Mapping[str, Prediction], x: Tensor, sigma: float) -> Prediction:
+        if self.scale == 1:
+            return predictions["cond"]
+        return lerp(predictions, "weak", "cond", self.scale)
