@@ -29,7 +29,7 @@ from torch import nn
 from scripts.vocabulary import write_tokenizer
 from sdcore.checkpoints import Component, load_component, open_model
 from sdcore.checkpoints.load import BUILD
-from sdcore.lab import parity
+from sdcore.compare import parity
 
 PROMPT, SEED, STEPS = parity.PROMPT, parity.Ask.seed, 2
 T = 500.5  # the timestep at which UNets in other dtypes are compared

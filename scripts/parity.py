@@ -12,7 +12,7 @@ from tqdm import tqdm
 import sdcore
 from scripts import reference
 from sdcore.checkpoints import find_model
-from sdcore.lab.parity import Gap, compare
+from sdcore.compare.parity import Gap, compare
 
 
 @click.command()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sdcore.compare.quirks import QUIRKS
 from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
@@ -24,7 +25,6 @@ from sdcore.lab import Gaussian, Window, measure
 from sdcore.lab.change import KINDS
 from sdcore.lab.change import table as change
 from sdcore.lab.order import Convergence, measure_scheduler
-from sdcore.lab.quirks import QUIRKS
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
 from sdcore.sampling import sample
@@ -218,7 +218,7 @@ def parity() -> str:
                 ),
                 "\n## Where the reference is wrong\n",
                 "Each case is measured by a test, which takes its number from "
-                "[sdcore/lab/quirks.py](../sdcore/lab/quirks.py).\n",
+                "[sdcore/compare/quirks.py](../sdcore/compare/quirks.py).\n",
                 table(
                     ("case", "reference", "number", "what it does", "test"),
                     (

@@ -19,7 +19,7 @@ def parity(model: str, steps: int | None, size: int | None, as_json: bool) -> in
     status 1 where a component's relative error is above 1e-5, that of the last latents above 1e-4,
     or the pictures differ by more than 2 of 255.
     """
-    from sdcore.lab.parity import compare
+    from sdcore.compare.parity import compare
 
     found = compare(model, steps, size)
     if as_json:

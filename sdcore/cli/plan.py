@@ -2,13 +2,14 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 import click
 
 from sdcore.cli.echo import echo
 from sdcore.cli.options import chosen_spacing
+from sdcore.compare import TOOLS
 
 
 @click.command()
@@ -22,7 +23,7 @@ from sdcore.cli.options import chosen_spacing
 @click.option("--model", metavar="MODEL", help="Whose scheduler_config.json.  [default: SD 1.5's]")
 @click.option(
     "--like",
-    type=click.Choice(["diffusers", "comfyui", "a1111", "kdiffusion"]),
+    type=click.Choice(TOOLS),
     help="Also what that tool would do differently.",
 )
 @click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
@@ -42,8 +43,9 @@ def plan(
     """
     spacing = chosen_spacing(lists)
 
+    from sdcore.compare.tools import differences
     from sdcore.schedulers import resolve
-    from sdcore.schedulers.preview import compare, rehearse
+    from sdcore.schedulers.rehearsal import rehearse
 
     config = None
     if model is not None:
@@ -55,7 +57,7 @@ def plan(
         steps = 20 if chosen.spacing.steps is None else chosen.spacing.steps
     laid = chosen.plan(steps)
     rows = rehearse(chosen, laid)
-    differences = [] if like is None else compare(chosen, steps, like, config)
+    apart = [] if like is None else differences(chosen, steps, like, config)
     facts = {
         "scheduler": chosen.name,
         "spacing": chosen.spacing.name,
@@ -71,7 +73,7 @@ def plan(
     if as_json:
         facts["rows"] = [_plain(asdict(row)) for row in rows]
         if like is not None:
-            facts["like"] = {"tool": like, "differences": [asdict(d) for d in differences]}
+            facts["like"] = {"tool": like, "differences": [asdict(d) for d in apart]}
         echo(json.dumps(facts, indent=1))
         return
     echo("  ".join(f"{key} {_short(value)}" for key, value in facts.items()))
@@ -82,9 +84,9 @@ def plan(
             f"{row.h:8.4f} {row.nfe:4} {row.draws:5}"
         )
     if like is not None:
-        echo(f"\n{like} would differ in" + (":" if differences else " nothing"))
-        for each in differences:
-            echo(f"  {each.what}: {_short(each.theirs)} (here {_short(each.ours)})")
+        echo(f"\n{like} would differ in" + (":" if apart else " nothing"))
+        for what, ours, theirs in map(astuple, apart):
+            echo(f"  {what}: {_short(theirs)} (here {_short(ours)})")
 
 
 def _short(value: object) -> str:

@@ -30,7 +30,7 @@ from sdcore.schedulers.spacing import (
     Rule,
     Spacing,
     Tool,
-    listed,
+    explicit,
     load_spacing,
     user_spacing,
     without_penultimate,
@@ -221,9 +221,9 @@ def _spacing(
     if wanted is None:
         return named, tool
     if isinstance(wanted, str):
-        explicit, told = _explicit(wanted)
+        given, told = _explicit(wanted)
         tool = tool if told is None else told
-        if explicit is None:
+        if given is None:
             found, told_tool, told = find_spacing(wanted)
             if named is not None and found != named:
                 raise InputError(
@@ -232,7 +232,7 @@ def _spacing(
             if told:
                 return found, told_tool
             return found, tool if tool is not None and found in tool.spacings else None
-        wanted = explicit
+        wanted = given
     elif not isinstance(wanted, Spacing):
         wanted = user_spacing(wanted)
     if named is not None:
@@ -244,7 +244,7 @@ def _explicit(text: str) -> tuple[Spacing | None, Tool | None]:
     """The spacing of a list or of a file, and whose prefix a list has; None where it is a name."""
     key, _, rest = text.strip().partition(":")
     tool = TOOLS.get(key.casefold())
-    spacing = listed(text.strip() if tool is None else rest)
+    spacing = explicit(text.strip() if tool is None else rest)
     if spacing is not None:
         return spacing, tool
     written = parse(text) if text.strip() else None

@@ -18,10 +18,10 @@ import pytest
 import torch
 
 from sdcore.brownian import BrownianNoise
+from sdcore.compare.quirks import BY_NAME
 from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
-from sdcore.lab.quirks import BY_NAME
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
 from sdcore.sampling import State, sample

@@ -7,11 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 
+from sdcore.compare.quirks import BY_NAME
 from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
 from sdcore.lab import Gaussian, Mixture, Window, moments
 from sdcore.lab.order import measure_scheduler, slope, starting_values
-from sdcore.lab.quirks import BY_NAME
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
 from sdcore.sampling import Prediction, sample

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from sdcore.compare.quirks import QUIRKS
 from sdcore.lab.change import silent
-from sdcore.lab.quirks import QUIRKS
 from sdcore.schedulers import SPACINGS, TABLE
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -1,18 +1,16 @@
-"""How ComfyUI, A1111 and k-diffusion lay the grids that they have, and explicit lists.
+"""How ComfyUI, A1111 and k-diffusion lay the grids that they have.
 
 Restated from what these tools do (with numbers in tests/schedulers/test_spacing.py), where they
 differ from diffusers: which rules there are, the timestep sent, both ends, the table's precision.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 
 import torch
 
-from sdcore.errors import InputError, unknown
+from sdcore.errors import unknown
 from sdcore.schedulers.spacing import sigmas as curves
 from sdcore.schedulers.spacing import timesteps as grids
 from sdcore.schedulers.spacing.plan import Rule, Spacing, without_penultimate
@@ -29,9 +27,7 @@ class Tool:
     label: str
     spacings: Mapping[str, Rule]
     default: str  # the spacing that it runs when none is chosen
-    noise: str  # where its noise comes from
     has: frozenset[str]  # the schedulers that it runs by sigma, in our names
-    by_timestep: frozenset[str] = frozenset()  # its others, which run as diffusers' `leading`
     renamed: Mapping[str, str] = field(default_factory=dict)  # a name that means another here
     unit_variance: bool = False  # scales the noise by sqrt(1 + sigma^2) where sigma is the largest
     whole: bool = False  # sends the network whole timesteps only
@@ -84,7 +80,6 @@ TOOLS: Mapping[str, Tool] = {
             spacings=_some("normal", *_KARRAS),
             default="normal",
             has=_KDIFFUSION,
-            noise="torch.randn_like on x's device, one stream for the whole batch",
         ),
         Tool(
             key="a1111",
@@ -106,8 +101,6 @@ TOOLS: Mapping[str, Tool] = {
             discards=frozenset((*_DPM2, "dpmpp_3m_sde")),
             to_sigma_min=frozenset({"kl_optimal"}),
             has=_KDIFFUSION | {"restart", "lcm"},
-            by_timestep=frozenset({"ddim", "pndm"}),
-            noise="one generator a picture, on the GPU (Philox) or the CPU, by a setting",
         ),
         Tool(
             key="comfyui",
@@ -128,36 +121,6 @@ TOOLS: Mapping[str, Tool] = {
             discards=frozenset((*_DPM2, "unipc", "unipc_bh1", "unipc_bh2")),
             dtype=torch.float64,
             floor=4.8973e-8,
-            noise="one CPU generator for the start; the loop's is seeded again, on x's device",
         ),
     )
 }
-
-
-def listed(text: str) -> Spacing | None:
-    """The spacing of "sigmas:14.6,7,2,0" or "timesteps:999,500,250"; None for any other text.
-
-    A list of sigmas is the whole schedule, its end included; timesteps are the network's, and the
-    tail follows. Raises InputError for what is not such a list.
-
-    >>> listed("sigmas:14.6,7,2,0").steps
-    3
-    """
-    kind, _, values = text.partition(":")
-    if kind not in ("sigmas", "timesteps"):
-        return None
-    try:
-        numbers = [float(value) for value in values.split(",")]
-    except ValueError:
-        raise InputError(f"cannot read the {kind} {values!r}: write numbers, 14.6,7,2,0") from None
-    if any(not math.isfinite(number) or number < 0 for number in numbers):
-        raise InputError(f"the {kind} {values!r} are not all finite numbers of at least 0")
-    if any(after >= number for number, after in pairwise(numbers)):
-        raise InputError(f"the {kind} {values!r} do not fall from each to the next")
-    name = f"{kind}:{','.join(repr(number).removesuffix('.0') for number in numbers)}"
-    if kind == "timesteps":
-        return Spacing(name, lambda s, _: grids.at_timesteps(s, numbers), steps=len(numbers))
-    if len(numbers) < 2:
-        raise InputError("a list of sigmas holds at least two: where to start and where to end")
-    *grid, last = numbers
-    return Spacing(name, lambda s, _: curves.at_sigmas(s, grid), tail=last, steps=len(grid))

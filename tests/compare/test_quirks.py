@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sdcore.lab.quirks import BY_NAME, QUIRKS
+from sdcore.compare.quirks import BY_NAME, QUIRKS
 
 TESTS = Path(__file__).parents[1]
 

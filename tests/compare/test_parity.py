@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from sdcore.checkpoints import open_model
 from sdcore.checkpoints.convert import convert
 from sdcore.cli import main
+from sdcore.compare import parity
 from sdcore.errors import InputError
-from sdcore.lab import parity
 
 Command = Callable[..., tuple[int, str, str]]
 UNET = ("UNet, t = 1", "UNet, t = 500.5", "UNet, t = 999")

@@ -1,47 +1,12 @@
-"""What a scheduler will do, in numbers, before anything runs."""
+"""What another tool would do differently with a scheduler. Restated from the tools, not run."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from sdcore.errors import InputError
-from sdcore.sampling import Prediction, sample
-from sdcore.schedulers import TOOLS, Plan, Scheduler, resolve
+from sdcore.schedulers import TOOLS, Scheduler, resolve
 from sdcore.schedulers.conventions import CLASSES
-
-
-@dataclass(frozen=True)
-class Row:
-    """One step."""
-
-    index: int
-    timestep: float  # that the network is told
-    sigma: float
-    sigma_next: float
-    h: float  # log(sigma / sigma_next), the step in lambda; infinite into sigma 0
-    nfe: int
-    draws: int  # of noise, in this step
-
-
-def rehearse(scheduler: Scheduler, plan: Plan) -> list[Row]:
-    """The solver run on a model that sees nothing, to count what it asks for.
-
-    An adaptive solver finds no error there, and may ask for more of a real model.
-    """
-    still = torch.zeros(1, 1, 1, 1)
-    stub = lambda x, sigma: Prediction(still, still)  # noqa: E731
-    noise = lambda draw, sigma, sigma_next: still  # noqa: E731
-    rows, drawn = [], 0
-    for step in sample(stub, still, plan.sigmas, scheduler.solver, noise):
-        h = math.log(step.sigma / step.sigma_next) if step.sigma_next else math.inf
-        t = plan.timesteps[step.index]
-        draws, drawn = step.draws - drawn, step.draws
-        rows.append(Row(step.index, t, step.sigma, step.sigma_next, h, step.nfe, draws))
-    return rows
-
 
 # What the other tools call the nearest grid, where they have none of that name; or its nearest.
 _NEAREST = {
@@ -68,8 +33,16 @@ _BY_CONFIG = (
     *("pndm_prk", "dpmpp_3m", "dpm_2m", "dpm_3m", "dpmpp_2m_sde", "dpmpp_2m_sde_heun"),
     *("dpmpp_3m_sde", "unipc_bh1", "unipc_3", "deis_3", "euler_churn"),
 )
-LIKE = ("diffusers", "comfyui", "a1111", "kdiffusion")
-_OUR_NOISE = "one CPU generator a picture"  # and so diffusers', given a list of generators
+_OUR_NOISE = "one CPU generator a picture"
+# Where a tool's noise comes from.
+_NOISE = {
+    "diffusers": _OUR_NOISE,  # given a list of generators
+    "kdiffusion": "torch.randn_like on x's device, one stream for the whole batch",
+    "a1111": "one generator a picture, on the GPU (Philox) or the CPU, by a setting",
+    "comfyui": "one CPU generator for the start; the loop's is seeded again, on x's device",
+}
+# Schedulers that a tool runs by timestep, which is diffusers' `leading`; its others run by sigma.
+_BY_TIMESTEP = {"a1111": ("ddim", "pndm")}
 
 
 def _nearest(name: str, tool: str) -> str:
@@ -92,31 +65,31 @@ class Difference:
     theirs: float | str
 
 
-def compare(
+def differences(
     scheduler: Scheduler, steps: int, tool: str, config: Mapping[str, Any] | None = None
 ) -> list[Difference]:
     """What the tool would do differently with this solver; its spacing of that name or the nearest.
 
-    Restated from what the tools do, not run. Raises InputError where it has no such grid.
+    tool: one of `sdcore.compare.TOOLS`. Raises InputError where it has no such grid.
     """
     name = scheduler.spacing.name.rpartition(":")[2]
     if scheduler.spacing.steps is not None:
         raise InputError("a list of one's own is the same in every tool: nothing to compare")
     here = scheduler.entry.name
     if tool == "diffusers":
-        spacing, noise = f"diffusers:{_NEAREST_CLASS.get(name, name)}", _OUR_NOISE
+        spacing = f"diffusers:{_NEAREST_CLASS.get(name, name)}"
         known = here in _BY_CONFIG or any(label in CLASSES for label in scheduler.entry.names)
-    elif here in TOOLS[tool].by_timestep:
-        spacing, known, noise = "diffusers:leading", True, TOOLS[tool].noise
+    elif here in _BY_TIMESTEP.get(tool, ()):
+        spacing, known = "diffusers:leading", True
     else:
-        spacing, known, noise = _nearest(name, tool), here in TOOLS[tool].has, TOOLS[tool].noise
-    own = not scheduler.entry.paper  # a solver of the user's, which no tool has
-    other = resolve(scheduler.entry.solver if own else here, spacing, config=config)
+        spacing, known = _nearest(name, tool), here in TOOLS[tool].has
+    users = not scheduler.entry.paper  # a solver of the user's, which no tool has
+    other = resolve(scheduler.entry.solver if users else here, spacing, config=config)
     ours, theirs = scheduler.plan(steps), other.plan(steps)
     pairs = list(zip(ours.sigmas[:-1], theirs.sigmas[:-1], strict=True))
     worst = max(range(steps), key=lambda i: abs(pairs[i][0] / pairs[i][1] - 1))
     farthest = max(range(steps), key=lambda i: abs(ours.timesteps[i] - theirs.timesteps[i]))
-    found = [
+    everything = [
         Difference("scheduler", here, here if known else "none of that kind"),
         Difference("spacing", scheduler.spacing.name, other.spacing.name),
         Difference("first sigma", ours.sigmas[0], theirs.sigmas[0]),
@@ -129,6 +102,6 @@ def compare(
         Difference("last sigma", ours.sigmas[-1], theirs.sigmas[-1]),
         Difference("starting scale", ours.start_scale, theirs.start_scale),
         Difference("scale of the result", ours.end_scale, theirs.end_scale),
-        Difference("noise", _OUR_NOISE, noise),
+        Difference("noise", _OUR_NOISE, _NOISE[tool]),
     ]
-    return [difference for difference in found if difference.ours != difference.theirs]
+    return [difference for difference in everything if difference.ours != difference.theirs]
