@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sdcore.errors import InputError
-from sdcore.models import UNetConfig
+from sdcore.family import SCORES, SIZES, Family
 from sdcore.models.layers import placement
 from sdcore.models.unet import sinusoid
 from sdcore.networks import Reader
@@ -31,48 +31,19 @@ from sdcore.stages import Stage, stack
 
 Rows = dict[str, Tensor]  # argument of the UNet -> [1,...]
 
-# How many numbers about the picture a UNet is told -> the settings that they come from.
-_SIZES = ("original_size", "crop", "target_size")
-_SCORES = ("aesthetic_score", "negative_aesthetic_score")
-_TOLD = {0: (), 6: _SIZES, 5: (*_SIZES[:2], *_SCORES)}
-
 
 @dataclass(frozen=True)
 class Conditioner:
     """Settings to conditions, for the UNet of one family.
 
     readers: one, or two (SDXL).
+    family: what it is told beside the text.
     zero_empty: an absent negative prompt is zeros, as in SDXL's training, not the encoded "".
-
-    Raises InputError for a UNet that is told more, or other things, than is known of here.
     """
 
     readers: tuple[Reader, ...]
-    unet: UNetConfig
+    family: Family
     zero_empty: bool = False
-
-    def __post_init__(self) -> None:
-        if self.unet.addition_embed_type is None:
-            return
-        vector, each = self.unet.added_dims
-        if vector not in (self._pooled_dim + 5 * each, self._pooled_dim + 6 * each):
-            raise InputError(
-                f"the UNet is told a vector of {vector}, which is no pooled text of "
-                f"{self._pooled_dim} with 6 numbers (SDXL) or 5 (its refiner) of {each} each"
-            )
-
-    @property
-    def added(self) -> int:
-        """How many numbers about the picture the UNet is told: 6 or 5, 0 outside SDXL."""
-        if self.unet.addition_embed_type is None:
-            return 0
-        vector, each = self.unet.added_dims
-        return (vector - self._pooled_dim) // each
-
-    @property
-    def tells_scale(self) -> bool:
-        """Whether the UNet is told the guidance scale, in place of being asked twice."""
-        return self.unet.time_cond_proj_dim is not None
 
     def stages(
         self, settings: Sequence[Settings], branches: Iterable[str], sigmas: Sequence[float]
@@ -130,11 +101,11 @@ class Conditioner:
                 chunked("" if text is None else text, reader.tokenizer, grammar),
                 reader.encoder,
                 clip_skip,
-                before_last=self.added > 0,
+                before_last=bool(self.family.told),
             )
             for reader in self.readers
         ]
-        if not self.added:
+        if not self.family.told:
             return {"context": said[0][0]}
         contexts = torch.cat([context for context, _ in said], dim=-1)
         return {"context": contexts, "text_embeds": said[-1][1]}
@@ -143,20 +114,16 @@ class Conditioner:
         """What it is told beside the text, one row: `time_ids` [1,6 or 5], `timestep_cond`."""
         device, _ = placement(self.readers[0].encoder)
         told = {}
-        if self.added:
-            sizes = [getattr(settings, name) for name in _TOLD[self.added] if name in _SIZES]
+        if self.family.told:
+            sizes = [getattr(settings, name) for name in self.family.told if name in SIZES]
             ids = [number for pair in sizes for number in reversed(pair)]  # height, then width
-            if self.added == 5:
-                ids.append(getattr(settings, _SCORES[negative]))
+            if SCORES[negative] in self.family.told:
+                ids.append(getattr(settings, SCORES[negative]))
             told["time_ids"] = torch.tensor([ids], dtype=torch.float32, device=device)
-        if self.unet.time_cond_proj_dim is not None:
-            row = scale_embedding(settings.cfg, self.unet.time_cond_proj_dim)
+        if self.family.scale_width is not None:
+            row = scale_embedding(settings.cfg, self.family.scale_width)
             told["timestep_cond"] = row.to(device)
         return told
-
-    @property
-    def _pooled_dim(self) -> int:
-        return self.readers[-1].encoder.config.projection_dim
 
 
 def _said(settings: Sequence[Settings], branches: Iterable[str]) -> dict[str, list[str | None]]:
@@ -164,16 +131,16 @@ def _said(settings: Sequence[Settings], branches: Iterable[str]) -> dict[str, li
     return {name: words[name] for name in sorted(branches)}
 
 
-def with_numbers(settings: Settings, conditioners: Sequence[Conditioner]) -> Settings:
+def with_numbers(settings: Settings, families: Sequence[Family]) -> Settings:
     """The settings with what was not given filled in: the picture's own size, the usual scores.
 
     Raises InputError for what none of these UNets is told, and for numbers out of range.
     """
     size = (settings.width, settings.height)
     usual: dict[str, Any] = dict(
-        zip((*_SIZES, *_SCORES), (size, (0, 0), size, 6.0, 2.5), strict=True)
+        zip((*SIZES, *SCORES), (size, (0, 0), size, 6.0, 2.5), strict=True)
     )
-    told = {name for conditioner in conditioners for name in _TOLD[conditioner.added]}
+    told = {name for family in families for name in family.told}
     given: dict[str, Any] = {name: getattr(settings, name) for name in usual}
     for name, value in given.items():
         if value is None:

@@ -30,7 +30,6 @@ from sdcore.models import VAE, TextEncoder, TinyVAE
 from sdcore.networks import Reader
 from sdcore.options import takes
 from sdcore.pipeline import StableDiffusion
-from sdcore.prepare import inpaints
 from sdcore.prompts import Tokenizer, load_tokenizer
 from sdcore.settings import Source
 
@@ -94,13 +93,10 @@ def load(source: Source) -> StableDiffusion:
         source=source,
         digests=_digests(checkpoint, source),
     )
-    _ = sd.conditioner  # raises where encoders and UNet do not fit
-    channels = sd.unet.config.in_channels
-    if not inpaints(sd) and channels != sd.unet.config.out_channels:
-        raise InputError(
-            f"{checkpoint.path} has a UNet of {channels} input channels; those of 4 are drawn "
-            "with, and those of 9, which repaint a picture"
-        )
+    try:
+        _ = sd.family
+    except InputError as error:
+        raise InputError(f"{checkpoint.path}: {error}") from None
     return sd
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sdcore.devices import TF32, check_finite, in_own_precision
 from sdcore.engine import ready_decoder
+from sdcore.family import Family, family_of
 from sdcore.memory import apply, leaner
 from sdcore.models import VAE, TextEncoder, UNet
 from sdcore.models.layers import placement
@@ -91,6 +92,12 @@ class Networks:
             + f"; {', '.join(over)}" * bool(over)
             + ")"
         )
+
+    @property
+    def family(self) -> Family:
+        """What it does otherwise. Raises InputError for a UNet that is told what nobody knows."""
+        pooled = self.readers[-1].encoder.config.projection_dim
+        return family_of(self.unet.config, pooled, len(self.readers), self.scheduler_config)
 
     @property
     def prediction_type(self) -> str:

@@ -19,12 +19,12 @@ from typing import Any
 from sdcore.adapters import unmatched_warnings
 from sdcore.brownian import noise_named
 from sdcore.conditioning import Conditioner, with_numbers
-from sdcore.defaults import Defaults, defaults_for
 from sdcore.devices import float32_as
 from sdcore.engine import choose
 from sdcore.errors import InputError
+from sdcore.family import Family
 from sdcore.guidance import CFG, Guidance, accepted, branch_names, resolve, write
-from sdcore.inpainting import CHANNELS, Canvas, Picture, open_canvas
+from sdcore.inpainting import Canvas, Picture, open_canvas
 from sdcore.models.freeu import FreeU, with_freeu
 from sdcore.networks import Networks
 from sdcore.noise import SeededNoise
@@ -61,7 +61,7 @@ class Parts:
     scheduler: Scheduler
     guidance: Guidance
     noise: MakesNoise
-    usual: Defaults  # of the family
+    family: Family
     freeu: FreeU | None = None
     canvas: Canvas | None = None  # of an inpainting model, as it was given
     refiner: Networks | None = None
@@ -79,26 +79,23 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
     """
     _check_written(asked)
     config = networks.scheduler_config
-    # The pipelines of SDXL and of latent consistency models leave steps_offset as it is.
-    told_scale = networks.unet.config.time_cond_proj_dim is not None
-    corrected = len(networks.readers) == 1 and not told_scale
+    family = networks.family
     scheduler = resolve_scheduler(
-        asked.scheduler, asked.spacing, asked.eta, config, asked.tail, corrected
+        asked.scheduler, asked.spacing, asked.eta, config, asked.tail, family.corrects_offset
     )
     if asked.prediction_type is not None:
         said = known_prediction_type(asked.prediction_type)
         scheduler = replace(scheduler, prediction_type=said)
-    usual = defaults_for(networks.unet.config, config)
     noise = scheduler.entry.noise if asked.noise is None else asked.noise
     return Parts(
         scheduler=scheduler,
-        guidance=_guidance(asked, networks, usual),
+        guidance=_guidance(asked, family),
         noise=noise_named(noise) if isinstance(noise, str) else noise,
-        usual=usual,
+        family=family,
         freeu=FreeU.read(asked.freeu) if isinstance(asked.freeu, str) else asked.freeu,
         canvas=_canvas(networks, asked.image, asked.mask),
         refiner=_refiner(networks, asked.refiner),
-        notes=_left_to(usual, asked, networks.name),
+        notes=_left_to(family, asked, networks.name),
     )
 
 
@@ -123,29 +120,27 @@ def _check_written(asked: Options) -> None:
         )
 
 
-def _left_to(usual: Defaults, asked: Options, name: str) -> tuple[str, ...]:
+def _left_to(family: Family, asked: Options, name: str) -> tuple[str, ...]:
     """The line that tells where steps or scale are this family's, and not the usual ones."""
-    taken = [f"{usual.steps} steps"] * (asked.steps is None)
-    taken += [f"cfg {usual.cfg:g}"] * (asked.cfg is None)
-    if not usual.because or not taken:
+    taken = [f"{family.steps} steps"] * (asked.steps is None)
+    taken += [f"cfg {family.cfg:g}"] * (asked.cfg is None)
+    if not family.because or not taken:
         return ()
-    return (f"{name} draws with {' and '.join(taken)} unless told: {usual.because}",)
+    return (f"{name} draws with {' and '.join(taken)} unless told: {family.because}",)
 
 
-def _guidance(asked: Options, networks: Networks, usual: Defaults) -> Guidance:
-    scale = usual.cfg if asked.cfg is None else float(asked.cfg)
+def _guidance(asked: Options, family: Family) -> Guidance:
+    scale = family.cfg if asked.cfg is None else float(asked.cfg)
     if isinstance(asked.guidance, str):
         return resolve(asked.guidance, scale)
     if asked.guidance is not None:
         accepted(asked.guidance)  # raises where it is none
         return asked.guidance
-    guidance = CFG(scale)
-    tells_scale = networks.unet.config.time_cond_proj_dim is not None  # and the UNet is asked once
-    return CFG(1.0) if tells_scale else guidance
+    return CFG(family.scale(CFG(scale).scale))  # the inner one raises for what is no scale
 
 
 def _canvas(networks: Networks, image: Any, mask: Any) -> Canvas | None:
-    if not inpaints(networks):
+    if not networks.family.inpaints:
         if image is not None or mask is not None:
             raise InputError(
                 f"{networks.name} draws from words alone: image and mask are for "
@@ -157,18 +152,12 @@ def _canvas(networks: Networks, image: Any, mask: Any) -> Canvas | None:
     return open_canvas(image, mask)
 
 
-def inpaints(networks: Networks) -> bool:
-    """Whether the UNet repaints a given picture, rather than draw from words alone."""
-    config = networks.unet.config
-    return config.in_channels == config.out_channels + CHANNELS
-
-
 def _refiner(networks: Networks, refiner: Any) -> Networks | None:
     if refiner is None:
         return None
     if not isinstance(refiner, Networks):
         raise InputError(f"the refiner {refiner} is not loaded: give the model itself")
-    if inpaints(refiner):
+    if refiner.family.inpaints:
         raise InputError(f"{refiner.name} is an inpainting model, and refines nothing")
     latents = [(n.vae.config.latent_channels, n.vae.config.scaling_factor)
                for n in (networks, refiner)]  # fmt: skip
@@ -195,7 +184,7 @@ def complete(
         **{**settled, **_sizes(request, networks, parts)},
     )  # fmt: skip
     experts = [networks] if parts.refiner is None else [networks, parts.refiner]
-    shared = with_numbers(shared, [conditioner_of(each) for each in experts])
+    shared = with_numbers(shared, [each.family for each in experts])
     shared = replace(shared, digests=_digests(shared, experts))
     parts.scheduler.plan(shared.steps)  # raises where there is no room for so many
     prompts, negatives, seeds = _words(request, networks)
@@ -229,8 +218,8 @@ def _of_networks(networks: Networks) -> dict[str, Any]:
 def _of_parts(request: Request, parts: Parts) -> dict[str, Any]:
     """The written forms of what the request names, and what comes with it."""
     scheduler, spacing, guidance = parts.scheduler, parts.scheduler.spacing, request.guidance
-    steps = next(n for n in (request.steps, spacing.steps, parts.usual.steps) if n is not None)
-    cfg = parts.usual.cfg if request.cfg is None else float(request.cfg)
+    steps = next(n for n in (request.steps, spacing.steps, parts.family.steps) if n is not None)
+    cfg = parts.family.cfg if request.cfg is None else float(request.cfg)
     refiner = parts.refiner
     return {
         "scheduler": scheduler.written or f"{scheduler.name} {IN_MEMORY}",
@@ -389,7 +378,7 @@ def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | Non
 
 def conditioner_of(networks: Networks) -> Conditioner:
     """Settings to what the UNet is told."""
-    return Conditioner(networks.readers, networks.unet.config, networks.zero_empty)
+    return Conditioner(networks.readers, networks.family, networks.zero_empty)
 
 
 def _noise(networks: Networks, settings: Sequence[Settings], parts: Parts) -> SeededNoise:

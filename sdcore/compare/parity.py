@@ -22,8 +22,8 @@ from tqdm import tqdm
 from sdcore.checkpoints import Checkpoint, open_model
 from sdcore.checkpoints.convert import convert
 from sdcore.conditioning import scale_embedding
-from sdcore.defaults import defaults_for
 from sdcore.errors import InputError
+from sdcore.family import usual
 from sdcore.images import to_pictures, to_tensor
 from sdcore.models import UNetConfig, VAEConfig
 from sdcore.sampling import State
@@ -149,7 +149,7 @@ def ask(checkpoint: Checkpoint, steps: int | None = None, side: int | None = Non
     """What a checkpoint's structure says of how it is drawn with. Raises InputError."""
     parts = checkpoint.components
     unet, vae = UNetConfig.from_dict(parts["unet"].config), VAEConfig.from_dict(parts["vae"].config)
-    usual = defaults_for(unet, checkpoint.scheduler or None)
+    few, cfg, _ = usual(unet, checkpoint.scheduler or None)
     xl = "XL" if parts["unet"].config.get("addition_embed_type") is not None else ""
     kind = "Inpaint" if unet.in_channels == 9 else ""
     if xl and "text_encoder" not in parts:
@@ -157,13 +157,13 @@ def ask(checkpoint: Checkpoint, steps: int | None = None, side: int | None = Non
     pipeline = f"StableDiffusion{xl}{kind}Pipeline"
     if unet.time_cond_proj_dim is not None:
         pipeline = "LatentConsistencyModelPipeline"
-    steps = usual.steps if steps is None else steps
+    steps = few if steps is None else steps
     side = max(unet.sides) * vae.factor if side is None else side
     if steps < 1 or side < vae.factor or side % vae.factor:
         raise InputError(
             f"{steps} steps of {side} pixels: at least 1 step, of a multiple of {vae.factor} pixels"
         )
-    return Ask(pipeline, usual.cfg, steps, side, vae.factor, unet.in_channels)
+    return Ask(pipeline, cfg, steps, side, vae.factor, unet.in_channels)
 
 
 def _unread(checkpoint: Checkpoint) -> Iterable[str]:

@@ -1,0 +1,110 @@
+"""What a family of models does otherwise: one value, asked by whoever would have to decide.
+
+| family                     | is told beside the text   | a picture takes    |
+|----------------------------|---------------------------|--------------------|
+| SD 1.x, 2.x                | nothing                   | 20 steps, cfg 7.5  |
+| SDXL (arXiv 2307.01952)    | three sizes               | the same           |
+| its refiner                | two sizes and a score     | the same           |
+| Turbo (arXiv 2311.17042)   | as the one it was made of | 4 steps, cfg 1     |
+| latent consistency models  | the guidance scale        | 4 steps, cfg 8.5   |
+
+Any of them repaints a given picture where its UNet has five more input channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sdcore.errors import InputError
+from sdcore.inpainting import CHANNELS
+from sdcore.models import UNetConfig
+
+SIZES = ("original_size", "crop", "target_size")
+SCORES = ("aesthetic_score", "negative_aesthetic_score")
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is told to a UNet of this kind, and what a picture of it takes."""
+
+    told: tuple[str, ...] = ()  # settings that it is told as numbers: of SIZES and SCORES
+    scale_width: int | None = None  # of the guidance scale's embedding; None: it is asked twice
+    inpaints: bool = False  # it is told a picture and a mask
+    readers: int = 1  # text encoders
+    steps: int = 20  # where the user names none
+    cfg: float = 7.5
+    because: str = ""  # where steps and cfg are not what every model gets
+
+    @property
+    def tells_scale(self) -> bool:
+        """Whether the UNet is told the guidance scale, in place of being asked twice."""
+        return self.scale_width is not None
+
+    @property
+    def corrects_offset(self) -> bool:
+        """Whether its pipeline in diffusers sets steps_offset to 1, as SDXL's and LCM's do not."""
+        return self.readers == 1 and not self.tells_scale
+
+    def scale(self, cfg: float) -> float:
+        """The scale of guidance in the loop; 1 where the UNet is told it, and asked once."""
+        return 1.0 if self.tells_scale else cfg
+
+
+def family_of(
+    unet: UNetConfig, pooled: int, readers: int, scheduler: Mapping[str, Any] | None = None
+) -> Family:
+    """The family of a UNet with so many readers, the last of which pools to so many numbers.
+
+    scheduler: the contents of scheduler_config.json. Raises InputError for a UNet that is told
+    more, or other things, than is known of here.
+    """
+    drawn, repainting = unet.out_channels, unet.out_channels + CHANNELS
+    if unet.in_channels not in (drawn, repainting):
+        raise InputError(
+            f"a UNet of {unet.in_channels} input channels; those of {drawn} are drawn with, and "
+            f"those of {repainting}, which repaint a picture"
+        )
+    steps, cfg, because = usual(unet, scheduler)
+    return Family(
+        told=_told(unet, pooled),
+        scale_width=unet.time_cond_proj_dim,
+        inpaints=unet.in_channels == repainting,
+        readers=readers,
+        steps=steps,
+        cfg=cfg,
+        because=because,
+    )
+
+
+def _told(unet: UNetConfig, pooled: int) -> tuple[str, ...]:
+    if unet.addition_embed_type is None:
+        return ()
+    vector, each = unet.added_dims
+    kinds = {pooled + 6 * each: SIZES, pooled + 5 * each: (*SIZES[:2], *SCORES)}
+    if vector not in kinds:
+        raise InputError(
+            f"the UNet is told a vector of {vector}, which is no pooled text of "
+            f"{pooled} with 6 numbers (SDXL) or 5 (its refiner) of {each} each"
+        )
+    return kinds[vector]
+
+
+def usual(unet: UNetConfig, scheduler: Mapping[str, Any] | None) -> tuple[int, float, str]:
+    """Steps, guidance scale and the reason, of a model with this UNet and scheduler_config.json.
+
+    SD-Turbo and SDXL-Turbo (Sauer et al. 2023) carry no mark of their own. What they alone combine
+    is a trailing Euler, noise prediction and latents of 64: 1 to 4 steps, not guided. Latent
+    consistency models (Luo et al. 2023, arXiv 2310.04378) are told the scale.
+    """
+    if unet.time_cond_proj_dim is not None:
+        return 4, 8.5, "its UNet is told the guidance scale, as in latent consistency models"
+    scheduler = {} if scheduler is None else scheduler
+    trailing = scheduler.get("timestep_spacing") == "trailing"
+    euler = str(scheduler.get("_class_name")).startswith("Euler")
+    noise = scheduler.get("prediction_type", "epsilon") == "epsilon"
+    whole = scheduler.get("rescale_betas_zero_snr")
+    if trailing and euler and noise and not whole and unet.sides == (64, 64):
+        return 4, 1.0, "its scheduler's trailing steps are those of SD-Turbo and SDXL-Turbo"
+    return Family.steps, Family.cfg, Family.because
