@@ -36,7 +36,7 @@ from tests import toys
 DOCS = Path(__file__).parents[1] / "docs"
 BEFORE = Path(__file__).parent / "changes_before.json"  # told in sdcore/lab/change.py
 STEPS = 20
-COUNTS = (10, 20, 40, 160, 320)
+COUNTS = (10, 20, 40, 120, 160, 320)
 PUBLISHED_AND_CORRECTED = ("dpmpp_3m", "dpmpp_3m_taylor")
 
 # A spacing of diffusers as a field of its config.
@@ -136,7 +136,8 @@ def changes() -> str:
     def cells(name: str) -> list[str]:
         row, then = now[name], old.get(name, {})
         before = {kind: "not finite" if e is None else f"{e:.1e}" for kind, e in then.items()}
-        return [name, *(f"{row[k]:.1e}" + f" ({before[k]})" * (k in before) for k in KINDS)]
+        was = {kind: f" ({before[kind]})" if kind in before else "" for kind in KINDS}
+        return [name, *(f"{row[kind]:.1e}{was[kind]}" for kind in KINDS)]
 
     return "\n".join([
         "# Changing midway\n",
