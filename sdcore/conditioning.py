@@ -13,8 +13,9 @@ All of it goes through one door: branch -> argument of the UNet -> [B,...].
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.family import SCORES, SIZES, Family
+from sdcore.guidance import Source
 from sdcore.models.layers import placement
 from sdcore.models.unet import sinusoid
 from sdcore.networks import Reader
@@ -46,13 +48,18 @@ class Conditioner:
     zero_empty: bool = False
 
     def stages(
-        self, settings: Sequence[Settings], branches: Iterable[str], sigmas: Sequence[float]
+        self,
+        settings: Sequence[Settings],
+        branches: Iterable[str],
+        sigmas: Sequence[float],
+        sources: Mapping[str, Source] = MappingProxyType({}),
     ) -> tuple[Stage, ...]:
         """What the UNet is told, from each step on in which a prompt of these branches changes.
 
-        branches: of "cond" and "uncond"; sigmas: of the whole schedule, steps + 1 of them.
+        branches: "cond", "uncond" and those of `sources`; sigmas: of the whole schedule, steps + 1
+        of them. Raises InputError for another branch.
         """
-        said, steps, first = _said(settings, branches), len(sigmas) - 1, settings[0]
+        said, steps, first = _said(settings, branches, sources), len(sigmas) - 1, settings[0]
         weighted = first.grammar != "plain"
         texts = {text for row in said.values() for text in row if text} if weighted else set()
         begins = [0, *sorted({n for text in texts for n in switches(text, steps)})]
@@ -82,7 +89,8 @@ class Conditioner:
 
     def warnings(self, settings: Sequence[Settings], branches: Iterable[str]) -> list[str]:
         """One line for whatever of the texts is read otherwise than a user might think."""
-        texts = dict.fromkeys(t for row in _said(settings, branches).values() for t in row if t)
+        known = set(branches) & {"cond", "uncond"}
+        texts = dict.fromkeys(t for row in _said(settings, known).values() for t in row if t)
         tokenizer, first = self.readers[0].tokenizer, settings[0]
         return [
             line for text in texts for line in report(text, tokenizer, first.grammar, first.steps)
@@ -126,8 +134,24 @@ class Conditioner:
         return told
 
 
-def _said(settings: Sequence[Settings], branches: Iterable[str]) -> dict[str, list[str | None]]:
-    words = {"cond": [s.prompt for s in settings], "uncond": [s.negative for s in settings]}
+def _said(
+    settings: Sequence[Settings],
+    branches: Iterable[str],
+    sources: Mapping[str, Source] = MappingProxyType({}),
+) -> dict[str, list[str | None]]:
+    """The words of each branch, one for each picture."""
+    words: dict[str, list[str | None]] = {
+        "cond": [s.prompt for s in settings],
+        "uncond": [s.negative for s in settings],
+    }
+    for name, source in sources.items():
+        words[name] = words[source.like] if source.text is None else [source.text] * len(settings)
+    for name in branches:
+        if name not in words:
+            raise InputError(
+                f"the guidance asks for a branch {name!r} and does not say what it is told: give "
+                f"it an attribute sources = {{{name!r}: Source(...)}}"
+            )
     return {name: words[name] for name in sorted(branches)}
 
 

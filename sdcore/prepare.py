@@ -23,7 +23,7 @@ from sdcore.devices import float32_as
 from sdcore.engine import choose
 from sdcore.errors import InputError
 from sdcore.family import Family
-from sdcore.guidance import CFG, Guidance, accepted, branch_names, resolve, write
+from sdcore.guidance import CFG, Guidance, accepted, branch_names, resolve, sources_of, write
 from sdcore.inpainting import Canvas, Picture, open_canvas
 from sdcore.models.freeu import FreeU, with_freeu
 from sdcore.networks import Networks
@@ -400,9 +400,10 @@ def _stages(
 ) -> tuple[Stage, ...]:
     """What the UNet is told on the way down, and which UNet it is."""
     first, names = settings[0], set(branches)
-    stages = conditioner_of(networks).stages(settings, names, sigmas)
+    sources = sources_of(parts.guidance)
+    stages = conditioner_of(networks).stages(settings, names, sigmas, sources)
     if parts.refiner is not None and first.handover is not None:
-        below = conditioner_of(parts.refiner).stages(settings, names, sigmas)
+        below = conditioner_of(parts.refiner).stages(settings, names, sigmas, sources)
         stages = handed_over(stages, below, first.handover, parts.refiner)
     if parts.canvas is not None:
         canvas = parts.canvas.scaled(first.width, first.height)

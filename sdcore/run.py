@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from sdcore.denoiser import Denoiser
 from sdcore.devices import float32_as
 from sdcore.engine import choose, ready
 from sdcore.errors import InputError
-from sdcore.guidance import Guidance, accepted
+from sdcore.guidance import CFG, Guidance, Source, accepted, sources_of
 from sdcore.networks import Networks
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
@@ -66,6 +66,7 @@ class Run:
     solver: Solver
     sigmas: tuple[float, ...]
     around: Callable[[Denoise], Denoise] = unchanged
+    answers: Mapping[str, Denoise] = field(default_factory=dict)  # by branch: of other models
     warnings: tuple[str, ...] = ()  # one line for each guess and each prompt that was cut
 
     def __len__(self) -> int:
@@ -138,7 +139,28 @@ class Run:
             with float32_as(networks.tf32):
                 return unet(x, t, **told)
 
-        return Denoiser(precise, process, stage.conditions, guidance, networks.dtype)
+        def worse(name: str, source: Source) -> Denoise:
+            """The branch that the network answers with a change in it."""
+            if source.change is None:
+                raise InputError(
+                    f"another model answers the branch {name!r} of this guidance: "
+                    f"replace(run, answers={{{name!r}: other_run.denoise}})"
+                )
+            unet = source.change(networks.unet)
+            if networks.device.type == "cpu":
+                unet = EachAlone(unet, len(self.settings), stage.lengths)
+            told = {"cond": stage.conditions[name]}
+            return Denoiser(unet, process, told, CFG(1), networks.dtype)
+
+        others = {
+            name: self.answers[name] if name in self.answers else worse(name, source)
+            for name, source in sources_of(guidance).items()
+            if (source.model or source.change is not None)
+            if name in self.answers or name in stage.conditions
+        }
+        return Denoiser(
+            precise, process, stage.conditions, guidance, networks.dtype, networks=others
+        )
 
     def __iter__(self) -> Iterator[Step]:
         return self.steps()
@@ -185,6 +207,8 @@ class Run:
         """The same pictures as several runs of at most `size` pictures."""
         if size < 1:
             raise InputError(f"a batch has at least 1 picture, not {size}")
+        if self.answers and size < len(self.settings):
+            raise InputError("what another model answers too is not split: take a larger batch")
         parts = [slice(i, i + size) for i in range(0, len(self.settings), size)]
         return [
             replace(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,16 +15,12 @@ class Autoguidance:
     """Autoguidance (Karras et al. 2024, arXiv 2406.02507, eq. 3).
 
     weak + scale * (cond - weak), where a second, worse model answers "weak" to the same prompt; 1
-    is off. model: that one, as `sdcore.load` takes it. With none, the Denoiser's `networks` have
-    "weak": any (x, sigma) -> Prediction.
+    is off. The answer comes from `replace(run, answers={"weak": other.denoise})`, where `other` is
+    the same run of that model with cfg 1, or from any (x, sigma) -> Prediction.
     """
 
     scale: float = 2.0
-    model: str = ""
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        return {"weak": Source(model=self.model or None)}
+    sources: ClassVar[Mapping[str, Source]] = {"weak": Source(model=True)}
 
     def branches(self, sigma: float) -> tuple[str, ...]:
         return ("cond",) if self.scale == 1 else ("weak", "cond")

@@ -36,13 +36,13 @@ class Source:
 
     like: the branch whose conditions it is told.
     text: words of its own that it is told instead.
-    model: another model that is asked instead, as `sdcore.load` takes it.
+    model: another model is asked instead; the run, or the Denoiser, is given it.
     change: what becomes of the network: a callable with its arguments, made from it.
     """
 
     like: str = "cond"
     text: str | None = None
-    model: str | None = None
+    model: bool = False
     change: Callable[[Any], Callable[..., Tensor]] | None = None
 
 
