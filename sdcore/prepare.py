@@ -178,7 +178,7 @@ def complete(
     """
     parts = parts_of(request, networks) if parts is None else parts
     plain = {each.name: getattr(request, each.name) for each in fields(Options)}
-    settled = {**_of_networks(networks), **plain, **_of_parts(request, parts)}
+    settled = {**_of_networks(_freed(networks, parts)), **plain, **_of_parts(request, parts)}
     shared = Settings(
         prompt="", negative=None, seed=0, version=VERSION,
         **{**settled, **_sizes(request, networks, parts)},
@@ -197,6 +197,13 @@ def complete(
         for prompt, negative in zip(prompts, negatives, strict=True)
         for seed in seeds
     )
+
+
+def _freed(networks: Networks, parts: Parts) -> Networks:
+    """The networks that draw: with the FreeU that was asked for."""
+    if parts.freeu is None:
+        return networks
+    return replace(networks, unet=with_freeu(networks.unet, parts.freeu))
 
 
 def _of_networks(networks: Networks) -> dict[str, Any]:
@@ -354,8 +361,7 @@ def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | Non
     """A run of these pictures, which differ in words and seeds alone. Raises InputError."""
     first = settings[0]
     parts = parts_of(first, networks) if parts is None else parts
-    if parts.freeu is not None:
-        networks = replace(networks, unet=with_freeu(networks.unet, parts.freeu))
+    networks = _freed(networks, parts)
     plan = parts.scheduler.plan(first.steps)
     noise = _noise(networks, settings, parts)
     spoken = branch_names(accepted(parts.guidance), plan.sigmas)

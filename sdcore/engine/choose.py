@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,6 +38,13 @@ _KNOWN = {
         "AttentionBlock", "MidBlock", "Block", "Encoder", "Decoder",
     )),
 }  # fmt: skip
+
+
+def _methods(kind: Any) -> tuple[object, object]:
+    return kind.forward, getattr(kind, "decode", None)
+
+
+_AS_WRITTEN = {kind: _methods(kind) for kind in _KNOWN}
 
 
 @dataclass(frozen=True)
@@ -79,8 +87,11 @@ def special(network: nn.Module) -> str | None:
     if "placement" in vars(network):
         return "this mode of memory moves weights while it runs"
     for module in network.modules():
-        if type(module) not in _KNOWN:
-            return f"a layer is a {type(module).__name__}"
+        kind = type(module)
+        if kind not in _AS_WRITTEN:
+            return f"a layer is a {kind.__name__}"
+        if _AS_WRITTEN[kind] != _methods(kind):  # somebody's own, in its place
+            return f"what a {kind.__name__} does was replaced"
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             return "a layer has a hook"
         if getattr(module, "rows", None) is not None:

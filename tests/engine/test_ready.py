@@ -133,6 +133,13 @@ def test_what_is_special_is_drawn_plainly(change, why: str) -> None:
     assert ready(net, [10.0]) is net
 
 
+def test_a_method_in_place_of_its_own_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = network()
+    monkeypatch.setattr(UNet, "forward", lambda self, x, t, context: 0 * x)
+    assert "UNet does was replaced" in str(choose(net).why)
+    assert not ready(net, [10.0])(x(), 10.0, **what(net)).any()
+
+
 def test_a_copy_is_a_network_of_its_own() -> None:
     net = network()
     ready(net, [10.0])(x(), 10.0, **what(net))
