@@ -22,8 +22,8 @@ test: $(VENV)/.test ## run the tests (ARGS="-k name" to choose)
 
 # What depends on how a processor rounds shows under the kernels of others, which torch has too.
 OTHERS = tests/schedulers/test_quirks.py tests/schedulers/test_fields.py \
-	tests/schedulers/test_parity.py tests/schedulers/test_parity_ode.py \
-	tests/schedulers/test_parity_sde.py tests/schedulers/test_stochastic.py
+	tests/schedulers/test_beside_diffusers.py tests/schedulers/test_ode_beside_others.py \
+	tests/schedulers/test_sde_beside_diffusers.py tests/schedulers/test_stochastic.py
 test-processors: $(VENV)/.test ## the comparisons of schedulers with other processors' kernels
 	@ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(OTHERS)
 	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 \

@@ -6,10 +6,9 @@ Nothing here is used by the package. `scripts/parity.py` prints the comparison,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ import diffusers
 import numpy as np
 import torch
 import transformers
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from scripts.trajectories import CLASS_OF, loop
 from sdcore.pipeline import StableDiffusion
 from sdcore.schedulers.config import SD15
-from sdcore.schedulers.table import TABLE
 
 PROMPT, SEEDS, CFG, STEPS = "a big red house on the left in the snow", (2,), 5.0, 20
 VERSIONS = {
@@ -31,7 +29,6 @@ VERSIONS = {
     "transformers": transformers.__version__,
 }
 NAMES = ("ddim", "euler", "euler_a", "heun", "dpmpp_2m")
-CLASSES = {entry.name: entry.class_name for entry in TABLE if entry.name in NAMES}
 SPACINGS = ("leading", "trailing", "linspace", "karras")
 
 
@@ -44,7 +41,7 @@ def runs() -> Iterator[tuple[str, str, float | None]]:
     it is compared (docs/parity.md). SEEDS: with some others the network itself makes 1e-3 of a
     rounding error on the way down, whoever runs the loop.
     """
-    for name in CLASSES:
+    for name in NAMES:
         for spacing in SPACINGS:
             if spacing == "karras" and name in ("ddim", "euler_a"):
                 continue
@@ -53,41 +50,6 @@ def runs() -> Iterator[tuple[str, str, float | None]]:
             yield name, spacing, None
             if name == "ddim":
                 yield name, spacing, 1.0
-
-
-def loop(
-    scheduler: Any,
-    steps: int,
-    model: Callable[[Tensor, Tensor], Tensor],
-    shape: Sequence[int],
-    seeds: Sequence[int],
-    *,
-    eta: float | None = None,
-    start: int = 0,
-    x0: Tensor | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """The latents [B,C,H,W] that a diffusers pipeline ends with, from a list of CPU generators.
-
-    start > 0: image to image from x0 [B,C,H,W].
-    """
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    options: dict[str, Any] = {} if eta is None else {"eta": eta}
-    if "generator" in signature(scheduler.step).parameters:
-        options["generator"] = generators
-    scheduler.set_timesteps(steps)
-    noise = randn_tensor((len(seeds), *shape), generator=generators).to(dtype)
-    timesteps = scheduler.timesteps[start * scheduler.order :]
-    if start:
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(start * scheduler.order)
-        latents = scheduler.add_noise(x0, noise, timesteps[:1])
-    else:
-        latents = noise * scheduler.init_noise_sigma
-    for t in timesteps:
-        out = model(scheduler.scale_model_input(latents, t), t)
-        latents = scheduler.step(out, t, latents, **options).prev_sample
-    return latents
 
 
 class Reference:
@@ -140,7 +102,7 @@ class Reference:
         config = {"use_karras_sigmas": True} if spacing == "karras" else {}
         if spacing != "karras":
             config["timestep_spacing"] = spacing
-        scheduler = getattr(diffusers, CLASSES[name]).from_config({**SD15, **config})
+        scheduler = getattr(diffusers, CLASS_OF[name]).from_config({**SD15, **config})
         side = self.unet.config.sample_size
         return loop(scheduler, STEPS, model, (4, side, side), SEEDS, eta=eta)
 

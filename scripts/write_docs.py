@@ -1,8 +1,8 @@
 """Write docs/orders.md, changes.md and parity.md: `python -m scripts.write_docs` (make docs).
 
 Orders come from the laboratory. Parity is the maximum absolute error of whole fed-back runs with
-the stand-in network of tests/toys.py, against diffusers and k-diffusion as they are installed; the
-bundled model's is printed by `make parity`.
+the stand-in network of scripts/trajectories.py, against diffusers and k-diffusion as they are
+installed; the bundled model's is printed by `make parity`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from scripts import trajectories
 from sdcore.compare.quirks import QUIRKS
 from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
@@ -29,9 +30,8 @@ from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
 from sdcore.sampling import sample
 from sdcore.schedulers import SPACINGS, TABLE, Entry, resolve
-from sdcore.schedulers.conventions import CLASSES
+from sdcore.schedulers.conventions import CONVENTIONS
 from sdcore.writing import write_whole
-from tests import toys
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEFORE = Path(__file__).parent / "changes_before.json"  # told in sdcore/lab/change.py
@@ -203,9 +203,9 @@ def parity() -> str:
                 "Written by `make docs`. The maximum absolute error of the final latents of whole "
                 f"fed-back runs, N = {STEPS}, float32, relative to the largest latent if that is "
                 "above 1, with a network that is not linear in x "
-                "([tests/toys.py](../tests/toys.py)). `make parity` prints the same with the "
-                "bundled model. A star: more than 1e-5, for a reason that the tests name; most are "
-                "among the cases below.\n",
+                "([scripts/trajectories.py](../scripts/trajectories.py)). "
+                "`make parity` prints the same with the bundled model. A star: more than "
+                "1e-5, for a reason that the tests name; most are among the cases below.\n",
                 f"## diffusers {importlib.metadata.version('diffusers')}\n",
                 table(("solver", "class", *FIELDS), (diffusers_row(entry) for entry in rows)),
                 f"\n## k-diffusion {importlib.metadata.version('k-diffusion')}\n",
@@ -237,7 +237,7 @@ def diffusers_fields(entry: Entry) -> dict[str, object] | None:
     """The config fields under which diffusers' class is this entry; None where it is not."""
     if entry.noise == "brownian":  # the reference draws other numbers
         return None
-    known = CLASSES[entry.class_name].fields
+    known = CONVENTIONS[entry.class_name].fields
     fields = {key: value for key, value in entry.options.items() if key in known}
     if entry.name in AS_FIELDS:
         return AS_FIELDS[entry.name]
@@ -262,33 +262,33 @@ def has(entry: Entry, spacing: str) -> bool:
         return entry.class_name in OWN_TIMESTEPS and spacing == "lcm"
     if entry.class_name == IGNORES_SPACING and spacing in ("leading", "trailing"):
         return False
-    return set(FIELDS[spacing]) <= set(CLASSES[entry.class_name].fields)
+    return set(FIELDS[spacing]) <= set(CONVENTIONS[entry.class_name].fields)
 
 
 def diffusers_cell(entry: Entry, fields: dict[str, object], spacing: str) -> str:
     import diffusers
 
     diffusers.logging.set_verbosity_error()
-    config = {**toys.SD, **fields}
+    config = {**trajectories.SD, **fields}
     try:
         ours = resolve(entry.name, spacing, config=config)
-        found = toys.our_latents(ours, STEPS)
+        found = trajectories.our_latents(ours, STEPS)
     except InputError:
         return "refused"
     theirs = getattr(diffusers, entry.class_name).from_config(config)
-    return cell(found, toys.diffusers_latents(theirs, STEPS))
+    return cell(found, trajectories.diffusers_latents(theirs, STEPS))
 
 
 def k_diffusion_cell(entry: Entry) -> str:
-    from tests.k_diffusion import samplers
+    from scripts.k_diffusion import samplers
 
     function, options = K_DIFFUSION[entry.name]
     scheduler = resolve(entry.name, "karras", eta=0.0)
     plan = resolve("euler", "karras").plan(STEPS)
     sigmas = torch.tensor(plan.sigmas)
-    told = {"cond": {"context": torch.zeros(len(toys.SEEDS), 1, 1)}}
-    denoise = Denoiser(toys.wavy, VariancePreserving(plan.noise_schedule), told, CFG(1))
-    x = SeededNoise(toys.SEEDS, toys.SHAPE).start() * plan.sigmas[0]
+    told = {"cond": {"context": torch.zeros(len(trajectories.SEEDS), 1, 1)}}
+    denoise = Denoiser(trajectories.wavy, VariancePreserving(plan.noise_schedule), told, CFG(1))
+    x = SeededNoise(trajectories.SEEDS, trajectories.SHAPE).start() * plan.sigmas[0]
 
     def model(x: Tensor, sigma: Tensor) -> Tensor:
         return denoise(x, sigma[0].item()).x0
@@ -302,7 +302,7 @@ def k_diffusion_cell(entry: Entry) -> str:
 def cell(ours: Tensor, theirs: Tensor) -> str:
     if not theirs.isfinite().all():
         return "not finite there *" if ours.isfinite().all() else "not finite"
-    error = (ours - theirs).abs().max().item() / max(1.0, theirs.abs().max().item())
+    error = trajectories.apart(ours, theirs)
     return f"{error:.1e}" + ("" if error <= 1e-5 else " *")
 
 

@@ -1,7 +1,7 @@
 """The bundled model against tensors that diffusers and transformers made of it.
 
 `scripts/make_reference.py` recorded them, with the versions in the file's metadata; so this runs
-where neither is installed. The live comparison, where they are, is in tests/test_parity.py.
+where neither is installed. The live comparison is tests/test_bundled_beside_diffusers.py.
 """
 
 import json
@@ -37,7 +37,7 @@ def sd() -> sdcore.StableDiffusion:
 
 
 # Each solver once and each spacing. The rest, under `make test-full`, pairs the same solvers with
-# the other spacings, as tests/schedulers/test_parity.py does with a stand-in for the network.
+# the other spacings, as tests/schedulers/test_beside_diffusers.py does without the network.
 OFTEN = (
     "run ddim leading eta 1",
     "run euler leading",

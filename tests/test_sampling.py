@@ -1,19 +1,21 @@
-"""The laws of the loop, for every scheduler."""
+"""The loop with every scheduler. The laws of the solvers: tests/schedulers/test_laws.py."""
 
 import itertools
 
 import pytest
 import torch
 
+from scripts.trajectories import SEEDS, SHAPE, our_latents, our_steps, wavy
 from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
+from sdcore.lab import Gaussian
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
 from sdcore.sampling import Memo, Prediction, State, Step, sample
 from sdcore.schedulers import TABLE, resolve
-from tests.toys import SEEDS, SHAPE, gaussian, our_latents, our_steps, wavy
 
+gaussian = Gaussian(0.3, 0.5)
 NAMES = [entry.name for entry in TABLE]
 
 
@@ -78,8 +80,8 @@ def test_the_loop_reads_back_x_next_and_nothing_else(name):
     assert torch.equal(final, whole[-1].x_next)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_resuming_from_any_state_is_equal_to_the_bit(name):
+@pytest.mark.parametrize("name", ["dpm2_a", "dpmpp_3m_sde", "unipc"])
+def test_resuming_counts_on(name):
     whole = list(loop(name))
     for step in whole[:-1]:
         rest = list(loop(name, start=step.state))
@@ -92,61 +94,8 @@ def test_resuming_from_any_state_is_equal_to_the_bit(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_interleaved_loops_do_not_disturb_each_other(name):
-    """Also when they share the solver and the noise."""
-    scheduler = resolve(name)
-    plan = scheduler.plan(6)
-    noise = SeededNoise(SEEDS, SHAPE)
-    told = {"cond": {"context": torch.zeros(2, 1, 1)}}
-    denoise = Denoiser(wavy, VariancePreserving(plan), told, CFG(1))
-
-    def run(factor):
-        x = noise.start() * plan.start_scale * factor
-        return sample(denoise, x, plan.sigmas, scheduler.solver, noise)
-
-    alone = [list(run(factor))[-1].x_next for factor in (1.0, 0.5)]
-    first, second = run(1.0), run(0.5)
-    next(first)
-    for _ in range(3):
-        next(second)
-    ends = [list(first)[-1].x_next, list(second)[-1].x_next]
-    assert torch.equal(ends[0], alone[0])
-    assert torch.equal(ends[1], alone[1])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_changes_its_arguments(name):
-    scheduler = resolve(name)
-    plan = scheduler.plan(5)
-    noise = SeededNoise(SEEDS, SHAPE)
-    x = noise.start() * plan.start_scale
-    context = torch.zeros(2, 1, 1)
-    kept = x.clone(), list(plan.sigmas), context.clone()
-    sigmas = list(plan.sigmas)
-    denoise = Denoiser(wavy, VariancePreserving(plan), {"cond": {"context": context}}, CFG(1))
-    seen = []
-    for step in sample(denoise, x, sigmas, scheduler.solver, noise):
-        seen.append((step.x, step.x.clone(), step.prediction.x0, step.prediction.x0.clone()))
-    assert torch.equal(x, kept[0])
-    assert sigmas == kept[1]
-    assert torch.equal(context, kept[2])
-    for now, before, x0_now, x0_before in seen:
-        assert torch.equal(now, before)
-        assert torch.equal(x0_now, x0_before)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_global_random_state(name):
-    torch.manual_seed(11)
-    before = torch.get_rng_state()
-    first = our_latents(resolve(name), 6)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(12)
-    assert torch.equal(our_latents(resolve(name), 6), first)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_a_picture_does_not_depend_on_its_batch(name):
+    """To the bit, in the float32 that pictures are drawn in."""
     alone = our_latents(resolve(name), 6, seeds=(5,))
     batch = our_latents(resolve(name), 6, seeds=(0, 5, 9))
     other = our_latents(resolve(name), 6, seeds=(5, 9))
@@ -208,18 +157,25 @@ def test_float64_stays_float64(name):
         assert step.x_next.dtype == step.prediction.x0.dtype == torch.float64
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_gradients_flow_if_the_caller_wants_them(name):
+def test_the_loop_leaves_its_sigmas_and_what_the_network_is_told():
+    scheduler = resolve("dpmpp_2m")
+    plan = scheduler.plan(5)
+    noise = SeededNoise(SEEDS, SHAPE)
+    sigmas, context = list(plan.sigmas), torch.ones(2, 1, 1)
+    denoise = Denoiser(wavy, VariancePreserving(plan), {"cond": {"context": context}}, CFG(1))
+    list(sample(denoise, noise.start(), sigmas, scheduler.solver, noise))
+    assert sigmas == list(plan.sigmas)
+    assert torch.equal(context, torch.ones(2, 1, 1))
+
+
+def test_no_gradient_is_kept_that_the_caller_does_not_want():
     x = torch.ones(1, 1, 4, 4, requires_grad=True)
-    sigmas = resolve(name).plan(3).sigmas
-    noise = SeededNoise((0,), (1, 4, 4))
-    steps = list(sample(gaussian, x, sigmas, resolve(name).solver, noise))
-    (gradient,) = torch.autograd.grad(steps[-1].x_next.sum(), x)
-    assert gradient.abs().min() > 0
+    solver = resolve("dpmpp_2m").solver
     with torch.no_grad():
-        assert not list(sample(gaussian, x, sigmas, resolve(name).solver, noise))[
-            -1
-        ].x_next.requires_grad
+        *_, last = sample(gaussian, x, [3.0, 2.0, 1.0], solver)
+    assert not last.x_next.requires_grad
+    *_, last = sample(gaussian, x, [3.0, 2.0, 1.0], solver)
+    assert last.x_next.requires_grad
 
 
 def test_nfe_counts_every_question():

@@ -6,7 +6,7 @@ from typing import Any
 
 from sdcore.errors import InputError
 from sdcore.schedulers import TOOLS, Scheduler, resolve
-from sdcore.schedulers.conventions import CLASSES
+from sdcore.schedulers.conventions import CONVENTIONS
 
 # What the other tools call the nearest grid, where they have none of that name; or its nearest.
 _NEAREST = {
@@ -78,7 +78,7 @@ def differences(
     here = scheduler.entry.name
     if tool == "diffusers":
         spacing = f"diffusers:{_NEAREST_CLASS.get(name, name)}"
-        known = here in _BY_CONFIG or any(label in CLASSES for label in scheduler.entry.names)
+        known = here in _BY_CONFIG or any(label in CONVENTIONS for label in scheduler.entry.names)
     elif here in _BY_TIMESTEP.get(tool, ()):
         spacing, known = "diffusers:leading", True
     else:

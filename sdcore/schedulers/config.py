@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from sdcore.errors import InputError
-from sdcore.schedulers.conventions import CLASSES, FOREIGN, SAME_AS, Config, Conventions
+from sdcore.schedulers.conventions import CONVENTIONS, FOREIGN, SAME_AS, Config, Conventions
 from sdcore.schedulers.noise_schedule import NoiseSchedule, make_betas, zero_terminal_snr
 from sdcore.schedulers.spacing import Spacing, Tool, variants
 
@@ -85,7 +85,7 @@ def fields_for(class_name: str, config: Config, corrected: bool = True) -> dict[
     consistency models leave it. Raises InputError for a value that is not supported; none is
     silently ignored.
     """
-    conventions = CLASSES[class_name]
+    conventions = CONVENTIONS[class_name]
     defaults = conventions.fields
     fields = {**defaults, **{key: config[key] for key in defaults if key in config}}
     own = class_of(config) in (None, class_name)

@@ -86,7 +86,7 @@ _DISTILLED = Conventions(
 )
 _KDPM2 = Conventions(fields={**_EVERY, **_SIGMAS, **_SD_BETAS}, whole_karras=True)
 
-CLASSES: Mapping[str, Conventions] = {
+CONVENTIONS: Mapping[str, Conventions] = {
     "DDIMScheduler": Conventions(
         form="unit_variance",
         fields={

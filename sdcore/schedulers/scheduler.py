@@ -21,7 +21,7 @@ from sdcore.schedulers.config import (
     spacing_of,
     supported_by,
 )
-from sdcore.schedulers.conventions import CLASSES, INVERSE, SAME_AS, Conventions
+from sdcore.schedulers.conventions import CONVENTIONS, INVERSE, SAME_AS, Conventions
 from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.noise_schedule import NoiseSchedule
 from sdcore.schedulers.spacing import (
@@ -100,7 +100,7 @@ def resolve(
     chosen = _named(name) if isinstance(name, str) else _function(name)
     entry, tool = chosen.entry, chosen.tool
     class_name = entry.class_name
-    conventions = CLASSES[class_name]
+    conventions = CONVENTIONS[class_name]
     fields = fields_for(class_name, config, corrected)
     if SAME_AS.get(label, label) == class_name:
         method = method_of(conventions, fields)
@@ -307,7 +307,7 @@ def _options(
     usual = partial(entry.solver, **entry.options)  # whose defaults a refusal names
     given = {} if asked is None else asked
     given = keywords(given, usual, f"scheduler {entry.name}", len(ARGUMENTS), _INNER)
-    supported = supported_by(CLASSES[entry.class_name])
+    supported = supported_by(CONVENTIONS[entry.class_name])
     for key, value in given.items():
         if key in supported and value not in supported[key]:
             values = " or ".join(format_value(each) for each in supported[key])

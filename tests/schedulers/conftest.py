@@ -1,6 +1,10 @@
-"""How many runs the laws were tried on, told at the end of the tests."""
+"""How many runs the laws were tried on, told at the end of the tests; k-diffusion's samplers."""
+
+from types import ModuleType
 
 import pytest
+
+from scripts.k_diffusion import samplers
 
 RUNS = pytest.StashKey[set]()
 
@@ -9,6 +13,15 @@ RUNS = pytest.StashKey[set]()
 def tried(pytestconfig):
     """Add (solver, spacing, N, start, prediction type) of every run."""
     return pytestconfig.stash.setdefault(RUNS, set())
+
+
+@pytest.fixture(scope="session")
+def kd() -> ModuleType:
+    """k-diffusion's samplers."""
+    try:
+        return samplers()
+    except ImportError as error:
+        pytest.skip(str(error))
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from scripts.trajectories import SD, SEEDS, SHAPE, diffusers_scheduler, wavy
 from sdcore.brownian import BrownianNoise
 from sdcore.compare.quirks import BY_NAME
 from sdcore.denoiser import Denoiser
@@ -26,8 +27,7 @@ from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
 from sdcore.sampling import State, sample
 from sdcore.schedulers import Scheduler, resolve
-from sdcore.schedulers.conventions import CLASSES
-from tests.toys import SD, SEEDS, SHAPE, diffusers_scheduler, wavy
+from sdcore.schedulers.conventions import CONVENTIONS
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
@@ -453,7 +453,7 @@ def their_run(
     drawn: list[torch.Tensor],
 ) -> Run:
     """drawn: for the class that needs torchsde, in place of its draws."""
-    from scripts.reference import loop
+    from scripts.trajectories import loop
 
     set_timesteps, draws, run = scheduler.set_timesteps, iter(drawn), Run()
 
@@ -556,7 +556,7 @@ def test_a_field(class_name, name, case):
 def test_every_field_of_the_reference_is_here(class_name):
     """And every field that sdcore reads, and every value that the reference names."""
     known, table = parameters(class_name), TABLE[class_name]
-    assert set(known) | set(CLASSES[class_name].fields) == set(table) - set(NO_FIELDS)
+    assert set(known) | set(CONVENTIONS[class_name].fields) == set(table) - set(NO_FIELDS)
     for name, parameter in known.items():
         values = [case.value if isinstance(case, Case) else case for case in table[name]]
         values.append(base(class_name, name))
@@ -577,7 +577,7 @@ def named(parameter: inspect.Parameter) -> list[Any]:
 
 
 def test_every_class_is_here():
-    assert set(TABLE) == set(CLASSES)
+    assert set(TABLE) == set(CONVENTIONS)
 
 
 @pytest.mark.parametrize("class_name", TABLE)

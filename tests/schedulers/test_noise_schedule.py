@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from scripts.trajectories import SD
 from sdcore.errors import InputError
 from sdcore.schedulers import NoiseSchedule, resolve
 from sdcore.schedulers.noise_schedule import make_betas, zero_terminal_snr
-from tests.toys import SD
 
 
 def test_published_constants():

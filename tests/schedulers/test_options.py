@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from scripts.trajectories import our_latents
 from sdcore.errors import InputError
 from sdcore.schedulers import TABLE, Grid, Spacing, resolve
 from sdcore.schedulers.churn import churn
@@ -12,7 +13,6 @@ from sdcore.schedulers.dpmpp import dpmpp_2m
 from sdcore.schedulers.euler import euler
 from sdcore.schedulers.heun import heun
 from sdcore.user_file import digests
-from tests.toys import our_latents
 
 
 def bound(scheduler):

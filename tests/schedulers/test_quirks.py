@@ -7,6 +7,17 @@ from itertools import pairwise
 import pytest
 import torch
 
+from scripts.trajectories import (
+    SD,
+    SEEDS,
+    SHAPE,
+    diffusers_latents,
+    our_latents,
+    our_steps,
+    reference,
+    wavy,
+    weigh_in_float64,
+)
 from sdcore.compare.quirks import BY_NAME
 from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
@@ -19,18 +30,6 @@ from sdcore.schedulers import resolve
 from sdcore.schedulers.churn import churn
 from sdcore.schedulers.euler import ancestral, euler
 from sdcore.schedulers.integrals import adams_weights
-from tests.schedulers.test_parity_ode import weigh_in_float64
-from tests.toys import (
-    CLASSES,
-    SD,
-    SEEDS,
-    SHAPE,
-    diffusers_latents,
-    diffusers_scheduler,
-    our_latents,
-    our_steps,
-    wavy,
-)
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
@@ -39,10 +38,6 @@ diffusers.logging.set_verbosity_error()
 def number(name):
     """What the registry says was measured at the reference."""
     return BY_NAME[name].number
-
-
-def reference(name, **fields):
-    return diffusers_scheduler(CLASSES[name], **fields)
 
 
 def ones(x, t, context=None, added=None):

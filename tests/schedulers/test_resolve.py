@@ -5,11 +5,13 @@ import json
 import pytest
 import torch
 
+from scripts.trajectories import CLASS_OF, SD, diffusers_scheduler, our_latents
 from sdcore.errors import InputError
+from sdcore.lab import Gaussian
 from sdcore.sampling import sample
 from sdcore.schedulers import TABLE, Scheduler, load_solver, resolve
-from tests.toys import CLASSES, SD, diffusers_scheduler, gaussian, our_latents
 
+gaussian = Gaussian(0.3, 0.5)
 SDXL = {
     **SD,
     "_class_name": "EulerDiscreteScheduler",
@@ -87,12 +89,12 @@ def test_names_mean_one_thing():
 
 
 @pytest.mark.parametrize("config", [SD, SD21, SDXL, None])
-@pytest.mark.parametrize("name", [None, *CLASSES])
+@pytest.mark.parametrize("name", [None, *CLASS_OF])
 def test_a_checkpoints_config_gives_what_diffusers_gives(name, config):
     """Also under another class, where diffusers' from_config decides which fields carry over."""
     diffusers = pytest.importorskip("diffusers")
     own = SD if config is None else config
-    wanted = own["_class_name"] if name is None else CLASSES[name]
+    wanted = own["_class_name"] if name is None else CLASS_OF[name]
     loaded = getattr(diffusers, own["_class_name"]).from_config(own)
     theirs = diffusers_scheduler(wanted, loaded.config)
     theirs.set_timesteps(20)

@@ -7,15 +7,15 @@ import numpy
 import pytest
 import torch
 
+from scripts.trajectories import SD, SHAPE, diffusers_scheduler, our_latents, wavy
 from sdcore.errors import InputError
 from sdcore.sampling import Prediction, sample
 from sdcore.schedulers import SPACINGS, TABLE, TOOLS, NoiseSchedule, Spacing, resolve
 from sdcore.schedulers.config import fields_for, noise_schedule_of, spacing_of
-from sdcore.schedulers.conventions import CLASSES
+from sdcore.schedulers.conventions import CONVENTIONS
 from sdcore.schedulers.spacing import at_timesteps
 from sdcore.schedulers.spacing.beta import cdf, quantile
 from sdcore.schedulers.spacing.sigmas import polyexponential
-from tests.toys import SD, SHAPE, diffusers_scheduler, our_latents, wavy
 
 DISTILLED = ("LCMScheduler", "TCDScheduler")  # up to 50 steps
 WHOLE = ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler",
@@ -40,8 +40,8 @@ def ulps(ours, theirs):
 def planner(class_name, config, name=None):
     """The plans of one of diffusers' classes, whatever solver runs it."""
     fields = fields_for(class_name, {**config, "_class_name": class_name})
-    schedule = noise_schedule_of(CLASSES[class_name], fields)
-    return partial(spacing_of(CLASSES[class_name], fields, schedule, name).plan, schedule)
+    schedule = noise_schedule_of(CONVENTIONS[class_name], fields)
+    return partial(spacing_of(CONVENTIONS[class_name], fields, schedule, name).plan, schedule)
 
 
 def plan(class_name, config, steps):
@@ -89,7 +89,7 @@ def compare(class_name, config, counts):
     return compared
 
 
-@pytest.mark.parametrize("class_name", CLASSES)
+@pytest.mark.parametrize("class_name", CONVENTIONS)
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_timesteps_and_sigmas_equal_diffusers(class_name, spacing):
     counts = EVERY if class_name in FIRST else SOME if class_name in INTERLEAVED else range(1, 61)
@@ -99,7 +99,7 @@ def test_timesteps_and_sigmas_equal_diffusers(class_name, spacing):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("class_name", CLASSES)
+@pytest.mark.parametrize("class_name", CONVENTIONS)
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_timesteps_and_sigmas_equal_diffusers_for_every_number(class_name, spacing):
     counts = range(1, 51 if class_name in DISTILLED else 1001)
@@ -148,7 +148,7 @@ def compare_curve(class_name, spacing, curve, counts):
 
 
 @pytest.mark.parametrize(
-    "class_name", [name for name in CLASSES if CURVES["beta"] in CLASSES[name].fields]
+    "class_name", [name for name in CONVENTIONS if CURVES["beta"] in CONVENTIONS[name].fields]
 )
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("curve", CURVES)
@@ -164,14 +164,16 @@ def test_grids_over_sigma_equal_diffusers(class_name, spacing, curve):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "class_name", [name for name in CLASSES if CURVES["beta"] in CLASSES[name].fields]
+    "class_name", [name for name in CONVENTIONS if CURVES["beta"] in CONVENTIONS[name].fields]
 )
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("curve", CURVES)
 def test_grids_over_sigma_equal_diffusers_for_every_number(class_name, spacing, curve):
     """Each class has its own copy of three curves: two are tried with every number of steps, each
     other one with every seventh, beginning elsewhere (half a second a grid, in KDPM2)."""
-    begin, stride = (1, 1) if class_name in FIRST else (1 + list(CLASSES).index(class_name) % 7, 7)
+    begin, stride = (
+        (1, 1) if class_name in FIRST else (1 + list(CONVENTIONS).index(class_name) % 7, 7)
+    )
     counts = range(begin, 1001, stride)
     assert compare_curve(class_name, spacing, curve, counts) >= len(counts) - 1  # leading's 1000
 
@@ -188,7 +190,7 @@ def test_sigma_limits_equal_diffusers(class_name, curve):
 @pytest.mark.parametrize("clip", [-5.1, -1.0])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize(
-    "class_name", [n for n in CLASSES if "lambda_min_clipped" in CLASSES[n].fields]
+    "class_name", [n for n in CONVENTIONS if "lambda_min_clipped" in CONVENTIONS[n].fields]
 )
 def test_lambda_min_clipped_equals_diffusers(class_name, spacing, clip):
     """The noisiest timesteps of the cosine table (its lambda falls to -9.9) are left out."""

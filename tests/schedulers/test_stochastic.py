@@ -29,8 +29,6 @@ from sdcore.schedulers.integrals import exact, exponential_step
 from sdcore.schedulers.midpoint import dpm2, dpmpp_2s, dpmpp_sde
 from sdcore.schedulers.noise_schedule import STABLE_DIFFUSION
 from sdcore.schedulers.sa_solver import sa_solver
-from tests.k_diffusion import samplers
-from tests.toys import gaussian
 
 MEAN, STD = 0.3, 0.5
 WORLD = Gaussian(MEAN, STD)
@@ -100,7 +98,7 @@ def test_churn_needs_independent_noise():
     assert excess(solver, 160, brownian=True) > 3
     noise = BrownianNoise((1,), (1, 2, 2))
     with pytest.raises(InputError, match="needs independent noise"):
-        list(sample(gaussian, torch.ones(1, 1, 2, 2), even(5), solver, noise))
+        list(sample(WORLD, torch.ones(1, 1, 2, 2), even(5), solver, noise))
 
 
 class Consistency(Gaussian):
@@ -124,10 +122,10 @@ def test_tcd_between_ddim_and_a_full_jump():
     sigmas = [STABLE_DIFFUSION.sigma(t) for t in (999, 759, 499, 259, 0)]
     x = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     one = lambda draw, *_: torch.full_like(x, float(draw + 1))  # noqa: E731
-    none = list(sample(gaussian, x, sigmas, tcd))
-    ddim = list(sample(gaussian, x, sigmas, euler))
+    none = list(sample(WORLD, x, sigmas, tcd))
+    ddim = list(sample(WORLD, x, sigmas, euler))
     assert [torch.equal(a.x_next, b.x_next) for a, b in zip(none, ddim, strict=True)] == [True] * 4
-    full = list(sample(gaussian, x, sigmas, partial(tcd, eta=1.0), one))
+    full = list(sample(WORLD, x, sigmas, partial(tcd, eta=1.0), one))
     for step in full:
         low = sigmas[-1]
         fresh = math.sqrt(step.sigma_next**2 - low**2) * (step.index + 1)
@@ -237,9 +235,8 @@ def test_res_multistep_ancestral_is_2m_sde_heun():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_k_diffusion_with_the_same_noise(ours, theirs, options, steps, eta):
+def test_k_diffusion_with_the_same_noise(kd, ours, theirs, options, steps, eta):
     """Whole runs in float64. k-diffusion's 2M SDE and 3M SDE fail at a single step, into 0."""
-    kd = samplers()
     sigmas = kd.get_sigmas_karras(steps, 0.03, 14.6).double()
     count = iter(range(99))
     injected = {"noise_sampler": lambda *_: DRAWS[next(count)], "eta": eta, "disable": True}
@@ -259,9 +256,8 @@ def test_k_diffusion_with_the_same_noise(ours, theirs, options, steps, eta):
 
 @pytest.mark.parametrize("solver", [euler, heun])
 @pytest.mark.parametrize("steps", [1, 2, 10, 30])
-def test_k_diffusion_churn(solver, steps, monkeypatch):
+def test_k_diffusion_churn(kd, solver, steps, monkeypatch):
     """It draws at every step; ours only where the noise is used."""
-    kd = samplers()
     sigmas = kd.get_sigmas_karras(steps, 0.03, 14.6).double()
     options = {"s_churn": 8.0, "s_tmin": 0.1, "s_tmax": 10.0, "s_noise": 1.003}
     count = iter(range(99))

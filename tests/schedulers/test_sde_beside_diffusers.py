@@ -10,18 +10,20 @@ import importlib
 import pytest
 import torch
 
-from sdcore.noise import SeededNoise
-from sdcore.process import VariancePreserving
-from sdcore.schedulers import resolve
-from tests.toys import (
-    CLASSES,
+from scripts.trajectories import (
+    CLASS_OF,
     SD,
     SEEDS,
     SHAPE,
+    apart,
     diffusers_latents,
     diffusers_scheduler,
     our_steps,
+    wavy,
 )
+from sdcore.noise import SeededNoise
+from sdcore.process import VariancePreserving
+from sdcore.schedulers import resolve
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
@@ -30,10 +32,6 @@ COUNTS = (1, 2, 3, 5, 10, 20, 30)
 LIMIT = 1e-5
 MULTISTEP = {"algorithm_type": "sde-dpmsolver++"}
 THIRD = {"predictor_order": 3, "corrector_order": 4}
-
-
-def off(ours, theirs):
-    return (ours - theirs).abs().max().item() / max(1.0, theirs.abs().max().item())
 
 
 def compare(class_name, steps, eta=None, start=0, dtype=torch.float32, **fields):
@@ -49,7 +47,7 @@ def compare(class_name, steps, eta=None, start=0, dtype=torch.float32, **fields)
     theirs = diffusers_latents(
         diffusers_scheduler(class_name, **fields), steps, dtype=dtype, **told
     )
-    return off(done[-1].x_next * plan.end_scale, theirs)
+    return apart(done[-1].x_next * plan.end_scale, theirs)
 
 
 @pytest.fixture
@@ -159,7 +157,6 @@ def test_dpm_solver_sde_with_our_path(spacing, prediction):
     from sdcore.denoiser import Denoiser
     from sdcore.guidance import CFG
     from sdcore.sampling import sample
-    from tests.toys import wavy
 
     fields = {"prediction_type": prediction}
     karras = {"use_karras_sigmas": True}
@@ -186,12 +183,12 @@ def test_dpm_solver_sde_with_our_path(spacing, prediction):
         for t in theirs.timesteps:
             out = wavy(theirs.scale_model_input(expected, t), t)
             expected = theirs.step(out, t, expected).prev_sample
-        assert off(step.x_next, expected) <= LIMIT, steps
+        assert apart(step.x_next, expected) <= LIMIT, steps
 
 
 def test_every_class_is_compared():
     ours = {"ddpm", "lcm", "tcd", "dpm2_a", "dpmpp_sde", "sa_solver"}
-    assert ours <= set(CLASSES)
+    assert ours <= set(CLASS_OF)
 
 
 def test_a_class_that_draws_independently_does_so_here():

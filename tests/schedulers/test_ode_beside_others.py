@@ -1,29 +1,38 @@
 """The deterministic solvers against live diffusers and k-diffusion, on whole fed-back trajectories.
 
-As in test_parity.py: the maximum absolute error of the final latents in float32, relative to the
-largest latent if that is above 1. Where diffusers is wrong: test_quirks.py.
+As in test_beside_diffusers.py: the maximum absolute error of the final latents in float32, relative
+to the largest latent if that is above 1. Where diffusers is wrong: test_quirks.py.
 """
 
 import math
-import sys
-import types
 from functools import partial
 
 import pytest
 import torch
 
+from scripts.trajectories import (
+    SD,
+    SEEDS,
+    SHAPE,
+    diffusers_latents,
+    our_latents,
+    our_steps,
+    reference,
+    weigh_in_float64,
+)
+from sdcore.lab import Gaussian
 from sdcore.noise import SeededNoise
 from sdcore.sampling import Interval, Prediction, State, sample
 from sdcore.schedulers import resolve
 from sdcore.schedulers.adaptive import dpm_23, dpm_adaptive
 from sdcore.schedulers.lms import ipndm
 from sdcore.schedulers.spacing.sigmas import karras
-from tests.schedulers.test_parity import LIMIT, PREDICTIONS, off, reference
-from tests.toys import SD, SEEDS, SHAPE, diffusers_latents, gaussian, our_latents, our_steps
+from tests.schedulers.test_beside_diffusers import LIMIT, PREDICTIONS, off
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
 
+gaussian = Gaussian(0.3, 0.5)
 COUNTS = (1, 2, 3, 5, 10, 20, 30)
 NAMES = ("lms", "dpm2", "dpmpp_singlestep", "unipc", "deis")
 
@@ -108,17 +117,6 @@ def test_config_fields(name, fields):
         assert off(our_latents(ours, steps), expected) <= LIMIT, steps
 
 
-def weigh_in_float64(scheduler):
-    """DEIS' closed forms cancel in diffusers' float32: its weights here from the same sigmas."""
-    set_timesteps = scheduler.set_timesteps
-
-    def in_float64(steps):
-        set_timesteps(steps)
-        scheduler.sigmas = scheduler.sigmas.double()
-
-    scheduler.set_timesteps = in_float64
-
-
 def text(fields):
     return [(key, str(value)) for key, value in fields.items()]
 
@@ -184,22 +182,6 @@ def test_ipndm_has_diffusers_weights():
         assert (step.x_next - end).abs().max() <= 1e-5
 
 
-@pytest.fixture(scope="module")
-def k():
-    """k-diffusion's samplers; its package wants torchvision and more, which they do not use."""
-    kept = dict(sys.modules)
-    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional",
-                 "torchvision.datasets", "torchvision.utils", "clip", "accelerate"):  # fmt: skip
-        if name not in sys.modules:
-            sys.modules[name] = types.ModuleType(name)
-    try:
-        yield pytest.importorskip("k_diffusion.sampling")
-    finally:
-        for name in set(sys.modules) - set(kept):
-            if name.startswith(("torchvision", "clip", "accelerate")):
-                del sys.modules[name]
-
-
 SIGMAS = [14.6 * 0.002 ** (i / 15) ** 1.3 for i in range(16)] + [0.0]
 X = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(8), dtype=torch.float64) * 14.6
 
@@ -224,17 +206,17 @@ def x0_of(x, sigma, **_):
         ("dpmpp_2s", "sample_dpmpp_2s_ancestral", {"eta": 0.0}),
     ],
 )
-def test_k_diffusion_in_float64(k, name, theirs, options):
-    expected = getattr(k, theirs)(
+def test_k_diffusion_in_float64(kd, name, theirs, options):
+    expected = getattr(kd, theirs)(
         x0_of, X, torch.tensor(SIGMAS, dtype=torch.float64), disable=True, **options
     )
     (*_, last) = sample(bent, X, SIGMAS, resolve(name).solver)
     assert (last.x_next - expected).abs().max() <= 1e-6 if name == "lms" else 1e-12
 
 
-def test_the_adaptive_pair_is_k_diffusions(k):
+def test_the_adaptive_pair_is_k_diffusions(kd):
     sigma, h = 3.0, 0.7
-    expected = k.DPMSolver(x0_of)
+    expected = kd.DPMSolver(x0_of)
     t = torch.tensor(-math.log(sigma), dtype=torch.float64)
     low, _ = expected.dpm_solver_2_step(X, t, t + h, r1=1 / 3)
     high, _ = expected.dpm_solver_3_step(X, t, t + h)
@@ -244,11 +226,11 @@ def test_the_adaptive_pair_is_k_diffusions(k):
 
 
 @pytest.mark.parametrize("steps", [2, 3, 6])
-def test_dpm_fast_is_k_diffusions(k, steps):
+def test_dpm_fast_is_k_diffusions(kd, steps):
     """Its n is the number of evaluations, here 3 (N - 1)."""
     sigmas = [14.6 * (0.03 / 14.6) ** (i / steps) for i in range(steps + 1)]
     start, end = (-torch.tensor(sigmas, dtype=torch.float64).log())[[0, -1]]
-    expected = k.DPMSolver(x0_of).dpm_solver_fast(X, start, end, 3 * (steps - 1))
+    expected = kd.DPMSolver(x0_of).dpm_solver_fast(X, start, end, 3 * (steps - 1))
     done = list(sample(bent, X, sigmas, resolve("dpm_fast").solver))
     assert sum(step.nfe for step in done) == 3 * (steps - 1)
     assert (done[-1].x_next - expected).abs().max() <= 1e-5  # its times are float32

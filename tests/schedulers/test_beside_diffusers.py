@@ -7,19 +7,20 @@ if that is above 1.
 import pytest
 import torch
 
-from sdcore.checkpoints import open_model
-from sdcore.noise import SeededNoise
-from sdcore.schedulers import resolve
-from tests.toys import (
-    CLASSES,
+from scripts.trajectories import (
+    CLASS_OF,
     SD,
     SEEDS,
     SHAPE,
+    apart,
     diffusers_latents,
-    diffusers_scheduler,
     our_latents,
     our_steps,
+    reference,
 )
+from sdcore.checkpoints import open_model
+from sdcore.noise import SeededNoise
+from sdcore.schedulers import resolve
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
@@ -36,17 +37,9 @@ NAMES = ("ddim", "pndm", "euler", "euler_a", "heun", "dpmpp_2m")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
-def reference(name, spacing=None, **fields):
-    if spacing == "karras":
-        fields["use_karras_sigmas"] = True
-    elif spacing is not None:
-        fields["timestep_spacing"] = spacing
-    return diffusers_scheduler(CLASSES[name], **fields)
-
-
 def off(ours, theirs):
     assert ours.dtype == torch.float32
-    return (ours - theirs).abs().max().item() / max(1.0, theirs.abs().max().item())
+    return apart(ours, theirs)
 
 
 def combinations():
@@ -159,7 +152,7 @@ def test_image_to_image(name, spacing):
 def test_config_fields(name, fields):
     for steps in (20, 50) if name == "heun" else (2, 10, 20, 50):
         theirs = diffusers_latents(reference(name, **fields), steps)
-        ours = our_latents(resolve(CLASSES[name], config={**SD, **fields}), steps)
+        ours = our_latents(resolve(CLASS_OF[name], config={**SD, **fields}), steps)
         assert off(ours, theirs) <= LIMIT, steps
 
 
@@ -187,7 +180,7 @@ def test_the_bundled_models_file_means_the_same_to_diffusers(name):
     """What the file leaves out would be each class's own default, as clipping x0 is DDIM's."""
     diffusers = pytest.importorskip("diffusers")
     config = open_model("picturebook").scheduler
-    theirs = getattr(diffusers, CLASSES[name]).from_config(config)
+    theirs = getattr(diffusers, CLASS_OF[name]).from_config(config)
     for steps in (4, 20):
         expected = diffusers_latents(theirs, steps)
         assert off(our_latents(resolve(name, config=config), steps), expected) <= LIMIT
