@@ -103,7 +103,8 @@ def _sub_pixel(layer: nn.Conv2d) -> Callable[[Tensor], Tensor]:
     """
     rows = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # place, tap, row
     weight = torch.einsum("atr,bsc,oirc->aboits", rows, rows, layer.weight.detach())
-    conv = nn.Conv2d(layer.in_channels, 4 * layer.out_channels, 2, padding=1)
+    with torch.random.fork_rng(devices=[]):
+        conv = nn.Conv2d(layer.in_channels, 4 * layer.out_channels, 2, padding=1)
     conv.weight.data = weight.flatten(0, 2).contiguous()
     assert layer.bias is not None
     run, bias = _conv(conv), layer.bias.repeat(4)
@@ -133,8 +134,10 @@ def available(dtype: torch.dtype) -> bool:
     try:
         rng = torch.Generator().manual_seed(0)
         draw = lambda *shape: torch.randn(*shape, generator=rng).to(dtype)  # noqa: E731
-        conv, linear = nn.Conv2d(16, 32, 3, padding=1), nn.Linear(32, 64)
+        with torch.random.fork_rng(devices=[]):  # new layers draw, and nobody else's numbers
+            conv, linear = nn.Conv2d(16, 32, 3, padding=1), nn.Linear(32, 64)
         for layer in (conv, linear):
+            assert layer.bias is not None
             layer.weight.data, layer.bias.data = draw(*layer.weight.shape), draw(len(layer.weight))
             layer.requires_grad_(False)
         x, add = draw(2, 16, 5, 5), draw(2, 32, 5, 5)

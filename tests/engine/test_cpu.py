@@ -36,6 +36,15 @@ def test_halves_keep_their_weights() -> None:
     assert torch.allclose(cpu.CpuOps().double(layer)(x, None), plain, atol=2e-2, rtol=2e-2)
 
 
+def test_nothing_is_drawn_from_the_callers_numbers() -> None:
+    conv = nn.Conv2d(8, 8, 3, padding=1).requires_grad_(False)
+    before = torch.get_rng_state()
+    cpu.available.cache_clear()
+    assert cpu.available(torch.float32)
+    cpu.CpuOps().double(conv)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_what_it_is_chosen_for() -> None:
     net = unet("SD 1.x")
     assert choose(net).engine == "fast"
