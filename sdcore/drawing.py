@@ -28,6 +28,7 @@ class Drawn:
     picture: Image
     settings: Settings  # as it was drawn
     nfe: int
+    networks: Networks  # as they are now, in a leaner mode perhaps
 
 
 def draw(
@@ -78,7 +79,7 @@ def draw(
                     raise
             else:
                 for picture, each in zip(done, lean.settings, strict=True):
-                    yield Drawn(picture, each, nfe)
+                    yield Drawn(picture, each, nfe, lean.networks)
                 networks, size, waiting = lean.networks, None, waiting[batch:]
                 del run, lean, done
                 give_back()

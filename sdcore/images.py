@@ -36,20 +36,26 @@ def to_tensor(picture: Image.Image) -> Tensor:
     return (raw.view(1, rgb.height, rgb.width, 3).permute(0, 3, 1, 2) / 127.5 - 1).contiguous()
 
 
-def save_png(picture: Image.Image, path: Path, settings: Settings | None = None) -> None:
-    """Write `picture` whole or not at all, with its settings inside.
+def save_png(
+    picture: Image.Image, path: Path, settings: Settings | None = None, whole: bool = True
+) -> None:
+    """Write `picture` whole or not at all, with its settings inside, as `to_png` takes them.
 
     Raises InputError when the file cannot be written.
     """
-    write_whole(path, to_png(picture, settings))
+    write_whole(path, to_png(picture, settings, whole))
 
 
-def to_png(picture: Image.Image, settings: Settings | None = None) -> bytes:
-    """The file that holds `picture`, with its settings inside."""
+def to_png(picture: Image.Image, settings: Settings | None = None, whole: bool = True) -> bytes:
+    """The file that holds `picture`, with its settings inside.
+
+    whole: all of them; else only `parameters`, which names no folder and no file's digest.
+    """
     info = PngImagePlugin.PngInfo()
     if settings is not None:
         info.add_text("parameters", parameters(settings))
-        info.add_text(KEY, settings.to_json())
+        if whole:
+            info.add_text(KEY, settings.to_json())
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()

@@ -31,7 +31,9 @@ class Option:
     kind: what is typed: int, float, str, bool, "size" (1024x768) or "corner" (0,0).
     metavar: how what is typed is called; None: the kind.
     flag: how it is spelt on the command line; None: as its name.
-    many: whether it may be given several times.
+    also: what other tools call it, in letters or as a flag.
+    says: what other tools call a value of it -> what it is called here.
+    many: whether it takes all that are given; of others each value is a picture of its own.
     goes_with: where one of these is chosen anew, an old value of this is not taken over: another
         scheduler brings its own spacing.
     """
@@ -42,6 +44,8 @@ class Option:
     kind: type | str = str
     metavar: str | None = None
     flag: str | None = None
+    also: tuple[str, ...] = ()
+    says: tuple[tuple[str, str], ...] = ()
     many: bool = False
     goes_with: tuple[str, ...] = ()
 

@@ -12,18 +12,14 @@ from sdcore.options import method_takes
 from sdcore.prepare import Request, complete, conditioner_of, parts_of, prepare
 from sdcore.prompts import Tokenizer
 from sdcore.run import Run
+from sdcore.settings import OPTIONS
 
 ELSEWHERE = {  # what diffusers and A1111 call the same
     "prompt": "prompts",
-    "negative_prompt": "negative",
-    "num_inference_steps": "steps",
-    "guidance_scale": "cfg",
-    "cfg_scale": "cfg",
     "seed": "seeds",
     "generator": "seeds",
     "num_images_per_prompt": "seeds",
-    "sampler": "scheduler",
-    "sampler_name": "scheduler",
+    **{flag[2:].replace("-", "_"): name for name, each in OPTIONS.items() for flag in each.also},
 }
 
 

@@ -44,7 +44,8 @@ class Source:
         "cpu, cuda, cuda:1, mps.  [default: the best]", MODEL, metavar="NAME"
     )
     dtype: "str | torch.dtype | None" = option(
-        "float32, tf32, bfloat16, float16.", MODEL, metavar="NAME",
+        "float32, tf32, bfloat16, float16.  [default: what suits the device]", MODEL,
+        metavar="NAME", also=("--precision",), says=(("full", "float32"), ("autocast", "auto")),
         doc='of the networks: "float32", "bfloat16", "float16"; "tf32": float32 whose products '
         "CUDA rounds, for speed; None suits the device.",
     )  # fmt: skip
@@ -108,7 +109,7 @@ class Words:
         doc="one or several; the pictures come prompt by prompt, seed by seed.",
     )  # fmt: skip
     negative: str | Sequence[str] | None = option(
-        "What the picture should not be.", WORDS, metavar="TEXT",
+        "What the picture should not be.", WORDS, metavar="TEXT", also=("--negative-prompt",),
         doc='what guidance leads away from: one for all prompts, or one for each; None: "", for '
         "SDXL zeros.",
     )  # fmt: skip
@@ -134,7 +135,7 @@ class Options:
     )  # fmt: skip
     scheduler: "str | Solver | None" = option(
         "E.g. ddim, 'DPM++ 2M Karras', dpmpp_2m:euler_at_final=1, mine.py.", SAMPLING,
-        metavar="NAME",
+        metavar="NAME", also=("--sampler", "--sampler-name", "-A"),
         doc="as `sdcore.schedulers.resolve` takes it; None: the checkpoint's.",
     )  # fmt: skip
     spacing: "str | Spacing | None" = option(
@@ -143,10 +144,12 @@ class Options:
     )  # fmt: skip
     steps: int | None = option(
         "How many steps.  [default: 20, or the model's]", SAMPLING, kind=int,
+        also=("--num-inference-steps", "-s"),
         doc="at least 1; None: 20, what the family is published with, or what a list has.",
     )  # fmt: skip
     cfg: float | None = option(
         "Guidance scale; 1 is off.  [default: 7.5, or the model's]", SAMPLING, kind=float,
+        also=("--guidance-scale", "--cfg-scale", "-C"),
         doc="guidance scale: 1 is off, 0 draws the negative prompt alone; None: 7.5, or the "
         "family's. A UNet that is told the scale is asked once, with it.",
     )  # fmt: skip
@@ -156,12 +159,13 @@ class Options:
         "CFG. `cfg` is the scale of what has one and is given none.",
     )  # fmt: skip
     width: int | None = option(
-        "Pixels, a multiple of 8.  [default: the model's]", SAMPLING, kind=int,
+        "Pixels, a multiple of 8.  [default: the model's]", SAMPLING, kind=int, also=("-W",),
         doc="pixels, a multiple of the VAE's factor (8); None: the model's own, or the image's.",
     )  # fmt: skip
     height: int | None = option(
-        "Pixels, a multiple of 8.  [default: the model's]", SAMPLING, kind=int, doc="the same."
-    )
+        "Pixels, a multiple of 8.  [default: the model's]", SAMPLING, kind=int, also=("-H",),
+        doc="the same.",
+    )  # fmt: skip
     tail: str | float | None = option(
         "zero, sigma_min, discard_penultimate, or a sigma.", SAMPLING, metavar="TAIL",
         goes_with=("scheduler", "spacing"),
@@ -256,6 +260,7 @@ class Settings(Source, Overlays, Options):
     mask: str | None = None
     canvas: str | None = None  # a digest of both, as they were scaled
     refiner: str | None = None
+    template: str | None = None  # what the prompt was drawn from, where it has wildcards
     asked: Size | None = None  # the size asked for, where there was memory for a smaller one only
     digests: Names = ()  # "<digest> <name>" of every file that the picture was made of
 
@@ -289,20 +294,20 @@ OPTIONS: Mapping[str, Option] = {  # what a picture is drawn with beside its pro
 }
 
 
-def inherited(old: Settings, given: Mapping[str, Any]) -> dict[str, Any]:
+def inherited(old: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """What a picture that is drawn anew takes over from the old one.
 
-    given: what is asked for anew, by the names of the options; None and () are no answer. Not
-    taken over is what belongs to something else that is chosen anew: `Option.goes_with`.
+    old, given: by the names of the options; of what is asked for anew None and () are no answer.
+    Not taken over is what belongs to something else that is chosen anew: `Option.goes_with`.
     """
     new = {name for name, value in given.items() if value not in (None, ())}
-    other = {name for name in new if given[name] != getattr(old, name, None)}
+    other = {name for name in new if given[name] != old.get(name)}
     if str(given.get("spacing")).startswith(LISTS):  # a list says itself how many steps there are
         other.add("steps")
     return {
-        name: getattr(old, name)
+        name: old[name]
         for name, option in OPTIONS.items()
-        if name not in new | other and other.isdisjoint(option.goes_with)
+        if name in old and name not in new | other and other.isdisjoint(option.goes_with)
     }
 
 

@@ -13,7 +13,7 @@ PAPER, INK, GREY = (250, 249, 246), (38, 38, 42), (122, 120, 116)
 
 @dataclass(frozen=True)
 class Section:
-    """A titled group of pictures of one size, each with a caption ("" for none)."""
+    """A titled group of pictures, each with a caption ("" for none)."""
 
     title: str
     pictures: Sequence[Image.Image]
@@ -47,12 +47,13 @@ def film_strip(
 def compose(sections: Sequence[Section], columns: int) -> Image.Image:
     """Lay the sections out below one another, each as rows of at most `columns` pictures."""
     sections = [replace(s, pictures=[_enlarged(p) for p in s.pictures]) for s in sections]
-    first = sections[0].pictures[0]
+    sizes = [picture.size for section in sections for picture in section.pictures]
+    width, height = (max(side) for side in zip(*sizes, strict=True))
     columns = min(columns, max(len(s.pictures) for s in sections))
-    size = min(24, max(12, first.width // 11))
+    size = min(24, max(12, width // 11))
     page = _Page(
-        cell=first.size,
-        gap=max(8, first.width // 12),
+        cell=(width, height),
+        gap=max(8, width // 12),
         body=ImageFont.load_default(size),
         head=ImageFont.load_default(round(size * 1.25)),
         columns=columns,

@@ -10,8 +10,8 @@ import pytest
 from sdcore.adapters.embeddings import open_embedding
 from sdcore.adapters.files import find_adapter
 from sdcore.checkpoints.find import find_model, is_here
-from sdcore.cli.options import read_prompts
 from sdcore.cli.output import Output
+from sdcore.cli.prompt_lists import read_prompts
 from sdcore.errors import InputError
 from sdcore.images import open_picture
 from sdcore.paths import path_of

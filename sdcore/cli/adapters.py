@@ -6,21 +6,27 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+AUTO = "auto"  # of --dtype: what suits the device
+
 if TYPE_CHECKING:
     from sdcore.networks import Networks
     from sdcore.prepare import Request
 
 
-def networks_of(chosen: Mapping[str, Any]) -> Networks:
-    """The model, with the adapters of `--lora FILE[:STRENGTH]` and the words of
-    `--embedding FILE[:WORD]`. chosen: options by name. Raises InputError."""
-    from sdcore.cli.echo import tell
-    from sdcore.enduring import within_memory
-    from sdcore.loading import load
+def base_of(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What `load` is to be asked for. chosen: options by name."""
     from sdcore.settings import Source
 
-    places = {f.name: chosen[f.name] for f in fields(Source) if chosen.get(f.name) is not None}
-    networks: Networks = load(**places)
+    given = {each.name: chosen.get(each.name) for each in fields(Source)}
+    return {name: value for name, value in given.items() if value not in (None, AUTO)}
+
+
+def overlaid(networks: Networks, chosen: Mapping[str, Any]) -> Networks:
+    """The model with the adapters of `--lora FILE[:STRENGTH]` and the words of
+    `--embedding FILE[:WORD]`. Raises InputError."""
+    from sdcore.cli.echo import tell
+    from sdcore.enduring import within_memory
+
     return within_memory(lambda n: _overlaid(n, chosen), networks, tell, "the adapters")
 
 
@@ -46,6 +52,7 @@ def request_of(chosen: Mapping[str, Any], **words: Any) -> Request:
 
     options = {f.name: chosen[f.name] for f in fields(Options) if chosen.get(f.name) is not None}
     if "refiner" in options:
-        how = {name: chosen.get(name) for name in ("device", "dtype", "memory", "engine")}
+        source = base_of(chosen)
+        how = {name: source.get(name) for name in ("device", "dtype", "memory", "engine")}
         options["refiner"] = load(options["refiner"], **how)
     return Request(negative=chosen.get("negative"), **words, **options)

@@ -4,109 +4,192 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sdcore.a1111 import bare
 from sdcore.cli.echo import echo, tell
 from sdcore.cli.output import Output
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from sdcore.cli.jobs import Batch
     from sdcore.enduring import Enduring
     from sdcore.networks import Networks
-    from sdcore.prepare import Parts
     from sdcore.sampling import Step
     from sdcore.settings import Settings
 
 
+@dataclass(frozen=True)
+class Done:
+    """A picture that was drawn, kept for a sheet."""
+
+    picture: Image | None  # where a sheet is wanted
+    settings: Settings
+    nfe: int
+    labels: Mapping[str, Any]
+
+
 def draw(
-    networks: Networks,
-    settings: Sequence[Settings],
-    parts: Parts,
+    groups: Iterator[tuple[Networks, list[Batch]]],
     output: Output,
-    how: dict[str, Any],
+    how: Mapping[str, Any],
     first: str = "",
 ) -> None:
     """Draw every picture, write each as soon as it is done, and print its path.
 
     Warnings, seconds, steps and NFE go to stderr.
 
-    how: the options of the command about output.
+    groups: as `jobs.ready` gives them. how: the options of the command about output.
     first: a line for stderr that comes before all pictures.
     """
     from sdcore.drawing import draw as drawn
-    from sdcore.sheets import contact_sheet
 
-    batch = 1 if how["batch"] is None else how["batch"]
-    pictures: list[Image] = []
-    done: list[Settings] = []
-    film, nfe = _Film(how["steps_sheet"]), 0
-    with _Bar(-(-len(settings) // max(1, batch)) * settings[0].steps) as bar:
+    size = 1 if how["batch"] is None else how["batch"]
+    done: list[Done] = []
+    film, told = _Film(how["steps_sheet"]), _once(tell)
+    begun = None
+    with _Bar() as bar:
 
         def watch(run: Enduring, step: Step) -> None:
             bar.update()
             film.add(run, step)
 
-        smaller = how["fallback"] == "size"
-        more: Any = {"batch": batch, "smaller": smaller, "watch": watch, "tell": tell}
-        drawing = drawn(networks, settings, parts, **more)
-        output.open()
-        if first:
-            echo(first, err=True)
-        begun = time.perf_counter()
-        for each in drawing:
-            bar.print(str(output.save(each.picture, each.settings)))
-            nfe += each.nfe
-            done.append(each.settings)
-            if how["sheet"]:
-                pictures.append(each.picture)
-    seconds = time.perf_counter() - begun
+        more: Any = {"batch": size, "smaller": how["fallback"] == "size", "watch": watch}
+        for networks, batches in groups:
+            bar.grow(sum(_steps(batch, size) for batch in batches))
+            for batch in batches:
+                drawing = drawn(networks, batch.settings, batch.parts, tell=told, **more)
+                if begun is None:
+                    output.open()
+                    if first:
+                        echo(first, err=True)
+                    begun = time.perf_counter()
+                for each in drawing:
+                    whole = not how["no_settings"]
+                    path = output.save(each.picture, each.settings, batch.labels, whole)
+                    bar.print(str(path))
+                    kept = each.picture if how["sheet"] else None
+                    done.append(Done(kept, each.settings, each.nfe, batch.labels))
+                    networks = each.networks  # in a leaner mode, perhaps
     if how["sheet"]:
-        captions = [f"{each.prompt}\nseed {each.seed}" for each in done]
-        echo(output.save_sheet(contact_sheet(pictures, captions), "sheet"))
+        echo(output.save_sheet(sheet_of(done), "sheet"))
     if how["steps_sheet"]:
-        echo(output.save_sheet(film.strip(done), "steps"))
-    count, steps = len(done), settings[0].steps
-    plural = "s" * (count > 1)
-    echo(f"{count} picture{plural}, {steps} steps, {nfe // count} NFE each, {seconds:.2f} s", True)
+        echo(output.save_sheet(film.strip(), "steps"))
+    echo(_summary(done, time.perf_counter() - (begun or 0)), True)
+
+
+def _steps(batch: Batch, size: int) -> int:
+    """How many steps all its pictures take, so many at once."""
+    return -(-len(batch.settings) // max(1, size)) * batch.settings[0].steps
+
+
+def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Tells the same line once."""
+    told: set[str] = set()
+
+    def once(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            tell(line)
+
+    return once
+
+
+def _summary(done: Sequence[Done], seconds: float) -> str:
+    """How many pictures, of how many steps, and what they took."""
+    steps = sorted({each.settings.steps for each in done})
+    nfe = sorted({each.nfe for each in done})
+    plural = "s" * (len(done) > 1)
+    return (
+        f"{len(done)} picture{plural}, {_range(steps)} steps, {_range(nfe)} NFE each, "
+        f"{seconds:.2f} s"
+    )
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def sheet_of(done: Sequence[Done]) -> Image:
+    """All pictures on one sheet.
+
+    Where options were given several times, a part for each prompt and seed, in it a column for each
+    value of the last of them and a row for each of the others'.
+    """
+    from sdcore.sheets import Section, compose, contact_sheet
+
+    if not any(each.labels for each in done):
+        captions = [f"{each.settings.prompt}\nseed {each.settings.seed}" for each in done]
+        return contact_sheet([each.picture for each in done if each.picture], captions)
+    sections: dict[tuple[Any, ...], list[Done]] = {}
+    for each in done:
+        s = each.settings
+        negative = None if "negative" in each.labels else s.negative
+        sections.setdefault((s.prompt, negative, s.seed), []).append(each)
+    last = [name for each in done for name in each.labels][-1]
+    columns = len({str(each.labels.get(last)) for each in done})
+    return compose(
+        [
+            Section(
+                f"{prompt}, seed {seed}",
+                [each.picture for each in rows if each.picture],
+                [_caption(each) for each in rows],
+            )
+            for (prompt, _, seed), rows in sections.items()
+        ],
+        columns,
+    )
+
+
+def _caption(done: Done) -> str:
+    labels = [f"{name.replace('_', ' ')} {bare(str(v))}" for name, v in done.labels.items()]
+    return "\n".join((*labels, f"{done.nfe} NFE"))
 
 
 class _Film:
-    """What each step thought, where that is wanted: a row for each picture."""
+    """What each step thought, where that is wanted: a part of the strip for each picture."""
+
+    COLUMNS = 10  # steps beside each other, at most
 
     def __init__(self, wanted: bool) -> None:
         self.wanted = wanted
-        self.captions: list[str] = []
+        self._captions: list[str] = []
         self._frames: list[list[Image]] = []  # by step, of the pictures drawn at once
-        self._rows: list[list[Image]] = []
+        self._sections: list[Any] = []
 
     def add(self, run: Enduring, step: Step) -> None:
         if not self.wanted:
             return
+        from sdcore.sheets import Section
+
         if step.index == run.run.start.index:  # the first, perhaps of a second try
-            self.captions, self._frames = [], []
-        self.captions.append(f"{step.index + 1}  sigma {step.sigma:.3g}")
+            self._captions, self._frames = [], []
+        self._captions.append(f"{step.index + 1}  sigma {step.sigma:.3g}")
         self._frames.append(run.decode(step.prediction.x0))
         if step.index + 1 == step.count:
-            self._rows += [list(row) for row in zip(*self._frames, strict=True)]
+            for each, *frames in zip(run.run.settings, *self._frames, strict=True):
+                title = f"{each.prompt}, seed {each.seed}"
+                self._sections.append(Section(title, frames, self._captions))
 
-    def strip(self, settings: Sequence[Settings]) -> Image:
-        from sdcore.sheets import film_strip
+    def strip(self) -> Image:
+        from sdcore.sheets import compose
 
-        titles = [f"{each.prompt}, seed {each.seed}" for each in settings]
-        return film_strip(self._rows, self.captions, titles)
+        longest = max(len(each.captions) for each in self._sections)
+        return compose(self._sections, -(-longest // -(-longest // self.COLUMNS)))
 
 
 class _Bar:
     """A progress bar on stderr where that is a terminal, and nothing elsewhere."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self) -> None:
         self._bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit="step", leave=False)
+            self._bar = tqdm(total=0, unit="step", leave=False)
 
     def __enter__(self) -> _Bar:
         return self
@@ -114,6 +197,12 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def grow(self, steps: int) -> None:
+        """So many more are to come."""
+        if self._bar is not None:
+            self._bar.total += steps
+            self._bar.refresh()
 
     def update(self) -> None:
         if self._bar is not None:

@@ -1,8 +1,9 @@
 """The options that `sample` and `rerun` share, and how seeds and prompts are read."""
 
+import itertools
+import math
 import re
 import secrets
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,6 @@ import click
 
 from sdcore.errors import InputError
 from sdcore.options import Option
-from sdcore.paths import path_of
 from sdcore.settings import EXTRA, MODEL, OPTIONS, SAMPLING, WORDS
 
 MAX_PICTURES = 10_000  # of one command; beyond it a range of seeds is a slip of the finger
@@ -43,27 +43,73 @@ def _fallback(context: click.Context, option: click.Parameter, value: str | None
     return value
 
 
+class Spelt(click.Option):
+    """An option that the help shows under its first spelling only.
+
+    says: what other tools call a value -> what it is called here.
+    """
+
+    def __init__(self, *names: Any, says: Mapping[str, str] | None = None, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.says = {} if says is None else says
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        if record is None:
+            return None
+        spellings, _ = click.formatting.join_options(self.opts)
+        return record[0].replace(spellings, self.opts[0], 1), record[1]
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        values = super().type_cast_value(ctx, value)
+        return tuple(self.says.get(v, v) for v in values) if self.says else values
+
+
 def _option(*names: str, **settings: Any) -> click.Option:
-    return click.Option(names, **settings)
+    return Spelt(names, **settings)
 
 
 def declared(name: str, option: Option) -> click.Option:
-    """The option of a command that `sdcore.settings` declares."""
+    """The option of a command that `sdcore.settings` declares; its values come as a tuple."""
     flag = f"--{name.replace('_', '-')}" if option.flag is None else option.flag
     if option.kind is bool:
-        return _option(flag, name, is_flag=True, default=None, help=option.help)
+        return _option(flag, *option.also, name, is_flag=True, default=None, help=option.help)
     kind, metavar = _PAIRS.get(str(option.kind), (option.kind, option.metavar))
-    more: Any = {"multiple": True} if option.many else {}
-    return _option(flag, name, type=kind, metavar=metavar, help=option.help, **more)
+    more: Any = {"multiple": True, "says": dict(option.says)}
+    return _option(flag, *option.also, name, type=kind, metavar=metavar, help=option.help, **more)
 
 
 # What belongs to a command and not to a picture.
 _COMMAND: Mapping[str, Sequence[click.Option]] = {
     "Sampling": [
-        _option("--seed", metavar="SEEDS", help="E.g. 7 or 0-3,7; none: drawn, and printed."),
-        _option("--count", type=int, help="How many pictures of each prompt."),
-        _option("--sigmas", metavar="LIST", help="The noise levels themselves, e.g. 14.6,5,1,0."),
-        _option("--timesteps", metavar="LIST", help="Or the timesteps, e.g. 999,750,500,250."),
+        _option(
+            "--seed",
+            "-S",
+            "seed",
+            metavar="SEEDS",
+            multiple=True,
+            help="E.g. 7 or 0-3,7; none or -1: drawn, and printed.",
+        ),
+        _option(
+            "--count",
+            "--num-images-per-prompt",
+            "-n",
+            "count",
+            type=int,
+            help="How many pictures of each prompt.",
+        ),
+        _option(
+            "--sigmas",
+            metavar="LIST",
+            multiple=True,
+            help="The noise levels themselves, e.g. 14.6,5,1,0.",
+        ),
+        _option(
+            "--timesteps",
+            metavar="LIST",
+            multiple=True,
+            help="Or the timesteps, e.g. 999,750,500,250.",
+        ),
     ],
     "Model": [
         _option(
@@ -84,6 +130,11 @@ _COMMAND: Mapping[str, Sequence[click.Option]] = {
         _option("--batch", type=int, help="How many are drawn at once.  [default: 1]"),
         _option("--sheet", is_flag=True, help="Also all pictures on one labelled sheet."),
         _option("--steps-sheet", is_flag=True, help="Also what each step thought, as a strip."),
+        _option(
+            "--no-settings",
+            is_flag=True,
+            help="Leave out what rerun reads; names without folders stay.",
+        ),
     ],
 }
 
@@ -101,6 +152,15 @@ def _groups() -> dict[str, list[click.Option]]:
 _GROUPS = _groups()
 
 
+def drawing_options() -> list[click.Option]:
+    """All options that may differ from prompt to prompt."""
+    return [each for title, options in _GROUPS.items() if title != "Output" for each in options
+            if each.name not in _OF_ALL]  # fmt: skip
+
+
+_OF_ALL = ("fallback",)
+
+
 class Drawing(click.Command):
     """A command that draws: its own options, then every one above, under a heading each."""
 
@@ -108,6 +168,17 @@ class Drawing(click.Command):
         super().__init__(*args, **settings)
         for options in _GROUPS.values():
             self.params.extend(options)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            dashed = [each for each in given if re.match(r"-{1,2}\w[^=]* ", each)]
+            if dashed:
+                hint = f"a prompt that begins with a dash stands behind --: -- '{dashed[0]}'"
+                error.message = f"{error.message.rstrip('.')}; {hint}"
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shared = [option for options in _GROUPS.values() for option in options]
@@ -117,6 +188,29 @@ class Drawing(click.Command):
             lines = [line for each in options if (line := each.get_help_record(ctx)) is not None]
             with formatter.section(title):
                 formatter.write_dl(lines)
+        with formatter.section("Other spellings, also with _ for -"):
+            formatter.write_dl([(e.opts[0], ", ".join(e.opts[1:])) for e in mine if e.opts[1:]
+                                and "--help" not in e.opts])  # fmt: skip
+
+
+def products(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every combination of the options that are given several times, the last one changing first.
+
+    options: as click hands them over; what was not given is (), and becomes None.
+    """
+    many = {name for name, option in OPTIONS.items() if option.many}
+    values = {
+        name: tuple(dict.fromkeys(given)) or (None,)
+        for name, given in options.items()
+        if isinstance(given, tuple) and name in {*OPTIONS, "sigmas", "timesteps"} - many
+    }
+    count = math.prod(map(len, values.values()))
+    if count > MAX_PICTURES:
+        raise InputError(
+            f"the options come to {count} pictures of each prompt: {MAX_PICTURES} at most"
+        )
+    combinations = itertools.product(*values.values())
+    return [dict(options) | dict(zip(values, chosen, strict=True)) for chosen in combinations]
 
 
 def chosen_spacing(options: dict[str, Any]) -> str | None:
@@ -149,16 +243,17 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def choose_seeds(text: str | None, count: int | None, drawn: int | None = None) -> list[int]:
+def choose_seeds(given: Sequence[str], count: int | None, drawn: int | None = None) -> list[int]:
     """The seeds of `--seed` and `--count` together.
 
     `count` follows on from a single seed. Without a seed it starts from `drawn`, or else from a
-    random one.
+    random one; -1 is a random one, as in other tools.
     """
     if count is not None and not 1 <= count <= MAX_PICTURES:
         raise InputError(f"--count is 1 to {MAX_PICTURES}, not {count}")
-    seeds = None if text is None else parse_seeds(text)
-    if seeds is None:
+    seeds = [seed for text in given for seed in parse_seeds(text)]
+    seeds = [secrets.randbits(32) if seed == -1 else seed for seed in seeds]
+    if not seeds:
         seeds = [secrets.randbits(32) if drawn is None else drawn]
     if count is None or count == len(seeds):
         return seeds
@@ -167,22 +262,8 @@ def choose_seeds(text: str | None, count: int | None, drawn: int | None = None) 
     return list(range(seeds[0], seeds[0] + count))
 
 
-def read_prompts(given: Sequence[str], file: str | None) -> list[str]:
-    """The prompts of the command line and those of a file ('-': stdin), one a line."""
-    prompts = list(given)
-    if file is not None:
-        try:
-            raw = sys.stdin.buffer.read() if file == "-" else path_of(file).read_bytes()
-            lines = raw.decode("utf-8-sig").splitlines()
-        except OSError as error:
-            raise InputError(f"cannot read prompts from {file}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise InputError(f"cannot read prompts from {file}: it is no UTF-8 text") from None
-        prompts += [line.strip() for line in lines if line.strip()]
-        if not prompts:
-            raise InputError(f"{file} holds no prompts")
-    if not prompts:
-        raise InputError('no prompt: write one, as in sdcore sample "a red house at sunset"')
-    if any("\ud800" <= letter <= "\udfff" for text in prompts for letter in text):
-        raise InputError("a prompt is no text: it holds bytes that are not UTF-8")
-    return prompts
+def told_seeds(given: Sequence[str], seeds: Sequence[int]) -> str:
+    """The line that tells which seeds were drawn; "" where none was."""
+    if given and "-1" not in {part.strip() for text in given for part in text.split(",")}:
+        return ""
+    return "seed " + "-".join(map(str, sorted({seeds[0], seeds[-1]})))

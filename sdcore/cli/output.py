@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdcore.a1111 import bare
 from sdcore.errors import InputError
 from sdcore.paths import check_folder, path_of
 from sdcore.settings import Settings
@@ -48,8 +49,16 @@ class Output:
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error.strerror}") from None
 
-    def save(self, picture: Image, settings: Settings) -> Path:
-        """Write a picture as the named file, else by its words and seed in the folder.
+    def save(
+        self,
+        picture: Image,
+        settings: Settings,
+        labels: Mapping[str, object] | None = None,
+        whole: bool = True,
+    ) -> Path:
+        """Write a picture as the named file, else by its words, seed and labels in the folder.
+
+        whole: with all its settings in it, and not only the text that other tools read.
 
         Returns its path. Raises InputError when it cannot be written.
         """
@@ -57,10 +66,14 @@ class Output:
         from sdcore.writing import write_new
 
         if self.file is not None:
-            save_png(picture, self.file, settings)
+            save_png(picture, self.file, settings, whole)
             return self.file
+        told = "".join(f"-{bare(str(value))}" for value in (labels or {}).values())
+        told = re.sub(r"[^\w.]+", "-", told)[:80].rstrip("-.")
         words = re.sub(r"[\W_]+", "-", settings.prompt.lower())[:48].strip("-") or "picture"
-        return write_new(self._names(f"{words}-{settings.seed}"), to_png(picture, settings))
+        return write_new(
+            self._names(f"{words}-{settings.seed}{told}"), to_png(picture, settings, whole)
+        )
 
     def save_sheet(self, picture: Image, kind: str) -> Path:
         """The same of a sheet: 'sheet.png' in the folder, 'name-sheet.png' beside a named file."""

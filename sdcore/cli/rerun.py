@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sdcore.cli.adapters import networks_of, request_of
 from sdcore.cli.echo import echo, tell
-from sdcore.cli.options import Drawing, choose_seeds, chosen_spacing
+from sdcore.cli.jobs import jobs_of, ready
+from sdcore.cli.options import Drawing, told_seeds
 from sdcore.cli.output import Output
-from sdcore.settings import inherited
+from sdcore.cli.prompt_lists import Asked
+from sdcore.settings import Settings, inherited
 from sdcore.version import VERSION
 
 
 @click.command(cls=Drawing)
 @click.argument("picture", type=click.Path(path_type=Path))
-@click.option("--prompt", metavar="TEXT", help="Other words.")
-def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
-    """Draw PICTURE again, equal to the bit on the same machine.
+@click.option("--prompt", metavar="TEXT", multiple=True, help="Other words.")
+def rerun(picture: Path, prompt: tuple[str, ...], **options: Any) -> None:
+    """Draw PICTURE again, equal to the bit on the same machine with as many threads.
 
     Any option overrides what the picture says. Another --scheduler comes with its own spacing and
     eta, another --model with what it predicts and is told, unless these are given too. A file of
@@ -29,22 +31,24 @@ def rerun(picture: Path, prompt: str | None, **options: Any) -> None:
     from sdcore.trust import check_inherited
 
     old = read_settings(picture)
-    options["spacing"] = chosen_spacing(options)
-    taken = inherited(old, options)
-    check_inherited(taken)
-    chosen = options | taken
-    seeds = choose_seeds(options["seed"], options["count"], drawn=old.seed)
-    output = Output(options["out"], len(seeds))
+
+    def taken(chosen: Mapping[str, Any]) -> Mapping[str, Any]:
+        over = inherited(vars(old), chosen)
+        check_inherited(over)
+        return over
+
+    asked = [Asked(each) for each in prompt or (old.prompt,)]
+    jobs = jobs_of(asked, options, old.seed, taken)
+    output = Output(options["out"], sum(map(len, jobs)))
     if old.version != VERSION:
         echo(f"drawn by sdcore {old.version}; this is {VERSION}", err=True)
 
     from sdcore.cli.draw import draw
-    from sdcore.prepare import changed, complete, parts_of
+    from sdcore.prepare import changed
 
-    networks = networks_of(chosen)
-    request = request_of(chosen, prompts=old.prompt if prompt is None else prompt, seeds=seeds)
-    parts = parts_of(request, networks)
-    settings = complete(request, networks, parts)
-    for name in changed(old, settings[0]):
-        tell(f"{name} has changed since")
-    draw(networks, settings, parts, output, options)
+    def look(new: Settings) -> None:
+        for name in changed(old, new):
+            tell(f"{name} has changed since")
+
+    first = told_seeds(options["seed"], jobs[0].seeds) if options["seed"] else ""
+    draw(ready(jobs, look), output, options, first)

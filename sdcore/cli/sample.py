@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import click
 
-from sdcore.cli.adapters import networks_of, request_of
-from sdcore.cli.options import Drawing, choose_seeds, chosen_spacing, read_prompts
+from sdcore.cli.echo import tell
+from sdcore.cli.jobs import jobs_of, ready
+from sdcore.cli.options import Drawing, told_seeds
 from sdcore.cli.output import Output
+from sdcore.cli.prompt_lists import read_prompts
 
 
 @click.command(cls=Drawing)
 @click.argument("prompt", nargs=-1)
-@click.option("--prompts", metavar="FILE", help="One prompt a line; - reads standard input.")
-def sample(prompt: tuple[str, ...], prompts: str | None, **options: Any) -> None:
-    """Draw pictures of PROMPT... and print their paths."""
-    texts = read_prompts(prompt, prompts)
-    seeds = choose_seeds(options["seed"], options["count"])
-    options["spacing"] = chosen_spacing(options)
-    output = Output(options["out"], len(texts) * len(seeds))
+@click.option("--prompt", "more", metavar="TEXT", multiple=True, help="The same as PROMPT.")
+@click.option(
+    "--prompts",
+    metavar="FILE",
+    help="One a line, with options of its own behind it; - reads standard input.",
+)
+def sample(
+    prompt: tuple[str, ...], more: tuple[str, ...], prompts: str | None, **options: Any
+) -> None:
+    """Draw pictures of PROMPT... and print their paths.
+
+    An option that is given several times draws a picture for each of its values, and several such
+    options one for each combination: --scheduler euler --scheduler heun --steps 5 --steps 10. With
+    --sheet they are laid out in rows and columns.
+    """
+    asked = read_prompts((*prompt, *more), prompts)
+    if len(prompt) > 1 and not any(" " in each for each in prompt):
+        tell(
+            f"{len(prompt)} prompts of one word each; a sentence wants quotes: "
+            f'sdcore sample "{" ".join(prompt)}"'
+        )
+    jobs = jobs_of(asked, options, drawn=secrets.randbits(32))
+    output = Output(options["out"], sum(map(len, jobs)))
 
     from sdcore.cli.draw import draw
-    from sdcore.prepare import complete, parts_of
 
-    networks = networks_of(options)
-    request = request_of(options, prompts=texts, seeds=seeds)
-    parts = parts_of(request, networks)
-    settings = complete(request, networks, parts)
-    drawn = "" if options["seed"] else "seed " + "-".join(map(str, sorted({seeds[0], seeds[-1]})))
-    draw(networks, settings, parts, output, options, drawn)
+    seeds = [seed for job in jobs for seed in job.seeds]
+    given = [tuple(each.options.get("seed", options["seed"])) for each in asked]
+    first = next((line for seed in given if (line := told_seeds(seed, seeds))), "")
+    draw(ready(jobs), output, options, first)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -15,53 +14,12 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 
-from sdcore.cli import main
 from sdcore.cli.commands import cli
 from sdcore.cli.options import choose_seeds, parse_seeds
 from sdcore.errors import InputError
 from sdcore.images import read_settings, save_png
 from sdcore.settings import Settings
-
-
-class Result(NamedTuple):
-    status: int
-    paths: list[Path]  # stdout, a path a line
-    err: str
-
-
-class Shell:
-    """Runs `sdcore` in a folder of its own."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str], model: Path) -> None:
-        self.capfd, self.model = capfd, model
-
-    def __call__(self, *args: object) -> Result:
-        with pytest.raises(SystemExit) as caught:
-            main([str(a) for a in args])
-        out, err = self.capfd.readouterr()
-        assert isinstance(caught.value.code, int)
-        return Result(caught.value.code, [Path(line) for line in out.splitlines()], err)
-
-    def sample(self, *args: object) -> Result:
-        """A quick run of the tiny model."""
-        return self("sample", *args, "--model", self.model, "--steps", 2, "--device", "cpu")
-
-
-@pytest.fixture
-def shell(
-    tiny_path: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> Shell:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return Shell(capfd, tiny_path)
-
-
-def pixels(path: Path) -> bytes:
-    with Image.open(path) as picture:
-        return picture.convert("RGB").tobytes()
+from tests.cli.shell import Shell, pixels
 
 
 def test_one_prompt(shell: Shell) -> None:
@@ -268,9 +226,11 @@ def test_an_unwritable_folder(shell: Shell) -> None:
 def test_seeds() -> None:
     assert parse_seeds(" 5 , 0-3") == [5, 0, 1, 2, 3]
     assert parse_seeds("-3") == [-3]
-    assert choose_seeds("0", None) == [0]
-    assert choose_seeds("7", 3) == [7, 8, 9]
-    assert choose_seeds(None, None, drawn=0) == [0]
+    assert choose_seeds(["0"], None) == [0]
+    assert choose_seeds(["7"], 3) == [7, 8, 9]
+    assert choose_seeds([], None, drawn=0) == [0]
+    assert choose_seeds(["1-2", "9"], None) == [1, 2, 9]
+    assert len({choose_seeds(["-1"], None)[0] for _ in range(3)}) == 3
     for bad in ("", "a", "1-", "0x3", "1.5", "--2"):
         with pytest.raises(InputError):
             parse_seeds(bad)

@@ -1,0 +1,139 @@
+"""What a command is to draw, taken apart into jobs: pictures that differ in words and seeds alone.
+
+A list of prompts with options of their own, options that are given several times, wildcards and
+adapters named in prompts all come down to a list of jobs; whoever draws sees nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from sdcore.cli.adapters import base_of, overlaid, request_of
+from sdcore.cli.options import choose_seeds, chosen_spacing, products
+from sdcore.cli.prompt_lists import Asked
+
+if TYPE_CHECKING:
+    from sdcore.networks import Networks
+    from sdcore.prepare import Parts
+    from sdcore.settings import Settings
+
+Texts = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Prompts times seeds, under one set of options."""
+
+    prompts: Texts
+    seeds: tuple[int, ...]
+    chosen: Mapping[str, Any]  # options by name, each with its one value
+    labels: Mapping[str, Any] = field(default_factory=dict)  # of the options given several times
+    templates: Mapping[str, str] = field(default_factory=dict)  # prompt -> what it was drawn from
+
+    def __len__(self) -> int:
+        return len(self.prompts) * len(self.seeds)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures that may be drawn at once."""
+
+    settings: tuple[Settings, ...]
+    parts: Parts
+    labels: Mapping[str, Any]
+
+
+def jobs_of(
+    asked: Sequence[Asked],
+    options: Mapping[str, Any],
+    drawn: int,
+    taken: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda options: {},
+) -> list[Job]:
+    """One job for each combination of options, of the prompts that go with it.
+
+    options: as click hands them over. drawn: the seed where none is given. taken: what a picture
+    that is drawn again adds to one combination.
+    """
+    jobs: list[Job] = []
+    for own, group in groupby(asked, key=lambda each: each.options):
+        prompts = tuple(each.prompt for each in group)
+        given = dict(options) | dict(own)
+        if "loras" in own:
+            given["loras"] = (*options["loras"], *own["loras"])
+        combinations = products(given)
+        varying = [name for name in given if len({str(each[name]) for each in combinations}) > 1]
+        seeds = tuple(choose_seeds(given["seed"], given["count"], drawn))
+        for chosen in combinations:
+            labels = {name: chosen[name] for name in varying}
+            chosen["spacing"] = chosen_spacing(chosen)
+            jobs.append(Job(prompts, seeds, chosen | taken(chosen), labels))
+    return jobs
+
+
+def ready(
+    jobs: Sequence[Job], look: Callable[[Settings], None] = lambda settings: None
+) -> Iterator[tuple[Networks, list[Batch]]]:
+    """The jobs that are drawn with the same networks, and these, one such group after the other.
+
+    All jobs of a group are completed, and so found to be right, before any of it is drawn.
+    look: gets the settings of every first picture of a job.
+    """
+    from sdcore.loading import load
+    from sdcore.prepare import complete, parts_of
+    from sdcore.settings import Options
+
+    source: Mapping[str, Any] | None = None
+    base: Any = None
+    for key, group in groupby(sorted(jobs, key=_order(jobs)), key=_networks_key):
+        wanted = list(group)
+        chosen = wanted[0].chosen
+        if source != base_of(chosen):
+            base = None  # two large models at once are one too many
+            source = base_of(chosen)
+            base = load(**source)
+        networks = overlaid(base, chosen)
+        if all(_networks_key(job) == key for job in jobs):
+            base = None
+        made: dict[str, tuple[Any, Parts]] = {}  # by their options: a refiner is loaded once
+        batches: list[Batch] = []
+        for job in wanted:
+            words = {"prompts": job.prompts, "seeds": job.seeds}
+            same = repr([job.chosen.get(each.name) for each in fields(Options)])
+            if same not in made:
+                request = request_of(job.chosen, **words)
+                made[same] = request, parts_of(request, networks)
+            request, parts = made[same]
+            request = replace(request, negative=job.chosen["negative"], **words)
+            settings = complete(request, networks, parts)
+            look(settings[0])
+            settings = tuple(
+                replace(each, template=job.templates.get(each.prompt)) for each in settings
+            )
+            batches.append(Batch(settings, parts, job.labels))
+        yield networks, list(_joined(batches))
+
+
+def _joined(batches: Sequence[Batch]) -> Iterator[Batch]:
+    """Those that follow each other and differ in words and seeds alone are one."""
+    for _, group in groupby(batches, key=lambda b: (_shared(b.settings[0]), id(b.parts), b.labels)):
+        same = list(group)
+        yield replace(same[0], settings=tuple(each for batch in same for each in batch.settings))
+
+
+def _shared(settings: Settings) -> Settings:
+    return replace(settings, prompt="", negative=None, seed=0, template=None)
+
+
+def _networks_key(job: Job) -> str:
+    return repr((base_of(job.chosen), job.chosen["loras"], job.chosen["embeddings"]))
+
+
+def _order(jobs: Sequence[Job]) -> Callable[[Job], int]:
+    """Jobs of the same networks come together, where the first of them stands."""
+    first: dict[str, int] = {}
+    for job in jobs:
+        first.setdefault(_networks_key(job), len(first))
+    return lambda job: first[_networks_key(job)]
