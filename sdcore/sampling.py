@@ -5,8 +5,10 @@ where eps has unit variance and sigma is a Python float that falls through the l
 images, C latent channels, H x W latent pixels.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
@@ -96,8 +98,25 @@ class Step:
     nfe: int  # evaluations of the network for each picture: every branch of every question
     memory: Memory
     draws: int  # noise tensors drawn so far, this step's included
+    drawn: tuple[Callable[[], Tensor], ...] = ()  # each of this step, drawn again when called
 
     __repr__ = short
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in ("x", "prediction") and hasattr(self, name):
+            raise AttributeError(f"step.{name} is what was: assign step.x_next, to go on from it")
+        object.__setattr__(self, name, value)
+
+    @property
+    def t(self) -> float | None:
+        """The time that the network was told; None where the model has none."""
+        return getattr(self.prediction.branches, "t", None)
+
+    @property
+    def h(self) -> float:
+        """log(sigma / sigma_next), the step in lambda; infinite to sigma 0 or from it."""
+        sigmas = self.sigma, self.sigma_next
+        return math.log(self.sigma / self.sigma_next) if all(sigmas) else math.inf
 
     @property
     def state(self) -> State:
@@ -143,14 +162,16 @@ def sample(
         nonlocal draws
         if noise is None:
             raise InputError("this solver draws noise: give sample() a noise, e.g. SeededNoise")
+        drawn.append(partial(noise, draws, sigma, sigma_next))
         draws += 1
-        return noise(draws - 1, sigma, sigma_next)
+        return drawn[-1]()
 
     for index in range(state.index, count):
-        nfe = 0
+        nfe, drawn = 0, []
         sigma, sigma_next = sigmas[index], sigmas[index + 1]
         interval = Interval(sigma, sigma_next, index, count, sigmas)
         x_next, prediction, memory = solver(ask, x, interval, memory, draw)
-        step = Step(index, count, sigma, sigma_next, x, prediction, x_next, nfe, memory, draws)
+        done = (x, prediction, x_next, nfe, memory, draws, tuple(drawn))
+        step = Step(index, count, sigma, sigma_next, *done)
         yield step
         x = step.x_next

@@ -1,6 +1,7 @@
 """The loop with every scheduler. The laws of the solvers: tests/schedulers/test_laws.py."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.lab import Gaussian
+from sdcore.lab.worlds import denoiser as world_denoiser
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
 from sdcore.sampling import Memo, Prediction, State, Step, sample
@@ -74,8 +76,8 @@ def test_assigning_x_next_intervenes(name):
 def test_the_loop_reads_back_x_next_and_nothing_else(name):
     whole = list(loop(name))
     for step in loop(name):
-        step.x, step.sigma_next, step.index = torch.zeros(1), 99.0, 77
-        step.memory, step.draws, step.prediction = (), 50, None  # type: ignore[assignment]
+        step.sigma_next, step.index = 99.0, 77
+        step.memory, step.draws = (), 50
         final = step.x_next
     assert torch.equal(final, whole[-1].x_next)
 
@@ -203,3 +205,33 @@ def test_records_that_are_values_cannot_be_changed():
         prediction.x0 = torch.ones(1)  # type: ignore[misc]
     with pytest.raises(AttributeError):
         State(torch.zeros(1)).index = 3  # type: ignore[misc]
+
+
+def test_a_step_tells_what_was_told_and_drawn() -> None:
+    plan = resolve("euler_a").plan(5)
+    noise = SeededNoise((1, 2), (1, 2, 2))
+    drawn = []
+
+    def heard(draw: int, sigma: float, sigma_next: float) -> torch.Tensor:
+        drawn.append(noise(draw, sigma, sigma_next))
+        return drawn[-1]
+
+    denoise = world_denoiser(Gaussian(0.3, 0.5), batch=2)
+    steps = list(sample(denoise, noise.start() * 14, plan.sigmas, resolve("euler_a").solver, heard))
+    for step in steps:
+        assert step.t == step.sigma  # the world's network is told sigma itself
+        assert step.h == (math.log(step.sigma / step.sigma_next) if step.sigma_next else math.inf)
+    count = len(drawn)
+    again = [tensor() for step in steps for tensor in step.drawn]
+    assert count == len(again) == 4
+    assert all(torch.equal(a, b) for a, b in zip(again, drawn[:count], strict=True))
+    assert next(sample(Gaussian(), torch.zeros(1), (2.0, 1.0), resolve("euler").solver)).t is None
+
+
+@pytest.mark.parametrize("name", ["x", "prediction"])
+def test_only_x_next_is_assigned(name: str) -> None:
+    step = next(sample(Gaussian(), torch.ones(1), (2.0, 1.0), resolve("euler").solver))
+    with pytest.raises(AttributeError, match=rf"step\.{name} .* step\.x_next"):
+        setattr(step, name, None)
+    step.x_next = torch.zeros(1)
+    assert torch.equal(step.state.x, torch.zeros(1))

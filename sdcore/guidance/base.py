@@ -66,6 +66,11 @@ class Branches(Mapping[str, Prediction]):
         self.raw, self.x, self.sigma, self.process = raw, x, sigma, process
         self.others, self.origin = others, origin
 
+    @property
+    def t(self) -> float:
+        """The time that the network was told."""
+        return self.process.clock.timestep(self.sigma)
+
     def __getitem__(self, name: str) -> Prediction:
         if name in self.others:
             return self.others[name]
