@@ -36,5 +36,6 @@ def dpm_fast(
 
 
 ENTRIES = (
-    Entry("dpm_fast", dpm_fast, order=2, nfe=3, paper="arXiv 2206.00927", labels=("DPM fast",)),
+    Entry("dpm_fast", dpm_fast, order=2, nfe=3, paper="arXiv 2206.00927", labels=("DPM fast",),
+          ending=2),
 )  # fmt: skip

@@ -14,7 +14,7 @@ class Entry:
     name: str  # ours
     solver: Solver
     order: int  # of convergence with the noise switched off; 0: none is claimed
-    nfe: int  # model evaluations a step; the first ones or the last may differ
+    nfe: int  # model evaluations a step, between start_up and ending
     paper: str
     labels: tuple[str, ...] = ()  # every other name: diffusers', k-diffusion's, ComfyUI's, A1111's
     class_name: str = "EulerDiscreteScheduler"  # diffusers' class whose conventions it follows
@@ -22,6 +22,8 @@ class Entry:
     eta: float | None = None  # how much noise a step, by default; None where there is no choice
     stochastic: bool = False  # draws noise with its default options
     noise: Literal["independent", "brownian"] = "independent"  # how its draws hang together
+    start_up: int = 1  # steps at the start that may take another number of evaluations
+    ending: int = 1  # and at the end
     # What it does otherwise than most; the laws allow for it.
     raises_first: bool = False  # its first question is at a raised sigma, not at (x, sigma)
     starts_higher: bool = False  # more evaluations in the first step, also where it is the last

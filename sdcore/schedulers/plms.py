@@ -75,5 +75,6 @@ def pndm(
 ENTRIES = (
     Entry("pndm", plms, order=2, nfe=1, paper="arXiv 2202.09778", class_name="PNDMScheduler",
           labels=("PNDMScheduler", "plms", "PLMS")),
-    Entry("pndm_prk", pndm, order=2, nfe=1, paper="arXiv 2202.09778", class_name="PNDMScheduler"),
+    Entry("pndm_prk", pndm, order=2, nfe=1, paper="arXiv 2202.09778", class_name="PNDMScheduler",
+          start_up=3),
 )  # fmt: skip

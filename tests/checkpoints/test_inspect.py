@@ -16,14 +16,14 @@ from tests.checkpoints.twins import Twins, save
 
 @pytest.mark.parametrize("name", ["SD 1.5 inpainting", "SDXL"])
 def test_published_files(name: str, tmp_path: Path) -> None:
-    unet, encoders, count, counts = WHOLE[name]
-    path = write_hollow(tmp_path / "whole.safetensors", whole_file(unet, encoders))
+    model, prefixes, count, counts = WHOLE[name]
+    path = write_hollow(tmp_path / "whole.safetensors", whole_file(model, prefixes))
     report = inspect(path)
     assert report["kind"] == "model"
     assert report["family"] == ("SDXL" if "SDXL" in name else "SD 1.x")
     assert report["tensors"] == count
     assert report["dtypes"] == {"F16": count}
-    assert report["in_channels"] == unet.get("in_channels", 4)
+    assert report["in_channels"] == (9 if "inpainting" in name else 4)
     assert {part: c["keys"] for part, c in report["components"].items()} == counts
     published = {"SD 1.5 inpainting": 859_535_364, "SDXL": 2_567_463_684}[name]
     assert report["components"]["unet"]["parameters"] == published

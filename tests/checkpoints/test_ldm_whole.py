@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from scripts.families import PUBLISHED
 from sdcore.checkpoints import open_file
 from sdcore.checkpoints.load import BUILD, NoInit
 from sdcore.checkpoints.names import shape_after
@@ -23,108 +24,47 @@ from tests.checkpoints.ldm_writer import (
     training_state,
 )
 
-# The published configurations, from which the key lists are built on the meta device.
-SD_UNET = {
-    "block_out_channels": (320, 640, 1280, 1280),
-    "attention_head_dim": 8,
-    "cross_attention_dim": 768,
-}
-SD2_UNET = SD_UNET | {
-    "attention_head_dim": (5, 10, 20, 20),
-    "cross_attention_dim": 1024,
-    "use_linear_projection": True,
-}
-SDXL_UNET = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "attention_head_dim": (5, 10, 20),
-    "transformer_layers_per_block": (1, 2, 10),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-REFINER_UNET = SDXL_UNET | {
-    "block_out_channels": (384, 768, 1536, 1536),
-    "down_block_types": ("DownBlock2D", *("CrossAttnDownBlock2D",) * 2, "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 2, "UpBlock2D"),
-    "attention_head_dim": (6, 12, 24, 24),
-    "transformer_layers_per_block": 4,
-    "cross_attention_dim": 1280,
-    "projection_class_embeddings_input_dim": 2560,
-}
-CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
-CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
-CLIP_H |= {"num_hidden_layers": 23, "hidden_act": "gelu"}
-CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20}
-CLIP_G |= {"num_hidden_layers": 32, "hidden_act": "gelu", "projection_dim": 1280}
-
 SGM = "conditioner.embedders"
-WHOLE = {  # UNet, {component: (its prefix, its configuration)}, keys in the file, keys by component
-    "SD 1.5": (
-        SD_UNET,
-        {"text_encoder": ("cond_stage_model.transformer.", CLIP_L)},
-        1145,
-        {"unet": 686, "vae": 248, "text_encoder": 196},
-    ),
-    "SD 1.5 inpainting": (
-        SD_UNET | {"in_channels": 9},
-        {"text_encoder": ("cond_stage_model.transformer.", CLIP_L)},
-        1145,
-        {"unet": 686, "vae": 248, "text_encoder": 196},
-    ),
-    "LCM": (
-        SD_UNET | {"time_cond_proj_dim": 256},
-        {"text_encoder": ("cond_stage_model.transformer.", CLIP_L)},
-        1146,
-        {"unet": 687, "vae": 248, "text_encoder": 196},
-    ),
-    "SD 2 inpainting": (
-        SD2_UNET | {"in_channels": 9},
-        {"text_encoder": ("cond_stage_model.model.", CLIP_H)},
-        1242,
-        {"unet": 686, "vae": 248, "text_encoder": 372},
-    ),
-    "SD 2.1": (
-        SD2_UNET,
-        {"text_encoder": ("cond_stage_model.model.", CLIP_H)},
-        1242,
-        {"unet": 686, "vae": 248, "text_encoder": 372},
-    ),
-    "SD-Turbo": (
-        SD2_UNET,
-        {"text_encoder": (f"{SGM}.0.model.", CLIP_H)},
-        None,
-        {"unet": 686, "vae": 248, "text_encoder": 372},
-    ),
-    "SDXL": (
-        SDXL_UNET,
-        {
-            "text_encoder": (f"{SGM}.0.transformer.", CLIP_L),
-            "text_encoder_2": (f"{SGM}.1.model.", CLIP_G),
-        },
-        2515,
-        {"unet": 1680, "vae": 248, "text_encoder": 196, "text_encoder_2": 517},
-    ),
-    "SDXL inpainting": (
-        SDXL_UNET | {"in_channels": 9},
-        {
-            "text_encoder": (f"{SGM}.0.transformer.", CLIP_L),
-            "text_encoder_2": (f"{SGM}.1.model.", CLIP_G),
-        },
-        2515,
-        {"unet": 1680, "vae": 248, "text_encoder": 196, "text_encoder_2": 517},
-    ),
+SD1 = {"text_encoder": "cond_stage_model.transformer."}
+SD2 = {"text_encoder": "cond_stage_model.model."}
+TURBO = {"text_encoder": f"{SGM}.0.model."}
+SDXL = {"text_encoder": f"{SGM}.0.transformer.", "text_encoder_2": f"{SGM}.1.model."}
+OF_1 = {"unet": 686, "vae": 248, "text_encoder": 196}
+OF_2 = OF_1 | {"text_encoder": 372}
+OF_XL = {"unet": 1680, "vae": 248, "text_encoder": 196, "text_encoder_2": 517}
+# name: whose configurations, the encoders' prefixes, keys in the file, keys by component
+WHOLE = {
+    "SD 1.5": ("runwayml/stable-diffusion-v1-5", SD1, 1145, OF_1),
+    "SD 1.5 inpainting": ("runwayml/stable-diffusion-inpainting", SD1, 1145, OF_1),
+    "LCM": ("SimianLuo/LCM_Dreamshaper_v7", SD1, 1146, OF_1 | {"unet": 687}),
+    "SD 2 inpainting": ("stabilityai/stable-diffusion-2-inpainting", SD2, 1242, OF_2),
+    "SD 2.1": ("stabilityai/stable-diffusion-2-1", SD2, 1242, OF_2),
+    "SD-Turbo": ("stabilityai/stable-diffusion-2-1", TURBO, None, OF_2),
+    "SDXL": ("stabilityai/stable-diffusion-xl-base-1.0", SDXL, 2515, OF_XL),
+    "SDXL inpainting": ("diffusers/stable-diffusion-xl-1.0-inpainting-0.1", SDXL, 2515, OF_XL),
     "SDXL refiner": (
-        REFINER_UNET,
-        {"text_encoder_2": (f"{SGM}.0.model.", CLIP_G)},
+        "stabilityai/stable-diffusion-xl-refiner-1.0",
+        {"text_encoder_2": f"{SGM}.0.model."},
         None,
         {"unet": 1220, "vae": 248, "text_encoder_2": 517},
     ),
 }
+# What shapes and family tell of a configuration.
+UNET = ("attention_head_dim", "block_out_channels", "cross_attention_dim", "down_block_types")
+UNET += ("addition_embed_type", "addition_time_embed_dim", "in_channels", "up_block_types")
+UNET += ("projection_class_embeddings_input_dim", "time_cond_proj_dim", "use_linear_projection")
+UNET += ("transformer_layers_per_block",)
+TEXT = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
+TEXT += ("hidden_act",)
+
+
+def published(model: str, part: str) -> dict[str, Any]:
+    """Those fields of a published configuration, lists as tuples."""
+    raw = PUBLISHED[model].get(part) or PUBLISHED[model]["text_encoder"]  # the refiner's only one
+    fields = {name: raw[name] for name in (UNET if part == "unet" else TEXT) if raw.get(name)}
+    if "CLIPTextModelWithProjection" in raw.get("architectures", ()):
+        fields["projection_dim"] = raw["projection_dim"]
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
 
 
 def write_hollow(path: Path, tensors: Mapping[str, Tensor]) -> Path:
@@ -144,10 +84,11 @@ def write_hollow(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     return path
 
 
-def whole_file(unet: dict[str, Any], encoders: dict[str, tuple[str, dict[str, Any]]]) -> State:
+def whole_file(model: str, prefixes: Mapping[str, str]) -> State:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+    unet = published(model, "unet")
     with torch.device("meta"), NoInit():
         levels = len(unet["block_out_channels"])
         tensors = ldm_unet(UNet2DConditionModel(**unet).state_dict(), levels, 2)
@@ -158,10 +99,11 @@ def whole_file(unet: dict[str, Any], encoders: dict[str, tuple[str, dict[str, An
             layers_per_block=2,
         )
         tensors |= ldm_vae(vae.state_dict(), 4, 2)
-        for prefix, config in encoders.values():
+        for part, prefix in prefixes.items():
+            config = published(model, part)
             kind = CLIPTextModelWithProjection if "projection_dim" in config else CLIPTextModel
             state = kind(CLIPTextConfig(vocab_size=49408, **config)).state_dict()
-            if "hidden_act" in config:
+            if config["hidden_act"] == "gelu":
                 layers = config["num_hidden_layers"]
                 tensors |= ldm_open_clip(state, prefix, layers, extra=layers == 23)
             else:
@@ -173,8 +115,8 @@ def whole_file(unet: dict[str, Any], encoders: dict[str, tuple[str, dict[str, An
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_key_of_a_published_file_finds_its_place(name: str, tmp_path: Path) -> None:
-    unet, encoders, count, counts = WHOLE[name]
-    tensors = whole_file(unet, encoders)
+    model, prefixes, count, counts = WHOLE[name]
+    tensors = whole_file(model, prefixes)
     assert count is None or len(tensors) == count
     path = write_hollow(tmp_path / "whole.safetensors", tensors)
     checkpoint = open_file(path)
@@ -193,7 +135,7 @@ def test_every_key_of_a_published_file_finds_its_place(name: str, tmp_path: Path
         assert dict(found) == wanted
     # The shapes give the published configuration back, and the family what shapes hide.
     config = checkpoint.components["unet"].config
-    for field, value in unet.items():
+    for field, value in published(model, "unet").items():
         derived = config[field]
         if field == "transformer_layers_per_block" and isinstance(value, tuple):
             derived, value = derived[1:], value[1:]  # SDXL's first level has no transformer at all
@@ -201,8 +143,8 @@ def test_every_key_of_a_published_file_finds_its_place(name: str, tmp_path: Path
             assert set(derived) == {value}, field
         else:
             assert (tuple(derived) if isinstance(derived, list) else derived) == value, field
-    for part, (_, published) in encoders.items():
-        derived = checkpoint.components[part].config
-        assert {field: derived[field] for field in published} == published
+    for part in prefixes:
+        derived, fields = checkpoint.components[part].config, published(model, part)
+        assert {field: derived[field] for field in fields} == fields
     vae = checkpoint.components["vae"].config
     assert vae["scaling_factor"] == (0.13025 if "SDXL" in name else 0.18215)
