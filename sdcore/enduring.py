@@ -74,7 +74,7 @@ class Enduring:
 
     def decode(self, x: Tensor) -> list[Image]:
         """The pictures of unit-variance latents."""
-        while (pictures := self._tried(lambda: self.run.networks.decode(x))) is None:
+        while (pictures := self._tried(lambda: self.run.pictures(x))) is None:
             pass
         return pictures
 

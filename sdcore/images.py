@@ -77,7 +77,7 @@ def open_picture(
         raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is lower
+            warnings.simplefilter("ignore")  # garbled tags; bombs: MAX_PIXELS is lower
             picture = Image.open(path, formats=formats)
         with picture:
             if picture.width * picture.height > MAX_PIXELS:

@@ -24,7 +24,7 @@ from sdcore.engine import choose
 from sdcore.errors import InputError
 from sdcore.family import Family
 from sdcore.guidance import CFG, Guidance, accepted, branch_names, resolve, sources_of, write
-from sdcore.inpainting import Canvas, Picture, open_canvas
+from sdcore.inpainting import Canvas, Picture
 from sdcore.models.freeu import FreeU, with_freeu
 from sdcore.networks import Networks
 from sdcore.noise import SeededNoise
@@ -32,11 +32,11 @@ from sdcore.process import known_prediction_type
 from sdcore.prompts import check_grammar, switches
 from sdcore.prompts.grammar import check_length
 from sdcore.run import Run
-from sdcore.sampling import State
 from sdcore.schedulers import Scheduler, Spacing
 from sdcore.schedulers import resolve as resolve_scheduler
 from sdcore.settings import Options, Settings, Source, Words
 from sdcore.stages import Stage, handed_over
+from sdcore.starting import beginning, canvas_of, check_start, first_step, of_start
 from sdcore.user_file import digests
 from sdcore.version import VERSION
 
@@ -63,7 +63,7 @@ class Parts:
     noise: MakesNoise
     family: Family
     freeu: FreeU | None = None
-    canvas: Canvas | None = None  # of an inpainting model, as it was given
+    canvas: Canvas | None = None  # the picture to start from, as it was given
     refiner: Networks | None = None
     notes: tuple[str, ...] = ()  # what was left to the family, in one line
 
@@ -93,7 +93,7 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
         noise=noise_named(noise) if isinstance(noise, str) else noise,
         family=family,
         freeu=FreeU.read(asked.freeu) if isinstance(asked.freeu, str) else asked.freeu,
-        canvas=_canvas(networks, asked.image, asked.mask),
+        canvas=canvas_of(asked, networks),
         refiner=_refiner(networks, asked.refiner),
         notes=_left_to(family, asked, networks.name),
     )
@@ -139,19 +139,6 @@ def _guidance(asked: Options, family: Family) -> Guidance:
     return CFG(family.scale(CFG(scale).scale))  # the inner one raises for what is no scale
 
 
-def _canvas(networks: Networks, image: Any, mask: Any) -> Canvas | None:
-    if not networks.family.inpaints:
-        if image is not None or mask is not None:
-            raise InputError(
-                f"{networks.name} draws from words alone: image and mask are for "
-                "inpainting models (UNets of 9 input channels)"
-            )
-        return None
-    if image is None or mask is None:
-        raise InputError(f"{networks.name} repaints a given picture: give it an image and a mask")
-    return open_canvas(image, mask)
-
-
 def _refiner(networks: Networks, refiner: Any) -> Networks | None:
     if refiner is None:
         return None
@@ -186,7 +173,9 @@ def complete(
     experts = [networks] if parts.refiner is None else [networks, parts.refiner]
     shared = with_numbers(shared, [each.family for each in experts])
     shared = replace(shared, digests=_digests(shared, experts))
-    parts.scheduler.plan(shared.steps)  # raises where there is no room for so many
+    plan = parts.scheduler.plan(shared.steps)  # raises where there is no room for so many
+    check_start(shared)
+    first_step(shared, plan.sigmas)
     prompts, negatives, seeds = _words(request, networks)
     parts.noise(tuple(seeds), (1, 1, 1), "cpu")  # raises for a seed that is none
     for text in {*prompts, *filter(None, negatives)}:
@@ -243,6 +232,7 @@ def _of_parts(request: Request, parts: Parts) -> dict[str, Any]:
         "freeu": None if parts.freeu is None else str(parts.freeu),
         "refiner": None if refiner is None else refiner.name,
         "handover": _handover(request.handover, refiner, scheduler),
+        **of_start(request, parts.canvas),
     }
 
 
@@ -291,7 +281,7 @@ def _side(what: str, pixels: int | None, networks: Networks, given: int | None) 
     factor = networks.vae.config.factor
     if pixels is None:
         usual = networks.unet.config.sides[what == "width"] * factor
-        pixels = usual if given is None else given
+        pixels = usual if given is None else max(factor, given - given % factor)
     if not factor <= pixels <= MAX_SIDE:
         raise InputError(f"{what} {pixels} is out of range: {factor} to {MAX_SIDE} pixels")
     if pixels % factor:
@@ -363,21 +353,26 @@ def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | Non
     parts = parts_of(first, networks) if parts is None else parts
     networks = _freed(networks, parts)
     plan = parts.scheduler.plan(first.steps)
-    noise = _noise(networks, settings, parts)
+    canvas = None if parts.canvas is None else parts.canvas.scaled(first.width, first.height)
     spoken = branch_names(accepted(parts.guidance), plan.sigmas)
     with float32_as(networks.tf32):
-        stages = _stages(networks, settings, parts, spoken, plan.sigmas, noise)
+        stages = _stages(networks, settings, parts, spoken, plan.sigmas)
+        begun = beginning(networks, first, canvas, plan, _noise(networks, settings, parts))
+    if begun.extra is not None:
+        stages = tuple(stage.told_also(extra=begun.extra) for stage in stages)
     return Run(
         networks=networks,
         settings=tuple(settings),
         scheduler=parts.scheduler,
         plan=plan,
         guidance=parts.guidance,
-        noise=noise,
+        noise=begun.noise,
         stages=stages,
-        start=State(noise.start() * plan.start_scale),
+        start=begun.state,
         solver=parts.scheduler.solver,
-        sigmas=plan.sigmas,
+        sigmas=begun.sigmas,
+        kept=begun.kept,
+        pasted=canvas if first.paste else None,
         warnings=_warnings(networks, settings, parts, spoken),
     )
 
@@ -391,9 +386,7 @@ def _noise(networks: Networks, settings: Sequence[Settings], parts: Parts) -> Se
     """Every picture's own stream of noise."""
     factor, first = networks.vae.config.factor, settings[0]
     shape = (networks.vae.config.latent_channels, first.height // factor, first.width // factor)
-    noise = parts.noise(tuple(each.seed for each in settings), shape, networks.device)
-    # diffusers' inpainting draws the starting noise before it samples the posterior.
-    return noise if parts.canvas is None else replace(noise, spent=2, begin=0)
+    return parts.noise(tuple(each.seed for each in settings), shape, networks.device)
 
 
 def _stages(
@@ -402,7 +395,6 @@ def _stages(
     parts: Parts,
     branches: Iterable[str],
     sigmas: Sequence[float],
-    noise: SeededNoise,
 ) -> tuple[Stage, ...]:
     """What the UNet is told on the way down, and which UNet it is."""
     first, names = settings[0], set(branches)
@@ -411,10 +403,6 @@ def _stages(
     if parts.refiner is not None and first.handover is not None:
         below = conditioner_of(parts.refiner).stages(settings, names, sigmas, sources)
         stages = handed_over(stages, below, first.handover, parts.refiner)
-    if parts.canvas is not None:
-        canvas = parts.canvas.scaled(first.width, first.height)
-        extra = canvas.channels(networks.vae, noise.stream(1))
-        stages = tuple(stage.told_also(extra=extra) for stage in stages)
     return stages
 
 

@@ -17,6 +17,7 @@ from sdcore.devices import float32_as
 from sdcore.engine import choose, ready
 from sdcore.errors import InputError
 from sdcore.guidance import CFG, Guidance, Source, accepted, sources_of
+from sdcore.inpainting import Canvas, Kept, with_pixels
 from sdcore.networks import Networks
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
@@ -67,6 +68,8 @@ class Run:
     sigmas: tuple[float, ...]
     around: Callable[[Denoise], Denoise] = unchanged
     answers: Mapping[str, Denoise] = field(default_factory=dict)  # by branch: of other models
+    kept: Kept | None = None  # what is kept of a picture: laid around the model, below `around`
+    pasted: Canvas | None = None  # whose pixels are put back where they are kept
     warnings: tuple[str, ...] = ()  # one line for each guess and each prompt that was cut
 
     def __len__(self) -> int:
@@ -123,7 +126,8 @@ class Run:
     def denoise(self) -> Denoise:
         """(x, sigma) -> Prediction, for this run's prompts."""
         stages = [(stage.sigma, self._denoiser(stage)) for stage in self.stages]
-        return self.around(stages[0][1] if len(stages) == 1 else Staged(stages))
+        denoise = stages[0][1] if len(stages) == 1 else Staged(stages)
+        return self.around(denoise if self.kept is None else self.kept(denoise))
 
     def _denoiser(self, stage: Stage) -> Denoiser:
         other = stage.networks
@@ -201,7 +205,13 @@ class Run:
 
         Some schedules stop a little above sigma 0; then x is first scaled to unit variance.
         """
-        return self.networks.decode(x * self.end_scale)
+        return self.pictures(x * self.end_scale)
+
+    def pictures(self, latents: Tensor) -> list[Image]:
+        """The pictures of unit-variance latents [B,4,h,w], with what is kept of a given one."""
+        done = latents if self.kept is None else self.kept.over(latents)
+        pictures = self.networks.decode(done)
+        return pictures if self.pasted is None else with_pixels(pictures, self.pasted)
 
     def split(self, size: int) -> list[Run]:
         """The same pictures as several runs of at most `size` pictures."""
@@ -217,6 +227,7 @@ class Run:
                 noise=replace(self.noise, seeds=self.noise.seeds[part]),
                 stages=tuple(stage.of(part) for stage in self.stages),
                 start=_part_of(self.start, part),
+                kept=None if self.kept is None else self.kept.of(part),
             )
             for part in parts
         ]

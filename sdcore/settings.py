@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 Names = tuple[str, ...]
 
-WORDS, SAMPLING, MODEL, EXTRA = "Words", "Sampling", "Model", "Inpainting and SDXL"
+WORDS, SAMPLING, MODEL, EXTRA = "Words", "Sampling", "Model", "SDXL"
+START = "Start from a picture"
 MODELS, SCHEDULERS = ("model",), ("scheduler",)  # what brings its own of an option
 LISTS = ("sigmas:", "timesteps:")  # how a spacing begins that is a list
 
@@ -189,12 +190,51 @@ class Options:
         doc='FreeU, as "b1,b2,s1,s2" or the object (`sdcore.models.freeu`); None: without.',
     )  # fmt: skip
     image: Any = option(
-        "For inpainting models: what to repaint.", EXTRA, metavar="FILE", goes_with=MODELS,
-        doc="for an inpainting model: a picture, or its path.",
+        "A picture to start from, or to repaint.", START, metavar="FILE",
+        doc="a picture to start from, or to repaint where `mask` is white; or its path.",
+    )  # fmt: skip
+    strength: float | None = option(
+        "How much of it is drawn anew, up to 1.  [default: 0.8]", START, kind=float,
+        goes_with=("start_sigma", "start_step", "image"),
+        doc="the share of the steps that is run, above 0 to 1: the last int(steps * strength); "
+        "None: 0.8, and 1 (noise alone) where a part is repainted.",
+    )  # fmt: skip
+    start_sigma: float | None = option(
+        "The same by the noise level to start at.", START, kind=float,
+        goes_with=("strength", "start_step", "image"),
+        doc="in place of `strength`: the noise level to start at; the steps below it are run.",
+    )  # fmt: skip
+    start_step: int | None = option(
+        "The same by how many steps are left out.", START, kind=int,
+        goes_with=("strength", "start_sigma", "image"),
+        doc="in place of `strength`: how many steps are left out.",
+    )  # fmt: skip
+    fit: str | None = option(
+        "To another size by crop, pad or stretch.  [default: crop]", START, metavar="HOW",
+        goes_with=("image",),
+        doc='how image and mask are brought to width and height: "crop" covers them and cuts, '
+        '"pad" fits in and repeats the edges, "stretch" changes the proportions.',
+    )  # fmt: skip
+    posterior: str | None = option(
+        "Its latents: sample, or mode.  [default: sample]", START, metavar="HOW",
+        doc='which of the latents that the VAE finds possible: "sample" draws one by the seed, '
+        '"mode" takes the likeliest.',
     )  # fmt: skip
     mask: Any = option(
-        "White where it is repainted.", EXTRA, metavar="FILE", goes_with=MODELS,
-        doc="where to repaint it (white): a picture, or its path.",
+        "White where it is repainted.", START, metavar="FILE", goes_with=("image",),
+        doc="where to repaint it (white): a picture, or its path. Greys are shares.",
+    )  # fmt: skip
+    mask_blur: float | None = option(
+        "Soft edges, in pixels.", START, kind=float, goes_with=("image",),
+        doc="softens the mask's edges: a Gaussian's standard deviation in pixels.",
+    )  # fmt: skip
+    extend: str | None = option(
+        "Paint beside it, e.g. left=64,top=32.", START, metavar="SIDES", goes_with=("image",),
+        doc='pixels to paint beside the image: "left=64,top=32,right=0,bottom=0".',
+    )  # fmt: skip
+    paste: bool | None = option(
+        "Put the pixels that are kept back as they were.", START, kind=bool, goes_with=("image",),
+        doc="whether the image's own pixels are put back where the mask is black.",
     )  # fmt: skip
     refiner: Any = option(
         "SDXL's refiner, for the last noise levels.", EXTRA, metavar="MODEL", goes_with=MODELS,
@@ -259,6 +299,10 @@ class Settings(Source, Overlays, Options):
     image: str | None = None
     mask: str | None = None
     canvas: str | None = None  # a digest of both, as they were scaled
+    fit: str = "stretch"
+    posterior: str = "sample"
+    mask_blur: float = 0.0
+    paste: bool = False
     refiner: str | None = None
     template: str | None = None  # what the prompt was drawn from, where it has wildcards
     asked: Size | None = None  # the size asked for, where there was memory for a smaller one only

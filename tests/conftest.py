@@ -105,3 +105,22 @@ def family_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 def broken_path(tiny_path: Path, tmp_path: Path) -> Path:
     """A copy of the tiny model for a test to break."""
     return Path(shutil.copytree(tiny_path, tmp_path / "broken"))
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, Path | None, str]]:
+    """Runs `sdcore` in a folder of its own: status, first path, stderr."""
+    from sdcore.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> tuple[int, Path | None, str]:
+        with pytest.raises(SystemExit) as caught:
+            main([str(a) for a in args])
+        out, err = capfd.readouterr()
+        assert isinstance(caught.value.code, int)
+        return caught.value.code, Path(out.split("\n")[0]) if out else None, err
+
+    return run

@@ -28,6 +28,7 @@ class Done:
 
     picture: Image | None  # where a sheet is wanted
     settings: Settings
+    steps: int  # that were run
     nfe: int
     labels: Mapping[str, Any]
 
@@ -59,7 +60,9 @@ def draw(
 
         more: Any = {"batch": size, "smaller": how["fallback"] == "size", "watch": watch}
         for networks, batches in groups:
-            bar.grow(sum(_steps(batch, size) for batch in batches))
+            bar.grow(
+                sum(_steps(batch) * -(-len(batch.settings) // max(1, size)) for batch in batches)
+            )
             for batch in batches:
                 drawing = drawn(networks, batch.settings, batch.parts, tell=told, **more)
                 if begun is None:
@@ -72,7 +75,7 @@ def draw(
                     path = output.save(each.picture, each.settings, batch.labels, whole)
                     bar.print(str(path))
                     kept = each.picture if how["sheet"] else None
-                    done.append(Done(kept, each.settings, each.nfe, batch.labels))
+                    done.append(Done(kept, each.settings, _steps(batch), each.nfe, batch.labels))
                     networks = each.networks  # in a leaner mode, perhaps
     if how["sheet"]:
         echo(output.save_sheet(sheet_of(done), "sheet"))
@@ -81,9 +84,12 @@ def draw(
     echo(_summary(done, time.perf_counter() - (begun or 0)), True)
 
 
-def _steps(batch: Batch, size: int) -> int:
-    """How many steps all its pictures take, so many at once."""
-    return -(-len(batch.settings) // max(1, size)) * batch.settings[0].steps
+def _steps(batch: Batch) -> int:
+    """How many steps are run for each of its pictures."""
+    from sdcore.starting import steps_run
+
+    first = batch.settings[0]
+    return steps_run(first, batch.parts.scheduler.plan(first.steps))
 
 
 def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
@@ -100,11 +106,13 @@ def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
 
 def _summary(done: Sequence[Done], seconds: float) -> str:
     """How many pictures, of how many steps, and what they took."""
-    steps = sorted({each.settings.steps for each in done})
+    steps = sorted({each.steps for each in done})
+    asked = sorted({each.settings.steps for each in done})
+    of = "" if asked == steps else f" of {_range(asked)}"
     nfe = sorted({each.nfe for each in done})
     plural = "s" * (len(done) > 1)
     return (
-        f"{len(done)} picture{plural}, {_range(steps)} steps, {_range(nfe)} NFE each, "
+        f"{len(done)} picture{plural}, {_range(steps)}{of} steps, {_range(nfe)} NFE each, "
         f"{seconds:.2f} s"
     )
 

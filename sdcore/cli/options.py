@@ -11,7 +11,7 @@ import click
 
 from sdcore.errors import InputError
 from sdcore.options import Option
-from sdcore.settings import EXTRA, MODEL, OPTIONS, SAMPLING, WORDS
+from sdcore.settings import EXTRA, MODEL, OPTIONS, SAMPLING, START, WORDS
 
 MAX_PICTURES = 10_000  # of one command; beyond it a range of seeds is a slip of the finger
 _SEEDS = re.compile(r"(-?\d{1,20})(?:-(\d{1,20}))?")
@@ -141,7 +141,8 @@ _COMMAND: Mapping[str, Sequence[click.Option]] = {
 
 def _groups() -> dict[str, list[click.Option]]:
     """Every option under its heading: those of a picture first."""
-    groups: dict[str, list[click.Option]] = {name: [] for name in (WORDS, SAMPLING, MODEL, EXTRA)}
+    titles = (WORDS, SAMPLING, START, MODEL, EXTRA)
+    groups: dict[str, list[click.Option]] = {name: [] for name in titles}
     for name, option in OPTIONS.items():
         groups[option.group].append(declared(name, option))
     for name, options in _COMMAND.items():
