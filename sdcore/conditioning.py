@@ -23,11 +23,11 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.family import SCORES, SIZES, Family
-from sdcore.guidance import Source
+from sdcore.guidance import Source, part_names
 from sdcore.models.layers import placement
 from sdcore.models.unet import sinusoid
 from sdcore.networks import Reader
-from sdcore.prompts import at_step, chunked, encode, report, switches
+from sdcore.prompts import at_step, chunked, compose, encode, report, switches
 from sdcore.settings import Settings
 from sdcore.stages import Stage, stack
 
@@ -89,7 +89,8 @@ class Conditioner:
 
     def warnings(self, settings: Sequence[Settings], branches: Iterable[str]) -> list[str]:
         """One line for whatever of the texts is read otherwise than a user might think."""
-        known = set(branches) & {"cond", "uncond"}
+        most = max(len(prompt_parts(each)) for each in settings)
+        known = set(branches) & {*part_names(most), "uncond"}
         texts = dict.fromkeys(t for row in _said(settings, known).values() for t in row if t)
         tokenizer, first = self.readers[0].tokenizer, settings[0]
         return [
@@ -140,10 +141,12 @@ def _said(
     sources: Mapping[str, Source] = MappingProxyType({}),
 ) -> dict[str, list[str | None]]:
     """The words of each branch, one for each picture."""
+    parts = [prompt_parts(s) for s in settings]
     words: dict[str, list[str | None]] = {
-        "cond": [s.prompt for s in settings],
-        "uncond": [s.negative for s in settings],
+        name: [texts[n][0] if n < len(texts) else texts[0][0] for texts in parts]
+        for n, name in enumerate(part_names(max(map(len, parts))))
     }
+    words["uncond"] = [s.negative for s in settings]
     for name, source in sources.items():
         words[name] = words[source.like] if source.text is None else [source.text] * len(settings)
     for name in branches:
@@ -153,6 +156,11 @@ def _said(
                 f"it an attribute sources = {{{name!r}: Source(...)}}"
             )
     return {name: words[name] for name in sorted(branches)}
+
+
+def prompt_parts(settings: Settings) -> tuple[tuple[str, float], ...]:
+    """What AND joins in its prompt, each with its weight: one of weight 1 where there is none."""
+    return ((settings.prompt, 1.0),) if settings.grammar == "plain" else compose(settings.prompt)
 
 
 def with_numbers(settings: Settings, families: Sequence[Family]) -> Settings:

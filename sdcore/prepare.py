@@ -18,12 +18,21 @@ from typing import Any
 
 from sdcore.adapters import unmatched_warnings
 from sdcore.brownian import noise_named
-from sdcore.conditioning import Conditioner, with_numbers
+from sdcore.conditioning import Conditioner, prompt_parts, with_numbers
 from sdcore.devices import float32_as
 from sdcore.engine import choose
 from sdcore.errors import InputError
 from sdcore.family import Family
-from sdcore.guidance import CFG, Guidance, accepted, branch_names, resolve, sources_of, write
+from sdcore.guidance import (
+    CFG,
+    Conjunction,
+    Guidance,
+    accepted,
+    branch_names,
+    resolve,
+    sources_of,
+    write,
+)
 from sdcore.inpainting import Canvas, Picture
 from sdcore.models.freeu import FreeU, with_freeu
 from sdcore.networks import Networks
@@ -180,7 +189,8 @@ def complete(
     parts.noise(tuple(seeds), (1, 1, 1), "cpu")  # raises for a seed that is none
     for text in {*prompts, *filter(None, negatives)}:
         check_length(text)
-        _ = shared.grammar != "plain" and switches(text, shared.steps)  # reads it
+        for part, _ in prompt_parts(replace(shared, prompt=text)):
+            _ = shared.grammar != "plain" and switches(part, shared.steps)  # reads it
     return tuple(
         replace(shared, prompt=prompt, negative=negative, seed=seed)
         for prompt, negative in zip(prompts, negatives, strict=True)
@@ -354,7 +364,8 @@ def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | Non
     networks = _freed(networks, parts)
     plan = parts.scheduler.plan(first.steps)
     canvas = None if parts.canvas is None else parts.canvas.scaled(first.width, first.height)
-    spoken = branch_names(accepted(parts.guidance), plan.sigmas)
+    guidance = _joined(parts.guidance, settings)
+    spoken = branch_names(accepted(guidance), plan.sigmas)
     with float32_as(networks.tf32):
         stages = _stages(networks, settings, parts, spoken, plan.sigmas)
         begun = beginning(networks, first, canvas, plan, _noise(networks, settings, parts))
@@ -365,7 +376,7 @@ def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | Non
         settings=tuple(settings),
         scheduler=parts.scheduler,
         plan=plan,
-        guidance=parts.guidance,
+        guidance=guidance,
         noise=begun.noise,
         stages=stages,
         start=begun.state,
@@ -375,6 +386,14 @@ def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | Non
         pasted=canvas if first.paste else None,
         warnings=_warnings(networks, settings, parts, spoken),
     )
+
+
+def _joined(guidance: Guidance, settings: Sequence[Settings]) -> Guidance:
+    """The guidance; over the parts of the prompts, where AND divides any of these."""
+    weights = tuple(tuple(w for _, w in prompt_parts(each)) for each in settings)
+    if all(row == (1.0,) for row in weights):
+        return guidance
+    return Conjunction(accepted(guidance), weights)
 
 
 def conditioner_of(networks: Networks) -> Conditioner:

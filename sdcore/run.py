@@ -16,7 +16,7 @@ from sdcore.denoiser import Denoiser
 from sdcore.devices import float32_as
 from sdcore.engine import choose, ready
 from sdcore.errors import InputError
-from sdcore.guidance import CFG, Guidance, Source, accepted, sources_of
+from sdcore.guidance import CFG, Conjunction, Guidance, Source, accepted, sources_of
 from sdcore.inpainting import Canvas, Kept, with_pixels
 from sdcore.networks import Networks
 from sdcore.noise import SeededNoise
@@ -226,11 +226,17 @@ class Run:
                 settings=self.settings[part],
                 noise=replace(self.noise, seeds=self.noise.seeds[part]),
                 stages=tuple(stage.of(part) for stage in self.stages),
+                guidance=_guidance_of(self.guidance, part),
                 start=_part_of(self.start, part),
                 kept=None if self.kept is None else self.kept.of(part),
             )
             for part in parts
         ]
+
+
+def _guidance_of(guidance: Guidance, part: slice) -> Guidance:
+    """The guidance of some of the pictures."""
+    return guidance.of(part) if isinstance(guidance, Conjunction) else guidance
 
 
 def _part_of(state: State, part: slice) -> State:

@@ -125,7 +125,7 @@ class Options:
     """What may be asked of a picture beside its words; None leaves it to model and scheduler."""
 
     grammar: str | None = option(
-        "plain, or a1111: (words:1.2), [a:b:0.5].", WORDS, metavar="NAME",
+        "plain, or a1111: (words:1.2), [a:b:0.5], [a|b], a AND b.", WORDS, metavar="NAME",
         doc='"plain" (None), where brackets are words and a long prompt is cut; "a1111", where '
         "they are weights, as in (red:1.2), and it is read in chunks: `sdcore.prompts`.",
     )  # fmt: skip

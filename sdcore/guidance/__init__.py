@@ -17,7 +17,7 @@ from sdcore.guidance.base import (
 from sdcore.guidance.cfg import CFG
 from sdcore.guidance.cfgpp import CFGPlusPlus
 from sdcore.guidance.compose import Interval, Sum
-from sdcore.guidance.composed import Composed
+from sdcore.guidance.composed import Composed, Conjunction, part_names
 from sdcore.guidance.perpendicular import PerpNeg
 from sdcore.guidance.perturbed import PAG, SEG, SkippedLayers
 from sdcore.guidance.rescale import Rescale
@@ -28,7 +28,7 @@ from sdcore.guidance.zero_star import CFGZeroStar
 
 __all__ = [
     "APG", "Autoguidance", "Branches", "CFG", "CFGPlusPlus", "CFGZeroStar", "Composed",
-    "GUIDANCES", "Guidance", "Interval", "PAG", "PerpNeg", "Rescale", "SEG", "SkippedLayers",
-    "Source", "Sum", "Threshold", "Varying", "accepted", "branch_names", "described", "lerp",
-    "resolve", "sources_of", "with_form", "with_x0", "write",
+    "Conjunction", "GUIDANCES", "Guidance", "Interval", "PAG", "PerpNeg", "Rescale", "SEG",
+    "SkippedLayers", "Source", "Sum", "Threshold", "Varying", "accepted", "branch_names",
+    "described", "lerp", "part_names", "resolve", "sources_of", "with_form", "with_x0", "write",
 ]  # fmt: skip
