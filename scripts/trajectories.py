@@ -30,15 +30,16 @@ def wavy(x: Tensor, t, context=None, added=None) -> Tensor:
     return 0.9 * x + 0.3 * torch.sin(3 * x + float(t) / 100)
 
 
-def our_steps(scheduler, steps, model=wavy, seeds=SEEDS, start=0, x=None):
-    """All steps of sdcore's loop with a stand-in network, and the plan."""
+def our_steps(scheduler, steps, model=wavy, seeds=SEEDS, start=0, x=None, state=None):
+    """All steps of sdcore's loop with a stand-in network, and the plan. state: to go on from."""
     plan = scheduler.plan(steps)
     noise = SeededNoise(seeds, SHAPE)
     told = {"cond": {"context": torch.zeros(len(seeds), 1, 1)}}
     process = VariancePreserving(plan, scheduler.prediction_type)
     denoise = Denoiser(model, process, told, CFG(1))
     x = noise.start() * plan.start_scale if x is None else x
-    return list(sample(denoise, State(x, start), plan.sigmas, scheduler.solver, noise)), plan
+    state = State(x, start) if state is None else state
+    return list(sample(denoise, state, plan.sigmas, scheduler.solver, noise)), plan
 
 
 def our_latents(scheduler, steps, **options) -> Tensor:

@@ -9,10 +9,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
+from sdcore import state_file
 from sdcore.errors import InputError
 from sdcore.shown import short
 
@@ -80,6 +82,20 @@ class State:
             raise InputError(f"nothing to go on with: x is at sigma {self.sigma}")
         placed = tuple(memo for memo in self.memory if isinstance(memo, Memo))
         return replace(self, index=0, memory=placed), (self.sigma, *rest)
+
+    def save(self, path: str | Path, settings: Sequence[str] = ()) -> None:
+        """Write it whole (`sdcore.state_file`). settings: of each picture, as JSON, to go in too.
+
+        Raises InputError where it cannot be written.
+        """
+        state_file.write(path, self, settings)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "State":
+        """What `save` wrote, equal to the bit. Raises InputError for what is no such file."""
+        held = state_file.read(path)
+        memory = tuple(Memo(*memo) for memo in held.memory)
+        return cls(held.x, held.index, memory, held.draws, held.sigma)
 
     __repr__ = short
 
