@@ -42,7 +42,7 @@ from sdcore.schedulers.spacing import Plan, Spacing
 from sdcore.schedulers.spacing.timesteps import linspace
 
 PACKAGE = Path(__file__).resolve().parent.parent / "sdcore"
-SHARED = ("schedulers/past.py", "schedulers/integrals.py", "schedulers/entry.py")  # read once
+SHARED = ("schedulers/past.py", "schedulers/integrals.py", "schedulers/table_entry.py")  # read once
 
 
 def schedule() -> Plan:

@@ -103,12 +103,12 @@ def noise_named(name: str) -> MakesNoise:
             raise unknown("noise", name, NOISES)
         return NOISES[name]
     path = Path(written.file)
-    found = load_object(path, (written.name,) if written.name else ("noise", path.stem), "noise")
-    options = keywords(written.options, found, f"the noise of {path.name}", skip=3)
+    factory = load_object(path, (written.name,) if written.name else ("noise", path.stem), "noise")
+    options = keywords(written.options, factory, f"the noise of {path.name}", skip=3)
 
     def make(seeds: tuple[int, ...], shape: tuple[int, ...], device: torch.device | str) -> Any:
         try:
-            noise = found(seeds, shape, device, **options)
+            noise = factory(seeds, shape, device, **options)
         except Exception as error:
             raise blame(error, path, "noise") from error
         if not callable(noise) or not callable(getattr(noise, "start", None)):

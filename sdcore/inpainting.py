@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdcore.errors import InputError
-from sdcore.models import VAE, Gaussian
+from sdcore.models import VAE, DiagonalGaussian
 from sdcore.sampling import Denoise, Prediction
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Canvas:
     mask: Image | None  # L, of the same size: white is repainted; None: all of it
     names: tuple[str, str | None]  # where both came from
     fit: str = "stretch"  # how they are brought to another size: `sdcore.fitting`
-    blur: float = 0.0  # of the mask's edges: a Gaussian's standard deviation, in pixels
+    blur: float = 0.0  # of the mask's edges: a DiagonalGaussian's standard deviation, in pixels
 
     @property
     def digest(self) -> str:
@@ -101,10 +101,10 @@ class Canvas:
         return F.interpolate(grey, size=tuple(size), mode="nearest" if hard else "area").to(device)
 
 
-def _encoded(vae: VAE, image: Tensor, device: torch.device) -> Gaussian:
+def _encoded(vae: VAE, image: Tensor, device: torch.device) -> DiagonalGaussian:
     """image: [1,3,H,W] in -1 .. 1. In float32 whatever the VAE computes in."""
     code = vae.encode(image.to(device, vae.dtype))
-    return Gaussian(code.mean.float(), code.std.float())
+    return DiagonalGaussian(code.mean.float(), code.std.float())
 
 
 @dataclass(frozen=True)

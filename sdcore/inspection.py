@@ -13,15 +13,15 @@ from typing import Any
 
 from sdcore.adapters.embeddings import FOLDER_NAMES, open_embedding
 from sdcore.adapters.files import NAMES
+from sdcore.adapters.layer_names import split_key
 from sdcore.adapters.lora import BUNDLE
-from sdcore.adapters.names import split_key
 from sdcore.checkpoints.checkpoint import Checkpoint, Component
 from sdcore.checkpoints.convert import family_of
-from sdcore.checkpoints.families import UNET, edm_refusal, family_of_unet
 from sdcore.checkpoints.find import find_model
 from sdcore.checkpoints.folder import PARTS, open_folder
 from sdcore.checkpoints.key_tables import PREFIXES, part_at
 from sdcore.checkpoints.kinds import VIDEO, other_kind
+from sdcore.checkpoints.ldm_families import UNET, edm_refusal, family_of_unet
 from sdcore.checkpoints.load import check_component
 from sdcore.checkpoints.read import DTYPES, TensorInfo, Weights
 from sdcore.checkpoints.shapes import unet_config

@@ -36,7 +36,7 @@ from sdcore.models.layers import Attention
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryMode:
     """What is traded for memory. Time is; the picture's size and steps never are.
 
     rows: how many queries attention takes at a time; None all.
@@ -49,12 +49,12 @@ class Memory:
     ready: Literal["all", "component", "layer"] = "all"
 
 
-MODES: Mapping[str, Memory] = {
-    "fast": Memory(),
-    "sliced": Memory(rows=1024),
-    "tiled": Memory(rows=1024, tile=128),
-    "balanced": Memory(rows=1024, tile=128, ready="component"),
-    "low": Memory(rows=1024, tile=64, ready="layer"),
+MODES: Mapping[str, MemoryMode] = {
+    "fast": MemoryMode(),
+    "sliced": MemoryMode(rows=1024),
+    "tiled": MemoryMode(rows=1024, tile=128),
+    "balanced": MemoryMode(rows=1024, tile=128, ready="component"),
+    "low": MemoryMode(rows=1024, tile=64, ready="layer"),
 }
 
 

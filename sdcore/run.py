@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sdcore.batch import EachAlone
+from sdcore.batch_invariance import EachAlone
 from sdcore.denoiser import Denoiser
 from sdcore.devices import float32_as
 from sdcore.engine import choose, ready

@@ -17,8 +17,8 @@ from sdcore.errors import InputError
 from sdcore.networks import Networks
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction, Solver
 
-Told = Mapping[str, Tensor]  # argument of the UNet -> [B,...]
-Conditions = Mapping[str, Told]  # by branch
+Condition = Mapping[str, Tensor]  # argument of the UNet -> [B,...]
+Conditions = Mapping[str, Condition]  # by branch
 
 # Tokens of a context at most, as repeated for a batch: 851 chunks. Prompts of 1, 3, 5, 7, 8, 9, 11
 # and 13 chunks would come to 360,360.
@@ -105,7 +105,7 @@ def handed_over(
 
 
 @dataclass(frozen=True)
-class Rows(Mapping[str, Told]):
+class Rows(Mapping[str, Condition]):
     """What each picture is told, kept apart until somebody asks for a branch of all of them.
 
     Of ten thousand pictures of one prompt the words lie in memory once. Contexts of unequal
@@ -118,9 +118,9 @@ class Rows(Mapping[str, Told]):
     Raises InputError on asking where that comes to more than `MOST_TOKENS`.
     """
 
-    told: Mapping[str, tuple[Told, ...]]
+    told: Mapping[str, tuple[Condition, ...]]
 
-    def __getitem__(self, branch: str) -> Told:
+    def __getitem__(self, branch: str) -> Condition:
         lengths = [row["context"].shape[1] for rows in self.told.values() for row in rows]
         length = math.lcm(*lengths)
         if length > max(MOST_TOKENS, *lengths):
@@ -143,11 +143,11 @@ class Rows(Mapping[str, Told]):
         """Those of some of the pictures."""
         return Rows({branch: rows[part] for branch, rows in self.told.items()})
 
-    def with_more(self, more: Told) -> Rows:
+    def with_more(self, more: Condition) -> Rows:
         """With further arguments [B,...] in every branch."""
         parts = {key: value.split(1) for key, value in more.items()}
 
-        def row(told: Told, i: int) -> Told:
+        def row(told: Condition, i: int) -> Condition:
             return {**told, **{key: rows[i] for key, rows in parts.items()}}
 
         return Rows(
@@ -158,7 +158,7 @@ class Rows(Mapping[str, Told]):
         )
 
 
-def stack(sigma: float, told: Mapping[str, Sequence[Told]]) -> Stage:
+def stack(sigma: float, told: Mapping[str, Sequence[Condition]]) -> Stage:
     """One stage of all pictures. told: for each branch what each picture is told, [1,...]."""
     lengths = tuple(
         math.lcm(*(row["context"].shape[1] for row in rows))

@@ -6,7 +6,7 @@ model that is not here is fetched with the user's token: both only where the use
 
 from collections.abc import Iterator, Mapping
 
-from sdcore.checkpoints.find import WEIGHTS, is_here, is_hub_id
+from sdcore.checkpoints.find import WEIGHT_SUFFIXES, is_here, is_hub_id
 from sdcore.errors import InputError
 from sdcore.strengths import parse_lora
 
@@ -44,7 +44,7 @@ def check_inherited(fields: Mapping[str, object]) -> None:
             place = parse_lora(value)[0] if name == "loras" else value
             place = place.rpartition(":")[0] or place if name == "embeddings" else place
             own = (variant, revision) if name == "model" else (None, None)
-            fetched = is_hub_id(place) and not place.endswith(WEIGHTS)
+            fetched = is_hub_id(place) and not place.endswith(WEIGHT_SUFFIXES)
             if fetched and not is_here(place, *own):
                 raise InputError(
                     f"the picture names {place}, which is not here: it is fetched only where you "

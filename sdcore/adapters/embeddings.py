@@ -176,19 +176,19 @@ def _vectors(file: Path, held: Any) -> tuple[str, dict[str, Tensor]]:
         held = held["string_to_param"]
         if len(held) == 1:
             held = {"emb_params": next(iter(held.values()))}
-    found = {_ALSO.get(str(k), str(k)): t for k, t in held.items() if isinstance(t, Tensor)}
-    for key, tensor in found.items():
+    tensors = {_ALSO.get(str(k), str(k)): t for k, t in held.items() if isinstance(t, Tensor)}
+    for key, tensor in tensors.items():
         check_plain(file, key, tensor)
     pair = set(_PAIR.values())
-    if found.keys() == pair:
-        vectors = found
-    elif len(found) == 1:
-        ((key, vector),) = found.items()
+    if tensors.keys() == pair:
+        vectors = tensors
+    elif len(tensors) == 1:
+        ((key, vector),) = tensors.items()
         vectors = {key if key in pair else "": vector}
         name = name if key in {"", "emb_params", *pair} else key
     else:
-        kind = other_kind(found or flat(held))
-        keys = kind or listed("tensors", sorted(found)) or "no tensors"
+        kind = other_kind(tensors or flat(held))
+        keys = kind or listed("tensors", sorted(tensors)) or "no tensors"
         raise InputError(f"{file} is no textual inversion: it holds {keys}")
     vectors = {
         k: t.detach().float().reshape(-1, t.shape[-1])

@@ -24,10 +24,10 @@ def find_adapter(path: str | Path) -> Path:
     """The file itself, or that of a folder that diffusers or PEFT wrote. Raises InputError."""
     path = path_of(path)
     if path.is_dir():
-        found = [path / name for name in NAMES if (path / name).is_file()]
-        if not found:
+        files = [path / name for name in NAMES if (path / name).is_file()]
+        if not files:
             raise InputError(f"{path} holds none of {', '.join(NAMES)}")
-        return found[0]
+        return files[0]
     if not path.is_file():
         raise InputError(f"no adapter at {path}: there is no such file")
     return path

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdcore.checkpoints.names import Spelling
+from sdcore.checkpoints.parameter_names import Spelling
 from sdcore.errors import InputError
 
 

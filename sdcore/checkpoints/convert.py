@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from sdcore.checkpoints.checkpoint import Checkpoint, Component
-from sdcore.checkpoints.families import UNET, VAE, Family, family_of_unet
-from sdcore.checkpoints.find import WEIGHTS
-from sdcore.checkpoints.folder import CLASSES
+from sdcore.checkpoints.find import WEIGHT_SUFFIXES
+from sdcore.checkpoints.folder import DIFFUSERS_CLASSES
 from sdcore.checkpoints.ldm import open_clip_name
+from sdcore.checkpoints.ldm_families import UNET, VAE, LDMFamily, family_of_unet
 from sdcore.checkpoints.ldm_write import text_encoder_to_open_clip, unet_to_ldm, vae_to_ldm
 from sdcore.checkpoints.read import Weights, as_dtype, read_json
 from sdcore.checkpoints.single_file import CONFIGS
@@ -24,7 +24,7 @@ from sdcore.checkpoints.weight_files import CONFIG, INDEX, TOKENIZER_FILES
 from sdcore.errors import InputError
 from sdcore.writing import written_whole
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 TINY = "AutoencoderTiny"
 
 
@@ -32,7 +32,7 @@ def convert(
     checkpoint: Checkpoint,
     target: Path,
     dtype: torch.dtype | None = None,
-    states: Mapping[str, State] | None = None,
+    states: Mapping[str, StateDict] | None = None,
 ) -> None:
     """Write `checkpoint` as one file, where `target` ends in .safetensors, else as a folder.
 
@@ -46,7 +46,7 @@ def convert(
 
     Everything is written beside the target, which then gets its name: it is whole or not there.
     """
-    if target.suffix.lower() in WEIGHTS and target.suffix != ".safetensors":
+    if target.suffix.lower() in WEIGHT_SUFFIXES and target.suffix != ".safetensors":
         name = target.with_suffix(".safetensors")
         raise InputError(f"a single file is written as .safetensors: name it {name}")
     states = {} if states is None else states
@@ -73,7 +73,7 @@ def _check_writable(checkpoint: Checkpoint, target: Path) -> None:
         raise InputError(f"a single file has no place for a UNet of {list(layers)} layers a block")
 
 
-def component_state(component: Component, dtype: torch.dtype | None) -> State:
+def component_state(component: Component, dtype: torch.dtype | None) -> StateDict:
     """A component's parameters by the modules' own names, mapped where they can be."""
     weights = Weights(component.files)
     cuts = {key: component.spelling(key) for key in weights.names()}
@@ -86,13 +86,13 @@ def component_state(component: Component, dtype: torch.dtype | None) -> State:
 
 
 def _write_file(
-    checkpoint: Checkpoint, path: Path, dtype: torch.dtype | None, states: Mapping[str, State]
+    checkpoint: Checkpoint, path: Path, dtype: torch.dtype | None, states: Mapping[str, StateDict]
 ) -> None:
     family = family_of(checkpoint)
-    tensors: State = {}
+    tensors: StateDict = {}
     for name, component in checkpoint.components.items():
         state = states[name] if name in states else component_state(component, dtype)
-        if name in CLASSES:
+        if name in DIFFUSERS_CLASSES:
             prefix, found = (
                 (UNET, unet_to_ldm(state)) if name == "unet" else (VAE, vae_to_ldm(state))
             )
@@ -122,7 +122,7 @@ def _write_file(
 
 
 def _write_folder(
-    checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None, states: Mapping[str, State]
+    checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None, states: Mapping[str, StateDict]
 ) -> None:
     # Of what is not written, such as a safety checker, diffusers is told that there is none.
     kept = {k: [None, None] if isinstance(v, list) else v for k, v in checkpoint.index.items()}
@@ -131,8 +131,8 @@ def _write_folder(
     sources = {name: checkpoint.vocabulary(name) for name in encoders}  # before anything is written
     for name, component in checkpoint.components.items():
         config = dict(component.config)
-        if name in CLASSES:
-            library, kind, stem = "diffusers", CLASSES[name], "diffusion_pytorch_model"
+        if name in DIFFUSERS_CLASSES:
+            library, kind, stem = "diffusers", DIFFUSERS_CLASSES[name], "diffusion_pytorch_model"
             if config.get("_class_name") == TINY:
                 kind = TINY
             config["_class_name"] = kind
@@ -193,7 +193,7 @@ def _copy_vocabulary(source: Path, folder: Path, pad: str | None, words: Mapping
             _dump((read_json(path) if path.is_file() else {}) | {"pad_token": pad}, path)
 
 
-def family_of(checkpoint: Checkpoint) -> Family:
+def family_of(checkpoint: Checkpoint) -> LDMFamily:
     """The family whose single files a checkpoint's components make."""
     names = {**checkpoint.components, **checkpoint.lacking}
     count = sum(name.startswith("text_encoder") for name in names)
@@ -204,7 +204,7 @@ def _dump(value: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _save(tensors: State, path: Path, metadata: dict[str, str]) -> None:
+def _save(tensors: StateDict, path: Path, metadata: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
     save_file({k: t.contiguous() for k, t in tensors.items()}, path, metadata)

@@ -8,7 +8,7 @@ from sdcore.checkpoints.weight_files import INDEX
 from sdcore.errors import InputError, unknown
 from sdcore.paths import path_of
 
-WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
+WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -21,11 +21,11 @@ def bundled_models() -> dict[str, Path]:
     """Names and folders of the models that ship with sdcore."""
     # A wheel carries weights/ inside the package; the source tree has it beside the package.
     package = Path(__file__).resolve().parent.parent
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for place in (package / "weights", package.parent / "weights"):
         for index in sorted(place.glob(f"*/{INDEX}")):
-            found.setdefault(index.parent.name, index.parent)
-    return found
+            folders.setdefault(index.parent.name, index.parent)
+    return folders
 
 
 def is_here(model: str | Path, variant: str | None = None, revision: str | None = None) -> bool:
@@ -62,7 +62,7 @@ def find_model(model: str | Path, variant: str | None = None, revision: str | No
     name = str(model)
     if name.startswith(("https://", "http://")):
         raise InputError(f"{name} is an address: name a model on the hub as owner/name")
-    is_file = Path(name).suffix in WEIGHTS
+    is_file = Path(name).suffix in WEIGHT_SUFFIXES
     if is_hub_id(name) and not is_file:
         from sdcore.checkpoints.hub import fetch
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcore.checkpoints.checkpoint import Checkpoint, Component, check_agreement
-from sdcore.checkpoints.names import spelt, text_encoder_key, unet_key, vae_key
+from sdcore.checkpoints.parameter_names import spelt, text_encoder_key, unet_key, vae_key
 from sdcore.checkpoints.read import read_json
 from sdcore.checkpoints.weight_files import CONFIG, INDEX, has_variant, shards, weights_name
 from sdcore.errors import InputError
@@ -18,7 +18,7 @@ PARTS = {
     "vae": spelt(vae_key),
 }
 REQUIRED = ("unet", "vae")
-CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}  # diffusers'
+DIFFUSERS_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}  # diffusers'
 VAE_CLASSES = ("AutoencoderKL", "AsymmetricAutoencoderKL", "AutoencoderTiny")
 
 
@@ -67,14 +67,16 @@ def open_component(folder: Path, name: str, variant: str | None = None) -> Compo
     path = folder / CONFIG
     config, weights = read_json(path), weights_name(name, _names(folder), variant)
     kind = config.get("_class_name")
-    if name in CLASSES and kind not in (
+    if name in DIFFUSERS_CLASSES and kind not in (
         None,
-        CLASSES[name],
+        DIFFUSERS_CLASSES[name],
         *(VAE_CLASSES if name == "vae" else ()),
     ):
-        raise InputError(f"{path} is of class {kind}; what is read as {name} is {CLASSES[name]}")
+        raise InputError(
+            f"{path} is of class {kind}; what is read as {name} is {DIFFUSERS_CLASSES[name]}"
+        )
     spelling = PARTS[name]
-    if name not in CLASSES and isinstance(config.get("text_config"), dict):
+    if name not in DIFFUSERS_CLASSES and isinstance(config.get("text_config"), dict):
         projected = name == "text_encoder_2"
         config = _text_half(config, projected)
         if not projected:

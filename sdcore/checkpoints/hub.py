@@ -71,8 +71,8 @@ def _cached(repo: str, revision: str | None) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = (try_to_load_from_cache(repo, name, revision=revision) for name in (INDEX, CONFIG))
-        return next((Path(path).parent for path in found if isinstance(path, str)), None)
+        paths = (try_to_load_from_cache(repo, name, revision=revision) for name in (INDEX, CONFIG))
+        return next((Path(path).parent for path in paths if isinstance(path, str)), None)
     except HFValidationError as error:
         raise InputError(f"{repo!r} is no folder here and no hub id: {error}") from None
 
@@ -82,9 +82,9 @@ def _checked(folder: Path, variant: str | None) -> Path:
     names = {path.relative_to(folder).as_posix() for path in folder.glob("*")}
     if CONFIG in names and any(weights_name(part, names, variant) for part in PARTS):
         return folder
-    found = open_folder(folder, variant)
-    files = [file for component in found.components.values() for file in component.files]
-    for place in found.tokenizers.values():
+    checkpoint = open_folder(folder, variant)
+    files = [file for component in checkpoint.components.values() for file in component.files]
+    for place in checkpoint.tokenizers.values():
         if not (place / "tokenizer.json").is_file():
             files += [place / "vocab.json", place / "merges.txt"]
     lacking = [file for file in files if not file.is_file()]

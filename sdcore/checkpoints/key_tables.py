@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcore.checkpoints.ldm import open_clip_name, pieces, unet_name, vae_name
-from sdcore.checkpoints.names import (
+from sdcore.checkpoints.parameter_names import (
     Cut,
     Rename,
     shape_after,
@@ -50,7 +50,7 @@ PREFIXES = {
 }
 # Beside a component's own weights: its training's loss, averages and counters, CLIP's other half,
 # what an asymmetric VAE knows of a mask.
-IGNORED = re.compile(
+OTHER_KEYS = re.compile(
     r"(loss|model_ema)\..*|global_step|logit_scale|attn_mask|.*position_ids|logvar"
     r"|(vision_model|visual_projection|visual)\..*|decoder\.condition_encoder\..*"
 )
@@ -99,7 +99,7 @@ def part_at(
     table: Table = {}
     unknown = []
     for key, rest in keys.items():
-        if IGNORED.fullmatch(rest):
+        if OTHER_KEYS.fullmatch(rest):
             continue
         name = rename(rest)
         if name is None:

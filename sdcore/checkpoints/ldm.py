@@ -11,7 +11,7 @@ from functools import partial
 
 from torch import Tensor
 
-from sdcore.checkpoints.names import Cut, whole
+from sdcore.checkpoints.parameter_names import Cut, whole
 
 UNET_RESNET = {
     "in_layers.0": "norm1",

@@ -21,13 +21,13 @@ from sdcore.checkpoints.ldm import (
     unet_name,
     vae_name,
 )
-from sdcore.checkpoints.names import Rename
+from sdcore.checkpoints.parameter_names import Rename
 from sdcore.checkpoints.shapes import indices
 
-State = Mapping[str, Tensor]
+StateDict = Mapping[str, Tensor]
 
 
-def unet_to_ldm(state: State) -> dict[str, Tensor]:
+def unet_to_ldm(state: StateDict) -> dict[str, Tensor]:
     """A UNet's parameters under LDM names, without a prefix."""
     layers = 1 + max(indices(state, "down_blocks.0.resnets."))
     levels = 1 + max(indices(state, "down_blocks."))
@@ -38,21 +38,21 @@ def unet_to_ldm(state: State) -> dict[str, Tensor]:
     return _renamed(state, rule, _unet_stems(state, layers, levels))
 
 
-def vae_to_ldm(state: State) -> dict[str, Tensor]:
+def vae_to_ldm(state: StateDict) -> dict[str, Tensor]:
     """A VAE's, whose attention LDM writes as convolutions of one pixel."""
     levels = 1 + max(indices(state, "encoder.down_blocks."))
 
     def rule(key: str) -> str | None:
         return vae_name(key, levels)
 
-    found = _renamed(state, rule, _vae_stems(levels))
+    renamed = _renamed(state, rule, _vae_stems(levels))
     return {
         key: tensor[:, :, None, None] if ".attn_1." in key and tensor.ndim == 2 else tensor
-        for key, tensor in found.items()
+        for key, tensor in renamed.items()
     }
 
 
-def text_encoder_to_open_clip(state: State) -> dict[str, Tensor]:
+def text_encoder_to_open_clip(state: StateDict) -> dict[str, Tensor]:
     """A text encoder as OpenCLIP writes it: query, key and value in one, x @ P in place of P^T."""
     rest, fused = dict(state), {}
     layers = 1 + max(indices(state, "text_model.encoder.layers."))
@@ -65,18 +65,18 @@ def text_encoder_to_open_clip(state: State) -> dict[str, Tensor]:
     if projection is not None:
         fused["text_projection"] = projection.t().contiguous()
     plain = {name: key for key, name in OPEN_CLIP.items() if not key.startswith("text_projection")}
-    found = {plain[name]: rest.pop(name) for name in plain if name in rest}
+    single = {plain[name]: rest.pop(name) for name in plain if name in rest}
     stems = (f"transformer.resblocks.{i}.{p}" for i in range(layers) for p in OPEN_CLIP_LAYER)
-    return found | fused | _renamed(rest, open_clip_name, stems)
+    return single | fused | _renamed(rest, open_clip_name, stems)
 
 
-def _renamed(state: State, rule: Rename, stems: Iterator[str]) -> dict[str, Tensor]:
+def _renamed(state: StateDict, rule: Rename, stems: Iterator[str]) -> dict[str, Tensor]:
     back: dict[str, str] = {}
     for stem in stems:
         name = rule(f"{stem}.weight")
         if name is not None:
             back[name.removesuffix(".weight")] = stem
-    found = {}
+    renamed = {}
     for name, tensor in state.items():
         head, rest = name, ""
         while head not in back:
@@ -84,8 +84,8 @@ def _renamed(state: State, rule: Rename, stems: Iterator[str]) -> dict[str, Tens
             rest = f".{last}{rest}"
             if not head:
                 raise KeyError(name)
-        found[f"{back[head]}{rest}"] = tensor
-    return found
+        renamed[f"{back[head]}{rest}"] = tensor
+    return renamed
 
 
 def _unet_stems(names: Collection[str], layers: int, levels: int) -> Iterator[str]:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from sdcore.checkpoints.checkpoint import Component
-from sdcore.checkpoints.names import Spelling, shape_after
+from sdcore.checkpoints.parameter_names import Spelling, shape_after
 from sdcore.checkpoints.read import FLOATING, Weights, aligned
 from sdcore.errors import InputError, listed
 from sdcore.models import (
@@ -144,7 +144,7 @@ def _origins(module: nn.Module, weights: Weights, spelling: Spelling, label: str
     floating = {name for name, value in state.items() if value.is_floating_point()}
     parts = {key: spelling(key) for key in weights.names()}
     origin = {name: key for key, cuts in parts.items() for name in cuts}
-    found = {
+    shapes = {
         name: shape_after(parts[key][name], weights.info[key].shape) for name, key in origin.items()
     }
     wholes = [
@@ -153,20 +153,20 @@ def _origins(module: nn.Module, weights: Weights, spelling: Spelling, label: str
         if name in floating and weights.info[key].dtype not in FLOATING
     ]
     problems = [
-        listed("missing", sorted(wanted.keys() - found.keys())),
-        listed("unknown", sorted(origin[name] for name in found.keys() - wanted.keys())),
+        listed("missing", sorted(wanted.keys() - shapes.keys())),
+        listed("unknown", sorted(origin[name] for name in shapes.keys() - wanted.keys())),
         listed(
             "of another shape",
             [
-                f"{name} (file {list(found[name])}, config {list(shape)})"
+                f"{name} (file {list(shapes[name])}, config {list(shape)})"
                 for name, shape in sorted(wanted.items())
-                if name in found and found[name] != shape
+                if name in shapes and shapes[name] != shape
             ],
         ),
         listed("not of floating numbers", wholes),
     ]
     if any(problems):
         raise InputError(f"{label}: {'; '.join(filter(None, problems))}")
-    if len(found) < sum(map(len, parts.values())):
+    if len(shapes) < sum(map(len, parts.values())):
         raise InputError(f"{label}: it holds the same weights under two names")
     return origin

@@ -18,15 +18,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sdcore.checkpoints.families import UNET, VAE
 from sdcore.checkpoints.key_tables import PREFIXES, part_at
+from sdcore.checkpoints.ldm_families import UNET, VAE
 from sdcore.checkpoints.read import Weights, read_metadata
 from sdcore.errors import InputError, listed
 from sdcore.paths import path_of
 from sdcore.writing import check_target, written_whole
 
 RECIPE = "sdcore.merge"  # the metadata key
-PARTS = ("in", "mid", "out", "unet", "text", "vae")
+BLOCK_GROUPS = ("in", "mid", "out", "unet", "text", "vae")
 CONV_IN = "input_blocks.0.0.weight"  # of models that repaint it has 9 channels in place of 4
 _BLOCK = re.compile(r"(?:in|out)\d{1,2}")
 
@@ -56,9 +56,9 @@ def merge(
     """
     blocks = {} if blocks is None else dict(blocks)
     for name in blocks:
-        if name not in PARTS and not _BLOCK.fullmatch(name):
+        if name not in BLOCK_GROUPS and not _BLOCK.fullmatch(name):
             raise InputError(
-                f"unknown block {name!r}: in0 to in11, out0 to out11, {', '.join(PARTS)}"
+                f"unknown block {name!r}: in0 to in11, out0 to out11, {', '.join(BLOCK_GROUPS)}"
             )
     if not all(map(math.isfinite, (alpha, *blocks.values()))):
         raise InputError("alpha must be a finite number")

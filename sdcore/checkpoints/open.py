@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from sdcore.checkpoints.checkpoint import Checkpoint, check_agreement
-from sdcore.checkpoints.families import edm_refusal
 from sdcore.checkpoints.find import find_model
 from sdcore.checkpoints.folder import PARTS, open_folder
+from sdcore.checkpoints.ldm_families import edm_refusal
 from sdcore.checkpoints.one_component import open_part
 from sdcore.checkpoints.single_file import open_file
 from sdcore.errors import InputError

@@ -69,10 +69,10 @@ def read_pickled(path: Path, device: str = "cpu") -> dict[str, Tensor]:
         InputError: a broken file, one that holds tensors without plain numbers, one that needs
             code to be run; any file under a torch whose reader has a known hole.
     """
-    found = flat(load_pickle(path, device))
-    for key, tensor in found.items():
+    tensors = flat(load_pickle(path, device))
+    for key, tensor in tensors.items():
         check_plain(path, key, tensor, device)
-    return found
+    return tensors
 
 
 def check_plain(path: Path, key: str, tensor: Tensor, device: str = "cpu") -> None:

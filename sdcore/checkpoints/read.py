@@ -101,9 +101,9 @@ def _known_header(path: Path, changed: int, size: int) -> Mapping[str, TensorInf
 
 def _read_header(path: Path) -> dict[str, TensorInfo]:
     if is_pickled(path):
-        found = read_pickled(path, "meta")
+        tensors = read_pickled(path, "meta")
         return {
-            k: TensorInfo(DTYPE_NAMES.get(t.dtype, "?"), tuple(t.shape)) for k, t in found.items()
+            k: TensorInfo(DTYPE_NAMES.get(t.dtype, "?"), tuple(t.shape)) for k, t in tensors.items()
         }
     header, data, size = _json_header(path)
     infos = {k: _info(path, k, entry, data) for k, entry in header.items() if k != METADATA}

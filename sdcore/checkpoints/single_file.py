@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from sdcore.checkpoints.checkpoint import Checkpoint, Component, check_agreement
-from sdcore.checkpoints.families import EDM, LCM, UNET, VAE, Family, recognise
 from sdcore.checkpoints.key_tables import (
     PREFIXES,
     Header,
@@ -18,6 +17,7 @@ from sdcore.checkpoints.key_tables import (
     part_at,
 )
 from sdcore.checkpoints.kinds import USES, VIDEO, other_kind
+from sdcore.checkpoints.ldm_families import EDM, LCM, UNET, VAE, LDMFamily, recognise
 from sdcore.checkpoints.read import Weights, read_header, read_metadata
 from sdcore.checkpoints.shapes import indices
 from sdcore.checkpoints.vocabulary import find_vocabulary
@@ -34,7 +34,7 @@ OPTIONS["text_encoder_2"] = "--text-encoder-2"
 
 # What published files hold beside weights: tables and counters of the training, and marks for
 # other programs.
-IGNORED = re.compile(
+TRAINING_TABLES = re.compile(
     r"""
     betas | alphas_cumprod | alphas_cumprod_prev | sqrt_alphas_cumprod
     | sqrt_one_minus_alphas_cumprod | log_one_minus_alphas_cumprod | sqrt_recip_alphas_cumprod
@@ -114,15 +114,15 @@ def _unet(path: Path, info: Header, given: Collection[str]) -> Part:
     kind = other_kind(info)
     alone = kind in ("a UNet in the diffusers layout", "a bare UNet")
     if alone and "vae" in given and any(name.startswith("text_encoder") for name in given):
-        found = (part_at(info, "unet", prefix) for prefix in PREFIXES["unet"])
-        return next(part for part in found if part is not None)
+        parts = (part_at(info, "unet", prefix) for prefix in PREFIXES["unet"])
+        return next(part for part in parts if part is not None)
     held = kind or listed("tensors", sorted(info)) or "nothing"
     use = f": {USES[kind]}" if kind in USES else ""
     use += ", or --vae and --text-encoder make a model of it" if alone else ""
     raise InputError(f"{path} holds {held}, no Stable Diffusion model{use}")
 
 
-def _others(info: Header, family: Family) -> Iterator[tuple[str, Part]]:
+def _others(info: Header, family: LDMFamily) -> Iterator[tuple[str, Part]]:
     """The VAE and the text encoders of a file, those that it holds, by component."""
     vae = part_at(info, "vae", VAE)
     if vae is not None:
@@ -167,7 +167,7 @@ def _ema_key(key: str) -> str:
 def _leftovers(
     path: Path,
     info: Header,
-    family: Family,
+    family: LDMFamily,
     parts: Collection[Part],
     averaged: Collection[str],
 ) -> tuple[str, ...]:
@@ -176,11 +176,11 @@ def _leftovers(
     unknown = [key for part in parts for key in part.unknown]
     unknown += [key for key in info if not key.startswith(prefixes)]
     known = set(averaged)
-    unknown = [key for key in unknown if key not in known and not IGNORED.fullmatch(key)]
+    unknown = [key for key in unknown if key not in known and not TRAINING_TABLES.fullmatch(key)]
     counts: dict[str, int] = {}
     for key in info:
         match = LEFTOVERS.match(key)
-        if match is not None and key not in known and not IGNORED.fullmatch(key):
+        if match is not None and key not in known and not TRAINING_TABLES.fullmatch(key):
             counts[match[0]] = counts.get(match[0], 0) + 1
     strangers = [key for key in unknown if LEFTOVERS.match(key) is None]
     if strangers:
@@ -191,7 +191,7 @@ def _leftovers(
     return (f"{path} also holds what is not read: {names}",) if counts else ()
 
 
-def _sketch(path: Path, name: str, family: Family, prediction: str) -> Component:
+def _sketch(path: Path, name: str, family: LDMFamily, prediction: str) -> Component:
     """What the family knows of a component that the file does not hold."""
     config = _unseen(name, family, prediction)
     if name in family.encoders:
@@ -213,7 +213,7 @@ def saved_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str
         raise InputError(f"{path} is garbled: its {CONFIGS} makes no sense") from None
 
 
-def _unseen(name: str, family: Family, prediction: str) -> dict[str, Any]:
+def _unseen(name: str, family: LDMFamily, prediction: str) -> dict[str, Any]:
     """What of a component's configuration no shape shows, and its family knows."""
     if name == "vae":
         return {"scaling_factor": family.scaling_factor}
@@ -234,7 +234,7 @@ def _edm(path: Path, info: Header) -> dict[str, Any] | None:
 
 
 def _scheduler(
-    info: Header, unet: Mapping[str, Any], family: Family, prediction: str
+    info: Header, unet: Mapping[str, Any], family: LDMFamily, prediction: str
 ) -> dict[str, Any]:
     """As diffusers takes it for a file without one, with the family's own fields."""
     config = {**SD15, "prediction_type": prediction, "timestep_spacing": "leading"}
@@ -248,7 +248,7 @@ def _scheduler(
 
 
 def _prediction_type(
-    path: Path, info: Header, metadata: Mapping[str, str], family: Family, unet: Part
+    path: Path, info: Header, metadata: Mapping[str, str], family: LDMFamily, unet: Part
 ) -> tuple[str, str]:
     """What the UNet predicts, and how that is known.
 

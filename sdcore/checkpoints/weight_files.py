@@ -31,9 +31,9 @@ def weights_name(component: str, names: Collection[str], variant: str | None = N
     >>> weights_name("unet", ["config.json", "diffusion_pytorch_model.fp16.safetensors"])
     'diffusion_pytorch_model.fp16.safetensors'
     """
-    found = [] if variant is None else _of_variant(component, names, f".{variant}")
-    found += _of_variant(component, names, "") + _of_variant(component, names, ".fp16")
-    return found[0] if found else None
+    present = [] if variant is None else _of_variant(component, names, f".{variant}")
+    present += _of_variant(component, names, "") + _of_variant(component, names, ".fp16")
+    return present[0] if present else None
 
 
 def has_variant(component: str, names: Collection[str], variant: str) -> bool:

@@ -61,8 +61,8 @@ def check(solver: Solver, claimed: int | None = None) -> Report:
 
     ran = _eight_steps(solver)
     if isinstance(ran, str):  # each other law would fail of this, and say something misleading
-        found = [each for each in findings if not each.holds] or [Finding(first, False, ran)]
-        return Report(tuple(found), (), 0, None)
+        broken = [each for each in findings if not each.holds] or [Finding(first, False, ran)]
+        return Report(tuple(broken), (), 0, None)
     findings += [_try(name, law, solver, few) for name, law in others]
     nfe, draws = tuple(step.nfe for step in ran), ran[-1].draws
     quiet = _without_noise(solver)

@@ -129,10 +129,10 @@ def asks_first_at_x(solver: Solver, setting: Setting) -> str | None:
 
 def leaves_arguments(solver: Solver, setting: Setting) -> str | None:
     """Neither x, nor what is remembered, nor what the model said is changed in place."""
-    said: list[tuple[str, Tensor, Tensor]] = []
+    answers: list[tuple[str, Tensor, Tensor]] = []
 
     def remember(what: str, *tensors: Tensor) -> None:
-        said.extend((what, tensor, tensor.clone()) for tensor in tensors)
+        answers.extend((what, tensor, tensor.clone()) for tensor in tensors)
 
     def denoise(x: Tensor, sigma: float) -> Prediction:
         prediction = Mixture()(x, sigma)
@@ -151,7 +151,7 @@ def leaves_arguments(solver: Solver, setting: Setting) -> str | None:
         return solver(ask, x, interval, memory, drawn)
 
     for step in setting.run(watched, denoise):
-        for what, now, before in said:
+        for what, now, before in answers:
             if not torch.equal(now, before):
                 return f"step {step.index + 1} changes {what} in place"
     return None
@@ -248,8 +248,8 @@ def ignores_its_batch(solver: Solver, setting: Setting) -> str | None:
     batch = setting.end(solver)
     for image in range(setting.shape[0]):
         alone = replace(setting, shape=(1, *setting.shape[1:]), seed=setting.seed + image)
-        found = alone.end(solver)
-        broken = _far("an image alone and in a batch", found, batch[image : image + 1], 1e-11)
+        end = alone.end(solver)
+        broken = _far("an image alone and in a batch", end, batch[image : image + 1], 1e-11)
         if broken:
             return broken
     return None
@@ -317,11 +317,11 @@ def exact_at_a_point(solver: Solver, setting: Setting, brownian: bool = False) -
         sigmas = sigmas[:-1]
     if len(sigmas) < 2:
         return None
-    found = moments(solver, sigmas, point(0.4), brownian)
-    if abs(found.mean - 0.4) > 1e-9:
-        return f"in the world of one picture, 0.4, the mean ends at {found.mean:.6g}"
-    if abs(found.variance - sigmas[-1] ** 2) > 1e-9 * sigmas[-1] ** 2:
-        std = found.variance**0.5
+    ends = moments(solver, sigmas, point(0.4), brownian)
+    if abs(ends.mean - 0.4) > 1e-9:
+        return f"in the world of one picture, 0.4, the mean ends at {ends.mean:.6g}"
+    if abs(ends.variance - sigmas[-1] ** 2) > 1e-9 * sigmas[-1] ** 2:
+        std = ends.variance**0.5
         return f"in the world of one picture the std ends at {std:.6g}, not {sigmas[-1]:.6g}"
     return None
 

@@ -4,11 +4,11 @@ from sdcore.models.config import TextEncoderConfig, TinyVAEConfig, UNetConfig, V
 from sdcore.models.text_encoder import TextEncoder, TextEncoding
 from sdcore.models.tiny_vae import TinyVAE
 from sdcore.models.unet import UNet
-from sdcore.models.vae import VAE, Gaussian
+from sdcore.models.vae import VAE, DiagonalGaussian
 
 __all__ = [
     "VAE",
-    "Gaussian",
+    "DiagonalGaussian",
     "TextEncoder",
     "TextEncoderConfig",
     "TextEncoding",

@@ -76,20 +76,20 @@ def _pick(cls: type, what: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(raw, Mapping):
         raise InputError(f"{what} config: expected a JSON object, got {type(raw).__name__}")
     kinds = get_type_hints(cls)
-    found = {k: v for k, v in raw.items() if k in kinds and v is not None}
-    found = {k: _tuples(v) for k, v in found.items()}
-    for name, value in found.items():
+    fields = {k: v for k, v in raw.items() if k in kinds and v is not None}
+    fields = {k: _tuples(v) for k, v in fields.items()}
+    for name, value in fields.items():
         _require(_fits(value, kinds[name]), f"{what} config: {name} cannot be {raw[name]!r}")
         if "layers" in name:
             most = max(_flat(value))
             _require(most <= MAX_LAYERS, f"{what} config: {name} is {most}; {MAX_LAYERS} at most")
-    return found
+    return fields
 
 
 def _flat(value: int | tuple) -> Iterator[int]:
     """The numbers in lists of lists."""
-    for each in value if isinstance(value, tuple) else ():
-        yield from _flat(each)
+    for item in value if isinstance(value, tuple) else ():
+        yield from _flat(item)
     if isinstance(value, int):
         yield value
 

@@ -78,7 +78,7 @@ class Embeddings(nn.Module):
         return self.token_embedding(ids) + self.position_embedding(places)
 
 
-class Encoder(nn.Module):
+class CLIPEncoder(nn.Module):
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
@@ -88,7 +88,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.encoder = Encoder(config)
+        self.encoder = CLIPEncoder(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
 

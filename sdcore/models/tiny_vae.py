@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sdcore.errors import InputError
 from sdcore.models.config import TinyVAEConfig
 from sdcore.models.layers import placement
-from sdcore.models.vae import Gaussian
+from sdcore.models.vae import DiagonalGaussian
 
 
 class Block(nn.Module):
@@ -78,15 +78,15 @@ class TinyVAE(nn.Module):
         """What pictures and latents have to be given in."""
         return placement(self)[1]
 
-    def encode(self, image: Tensor) -> Gaussian:
-        """image: [B, 3, H, W] in [-1, 1]. Returns its latents as a Gaussian of no width.
+    def encode(self, image: Tensor) -> DiagonalGaussian:
+        """image: [B, 3, H, W] in [-1, 1]. Returns its latents as a DiagonalGaussian of no width.
 
         Raises InputError where it has a decoder only.
         """
         if self.config.decoder_only:
             raise InputError("this VAE is a decoder alone: no picture can be given to it")
         mean = self.encoder((image + 1) / 2) * self.config.scaling_factor
-        return Gaussian(mean, torch.zeros_like(mean))
+        return DiagonalGaussian(mean, torch.zeros_like(mean))
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents: [B, 4, h, w] of unit variance. Returns [B, 3, 8h, 8w], about [-1, 1]."""

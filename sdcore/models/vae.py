@@ -19,7 +19,7 @@ _EPS = 1e-6  # of every GroupNorm in the published VAEs
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class DiagonalGaussian:
     """What the encoder says of a picture: mean and std of its latents, each [B, C, h, w]."""
 
     mean: Tensor
@@ -145,10 +145,10 @@ class VAE(nn.Module):
         """What pictures and latents have to be given in."""
         return placement(self)[1]
 
-    def encode(self, image: Tensor) -> Gaussian:
+    def encode(self, image: Tensor) -> DiagonalGaussian:
         """image: [B, 3, H, W] in [-1, 1], H and W multiples of `config.factor`.
 
-        Returns the Gaussian of its unit-variance latents [B, 4, H/8, W/8].
+        Returns the DiagonalGaussian of its unit-variance latents [B, 4, H/8, W/8].
         """
         if self.tile is not None and max(image.shape[-2:]) > self.tile * self.config.factor:
             side = self.tile * self.config.factor
@@ -159,7 +159,7 @@ class VAE(nn.Module):
             h = self.quant_conv(h)
         mean, log_variance = h.chunk(2, dim=1)
         std = torch.exp(0.5 * log_variance.clamp(-30, 20))
-        return Gaussian(mean * self.config.scaling_factor, std * self.config.scaling_factor)
+        return DiagonalGaussian(mean * self.config.scaling_factor, std * self.config.scaling_factor)
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents: [B, 4, h, w] of unit variance. Returns [B, 3, 8h, 8w], about [-1, 1]."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sdcore.keywords import Range
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
+from sdcore.schedulers.table_entry import Entry
 
 Slope = Callable[[Tensor, float], Tensor]  # (x, sigma) -> eps
 

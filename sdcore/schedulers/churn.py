@@ -10,9 +10,9 @@ from torch import Tensor
 
 from sdcore.keywords import Range
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction, Solver
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.euler import euler
 from sdcore.schedulers.heun import heun
+from sdcore.schedulers.table_entry import Entry
 
 
 def churn(

@@ -88,10 +88,10 @@ def fields_for(class_name: str, config: Config, corrected: bool = True) -> dict[
     conventions = CONVENTIONS[class_name]
     defaults = conventions.fields
     fields = {**defaults, **{key: config[key] for key in defaults if key in config}}
-    own = class_of(config) in (None, class_name)
+    same_class = class_of(config) in (None, class_name)
     # A missing offset is corrected in the file's own class only; another takes its default, 0.
     if corrected:
-        fields["steps_offset"] = 1 if own or "steps_offset" in config else 0
+        fields["steps_offset"] = 1 if same_class or "steps_offset" in config else 0
     for key, readings in conventions.readings.items():
         if isinstance(fields[key], str):
             fields[key] = readings.get(fields[key], fields[key])

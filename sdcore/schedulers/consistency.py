@@ -12,8 +12,8 @@ from torch import Tensor
 from sdcore.keywords import Range
 from sdcore.process import Process
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.noise_schedule import SD_PROCESS
+from sdcore.schedulers.table_entry import Entry
 
 SIGMA_DATA = 0.5  # of the boundary condition
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sdcore.process import VariancePreserving
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.euler import ancestral
+from sdcore.schedulers.table_entry import Entry
 
 Variance = Literal["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"]
 

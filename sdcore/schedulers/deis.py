@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.integrals import exponential_step
 from sdcore.schedulers.past import past
+from sdcore.schedulers.table_entry import Entry
 
 
 def deis(

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.adaptive import dpm_23
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.midpoint import dpm2
+from sdcore.schedulers.table_entry import Entry
 
 
 def dpm_fast(

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
-from sdcore.schedulers.integrals import Form, exact, exponential_step, phi
+from sdcore.schedulers.integrals import Kind, exact, exponential_step, phi
 from sdcore.schedulers.midpoint import dpmpp_2s
 from sdcore.schedulers.past import answered, past
+from sdcore.schedulers.table_entry import Entry
 
 
 def dpmpp_2m(
@@ -63,7 +63,7 @@ def res_multistep(
     return exponential_step(x, known, sigma_next), prediction, tuple(known[:1])
 
 
-def published(count: int, z: float) -> list[float]:
+def dpmpp_factors(count: int, z: float) -> list[float]:
     """DPM-Solver++'s factors: phi_1 / 2 for phi_2 at second order, phi_3 for 2 phi_3 at third."""
     phi_1, *others = phi(count, z)
     return [phi_1, phi_1 / 2] if count == 2 else [phi_1, *others]
@@ -77,7 +77,7 @@ def dpmpp_3m(
     draw: Draw,
     *,
     most: int = 3,
-    form: Form = "x0",
+    form: Kind = "x0",
     lower_order_final: bool = True,
     euler_at_final: bool = False,
     solver_type: str = "midpoint",
@@ -102,7 +102,7 @@ def dpmpp_3m(
         order = 1
     if sigma_next == 0:
         return prediction.x0, prediction, remember
-    rule = phi if solver_type == "heun" else published
+    rule = phi if solver_type == "heun" else dpmpp_factors
     return exponential_step(x, known[:order], sigma_next, rule), prediction, remember
 
 

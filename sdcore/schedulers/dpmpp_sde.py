@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
-from sdcore.schedulers.integrals import Rule, exact, exponential_step, noise_std, phi
+from sdcore.schedulers.integrals import PhiRule, exact, exponential_step, noise_std, phi
 from sdcore.schedulers.midpoint import dpmpp_2s
 from sdcore.schedulers.past import answered, past
+from sdcore.schedulers.table_entry import Entry
 
 
 def midpoint(count: int, z: float) -> list[float]:
@@ -19,7 +19,7 @@ def midpoint(count: int, z: float) -> list[float]:
     return [phi(1, z)[0], phi(1, z)[0] / 2][:count]
 
 
-def published(count: int, z: float) -> list[float]:
+def divided_differences(count: int, z: float) -> list[float]:
     """3M as in code: its curvature is a divided difference, half the second derivative."""
     return phi(count, z)
 
@@ -32,7 +32,7 @@ def multistep(
     draw: Draw,
     eta: float,
     order: int,
-    rule: Rule,
+    rule: PhiRule,
 ) -> tuple[Tensor, Prediction, Memory]:
     """One step through the last `order` x0, fewer while fewer are known. Into sigma 0, x0."""
     sigma, sigma_next = interval.sigma, interval.sigma_next
@@ -81,7 +81,7 @@ def dpmpp_3m_sde(
     Its curvature has half the weight of Taylor's formula, so the third order is not reached;
     at 20 to 80 steps its error is often the smaller one all the same.
     """
-    return multistep(denoise, x, interval, memory, draw, eta, 3, published)
+    return multistep(denoise, x, interval, memory, draw, eta, 3, divided_differences)
 
 
 def dpmpp_3m_sde_taylor(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
+from sdcore.schedulers.table_entry import Entry
 
 
 def ancestral(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
+from sdcore.schedulers.table_entry import Entry
 
 
 def heun(

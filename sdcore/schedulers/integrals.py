@@ -16,8 +16,10 @@ from torch import Tensor
 
 from sdcore.sampling import Memo
 
-Form = Literal["x0", "eps"]
-Rule = Callable[[int, float], list[float]]  # (nodes, z) -> what replaces k! phi_k+1(z), k < nodes
+Kind = Literal["x0", "eps"]
+PhiRule = Callable[
+    [int, float], list[float]
+]  # (nodes, z) -> what replaces k! phi_k+1(z), k < nodes
 
 
 def weights(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
@@ -26,14 +28,14 @@ def weights(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
     p_k are the coefficients of p(u) = sum_k p_k u^k, of degree below the number of nodes; so with
     moments_k = the integral of u^k these integrate the Lagrange polynomials. Nodes must differ.
     """
-    found = []
+    solved = []
     for j, node in enumerate(nodes):
         basis, scale = [1.0], 1.0  # prod (u - other), the constant first; its value at the node
         for other in (*nodes[:j], *nodes[j + 1 :]):
             basis = [a - other * b for a, b in zip((0.0, *basis), (*basis, 0.0), strict=True)]
             scale *= node - other
-        found.append(sum(map(float.__mul__, basis, moments)) / scale)
-    return found
+        solved.append(sum(map(float.__mul__, basis, moments)) / scale)
+    return solved
 
 
 def adams_weights(nodes: Sequence[float], length: float) -> list[float]:
@@ -71,8 +73,8 @@ def exponential_weights(
     at: tuple[float, ...],
     sigma: float,
     sigma_next: float,
-    rule: Rule = exact,
-    form: Form = "x0",
+    rule: PhiRule = exact,
+    form: Kind = "x0",
     eta: float = 0.0,
 ) -> tuple[float, ...]:
     """Weights of the predictions at these sigmas in a step from sigma to sigma_next > 0.
@@ -102,14 +104,14 @@ def combine(x: Tensor, weights: Iterable[float], tensors: Iterable[Tensor]) -> T
 
 
 def exponential_step(
-    x: Tensor, known: Sequence[Memo], sigma_next: float, rule: Rule = exact, eta: float = 0.0
+    x: Tensor, known: Sequence[Memo], sigma_next: float, rule: PhiRule = exact, eta: float = 0.0
 ) -> Tensor:
     """x at sigma_next > 0 from what is known, x0 or eps, the newest where x is."""
     at = tuple([memo.sigma for memo in known])
-    form: Form = "eps" if known[0].kind == "eps" else "x0"
-    found = exponential_weights(at, at[0], sigma_next, rule, form, eta)
+    form: Kind = "eps" if known[0].kind == "eps" else "x0"
+    weighed = exponential_weights(at, at[0], sigma_next, rule, form, eta)
     start = x if form == "eps" else x * (sigma_next / at[0]) ** (1 + eta)
-    return combine(start, found, [memo.value for memo in known])
+    return combine(start, weighed, [memo.value for memo in known])
 
 
 def noise_std(sigma: float, sigma_next: float, eta: float) -> float:

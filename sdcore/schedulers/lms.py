@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.integrals import adams_weights, combine
 from sdcore.schedulers.past import past, past_of_equal_steps
-from sdcore.schedulers.plms import WEIGHTS
+from sdcore.schedulers.plms import ADAMS_BASHFORTH
+from sdcore.schedulers.table_entry import Entry
 
 
 def lms(
@@ -49,7 +49,7 @@ def ipndm(
     if sigma_next == 0:
         return prediction.x0, prediction, tuple(known[:3])
     length = sigma_next - sigma
-    weights = [length * weight for weight in WEIGHTS[len(known) - 1]]
+    weights = [length * weight for weight in ADAMS_BASHFORTH[len(known) - 1]]
     return combine(x, weights, [memo.value for memo in known]), prediction, tuple(known[:3])
 
 

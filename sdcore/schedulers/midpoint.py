@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sdcore.keywords import Range
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.euler import ancestral
+from sdcore.schedulers.table_entry import Entry
 
 
 def dpm2(

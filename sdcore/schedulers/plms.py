@@ -5,12 +5,12 @@ from torch import Tensor
 
 from sdcore.process import Process
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.noise_schedule import SD_PROCESS
 from sdcore.schedulers.past import answered, past_of_equal_steps
+from sdcore.schedulers.table_entry import Entry
 
 # Adams-Bashforth weights for equal steps, the newest eps first (Liu et al. 2022, eq. 12).
-WEIGHTS = (
+ADAMS_BASHFORTH = (
     (1.0,),
     (3 / 2, -1 / 2),
     (23 / 12, -16 / 12, 5 / 12),
@@ -32,7 +32,7 @@ def plms(
     known = past_of_equal_steps(prediction, interval, memory)
     slopes = [memo.value for memo in known]
     if len(known) > 1 or interval.index + 1 == interval.count:
-        weights = WEIGHTS[len(known) - 1]
+        weights = ADAMS_BASHFORTH[len(known) - 1]
     else:
         ahead = torch.add(prediction.x0, prediction.eps, alpha=sigma_next)
         slopes, weights = [prediction.eps, denoise(ahead, sigma_next).eps], (0.5, 0.5)
@@ -59,7 +59,7 @@ def pndm(
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
     known = past_of_equal_steps(prediction, interval, memory)
-    if len(known) == len(WEIGHTS) or interval.index + 1 == interval.count:
+    if len(known) == len(ADAMS_BASHFORTH) or interval.index + 1 == interval.count:
         return plms(answered(denoise, prediction), x, interval, memory, draw)
     low, high = sorted((sigma, sigma_next))
     t = (process.clock.timestep(sigma) + process.clock.timestep(sigma_next)) / 2

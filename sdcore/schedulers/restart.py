@@ -8,9 +8,9 @@ from torch import Tensor
 
 from sdcore.keywords import Range
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.heun import heun
 from sdcore.schedulers.spacing.sigmas import karras
+from sdcore.schedulers.table_entry import Entry
 
 
 def nearest(sigmas: Sequence[float], wanted: float) -> float:

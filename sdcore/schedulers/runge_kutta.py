@@ -19,8 +19,8 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.integrals import combine
+from sdcore.schedulers.table_entry import Entry
 
 
 @dataclass(frozen=True)

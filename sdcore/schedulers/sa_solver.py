@@ -8,10 +8,9 @@ from torch import Tensor
 
 from sdcore.process import Process
 from sdcore.sampling import Denoise, Draw, Interval, Memo, Memory, Prediction
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.integrals import (
-    Form,
-    Rule,
+    Kind,
+    PhiRule,
     combine,
     exact,
     exponential_step,
@@ -20,6 +19,7 @@ from sdcore.schedulers.integrals import (
 )
 from sdcore.schedulers.noise_schedule import SD_PROCESS
 from sdcore.schedulers.past import noted, past
+from sdcore.schedulers.table_entry import Entry
 
 NOISY = (200, 800)  # the timesteps where noise is added, both included
 
@@ -78,7 +78,7 @@ def sa_solver(
 
 
 def correct(
-    x: Tensor, known: Sequence[Memo], orders: tuple[int, int], rule: Rule, eta: float
+    x: Tensor, known: Sequence[Memo], orders: tuple[int, int], rule: PhiRule, eta: float
 ) -> Tensor:
     """x moved from where the last predictor put it to where the corrector does.
 
@@ -86,7 +86,7 @@ def correct(
     eta: of the last step, as `exponential_weights` takes them.
     """
     end, start = known[0].sigma, known[1].sigma
-    form: Form = "eps" if known[0].kind == "eps" else "x0"
+    form: Kind = "eps" if known[0].kind == "eps" else "x0"
     for nodes, sign in ((known[: orders[0]], 1), (known[1:][: orders[1]], -1)):
         at = tuple([memo.sigma for memo in nodes])
         weights = exponential_weights(at, start, end, rule, form, eta)

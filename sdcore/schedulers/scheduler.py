@@ -22,7 +22,6 @@ from sdcore.schedulers.config import (
     supported_by,
 )
 from sdcore.schedulers.conventions import CONVENTIONS, INVERSE, SAME_AS, Conventions
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.noise_schedule import NoiseSchedule
 from sdcore.schedulers.spacing import (
     TOOLS,
@@ -36,6 +35,7 @@ from sdcore.schedulers.spacing import (
     without_penultimate,
 )
 from sdcore.schedulers.table import TABLE, entry_of, find, find_spacing
+from sdcore.schedulers.table_entry import Entry
 from sdcore.schedulers.thresholding import thresholded
 from sdcore.schedulers.user_solver import ARGUMENTS, load_solver
 from sdcore.written import Value, Written, format_value, parse
@@ -221,17 +221,17 @@ def _spacing(
     if wanted is None:
         return named, tool
     if isinstance(wanted, str):
-        given, told = _explicit(wanted)
-        tool = tool if told is None else told
+        given, prefixed = _explicit(wanted)
+        tool = tool if prefixed is None else prefixed
         if given is None:
-            found, told_tool, told = find_spacing(wanted)
-            if named is not None and found != named:
+            chosen, its_tool, prefixed = find_spacing(wanted)
+            if named is not None and chosen != named:
                 raise InputError(
-                    f"scheduler {name!r} says {named} spacing, and spacing says {found!r}"
+                    f"scheduler {name!r} says {named} spacing, and spacing says {chosen!r}"
                 )
-            if told:
-                return found, told_tool
-            return found, tool if tool is not None and found in tool.spacings else None
+            if prefixed:
+                return chosen, its_tool
+            return chosen, tool if tool is not None and chosen in tool.spacings else None
         wanted = given
     elif not isinstance(wanted, Spacing):
         wanted = user_spacing(wanted)
@@ -289,8 +289,8 @@ def _entry(name: str, class_name: str) -> Entry:
     """
     for entry in TABLE:
         if entry.name == name:
-            own = entry.class_name == class_name
-            name = name if own else class_name
+            same_class = entry.class_name == class_name
+            name = name if same_class else class_name
             return replace(entry, name=name, class_name=class_name, noise="independent")
     raise InputError(f"{class_name} asks for the method {name}, which is not here")
 

@@ -6,14 +6,14 @@ from functools import partial
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.dpmpp import published
-from sdcore.schedulers.entry import Entry
-from sdcore.schedulers.integrals import Form, combine, exact, exponential_weights
+from sdcore.schedulers.dpmpp import dpmpp_factors
+from sdcore.schedulers.integrals import Kind, combine, exact, exponential_weights
 from sdcore.schedulers.past import noted, past
+from sdcore.schedulers.table_entry import Entry
 
 
 def block_weights(
-    at: tuple[float, ...], sigma_next: float, solver_type: str, form: Form
+    at: tuple[float, ...], sigma_next: float, solver_type: str, form: Kind
 ) -> Sequence[float]:
     """Weights of a block's x0 or eps at these sigmas, newest first, in a step from at[-1].
 
@@ -24,7 +24,7 @@ def block_weights(
     if solver_type == "heun" or len(at) == 1:
         return weigh(at, rule=exact)
     if len(at) == 2:
-        return weigh(at, rule=published)
+        return weigh(at, rule=dpmpp_factors)
     new, start = weigh((at[0], at[-1]), rule=exact)
     return [new, 0.0, start]
 
@@ -51,7 +51,7 @@ def singlestep(
     2206.00927).
     """
     sigma, sigma_next, index = interval.sigma, interval.sigma_next, interval.index
-    form: Form = "eps" if algorithm_type == "dpmsolver" else "x0"
+    form: Kind = "eps" if algorithm_type == "dpmsolver" else "x0"
     prediction = denoise(x, sigma)
     known = past(form, prediction, interval, memory, solver_order)
     last = noted(known, "singlestep", solver_type, solver_order)
@@ -66,12 +66,12 @@ def singlestep(
     if sigma_next == 0:
         return prediction.x0, prediction, tuple(known)
     at = tuple([memo.sigma for memo in known])
-    found = block_weights(at, sigma_next, solver_type, form)
+    weights = block_weights(at, sigma_next, solver_type, form)
     ratio = sigma_next / sigma if form == "x0" else 1.0
     if order > 1:
         before = block_weights(at[1:], sigma, solver_type, form)
-        found = [b - ratio * a for a, b in zip((0.0, *before), found, strict=True)]
-    return combine(x * ratio, found, [memo.value for memo in known]), prediction, tuple(known)
+        weights = [b - ratio * a for a, b in zip((0.0, *before), weights, strict=True)]
+    return combine(x * ratio, weights, [memo.value for memo in known]), prediction, tuple(known)
 
 
 ENTRIES = (

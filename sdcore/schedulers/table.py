@@ -23,8 +23,8 @@ from sdcore.schedulers import (
     singlestep,
     unipc,
 )
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.spacing import SPACINGS, TOOLS, Tool
+from sdcore.schedulers.table_entry import Entry
 
 TABLE: tuple[Entry, ...] = (
     *euler.ENTRIES,
@@ -72,15 +72,15 @@ def find(name: str) -> tuple[Entry, str | None, Tool | None]:
     plain = _plain(rest)
     plain = plain if tool is None else tool.renamed.get(plain, plain)
     suffixes: dict[str, str | None] = {_plain(known): known for known in SPACINGS} | _ALIASES
-    found: tuple[Entry, str | None] | None = None
+    match: tuple[Entry, str | None] | None = None
     if plain in entries:
-        found = entries[plain], None
+        match = entries[plain], None
     else:
         for end, spacing in sorted(suffixes.items(), key=lambda item: -len(item[0])):
             if plain.endswith(end) and plain.removesuffix(end) in entries:
-                found = entries[plain.removesuffix(end)], spacing
+                match = entries[plain.removesuffix(end)], spacing
                 break
-    if found is None:
+    if match is None:
         alone, plus, _ = plain.partition("cfgpp")
         if plus and alone in entries:
             solver = entries[alone].name
@@ -95,8 +95,8 @@ def find(name: str) -> tuple[Entry, str | None, Tool | None]:
         tool = TOOLS.get(_spelt_by(rest))
         # A1111 runs DDIM and PLMS by timestep: what comes out is diffusers' `leading`. Its UniPC is
         # the authors' code, evenly in t.
-        tool = tool if tool is not None and found[0].name in tool.has else None
-    return found[0], found[1], tool
+        tool = tool if tool is not None and match[0].name in tool.has else None
+    return match[0], match[1], tool
 
 
 def entry_of(solver: Solver) -> Entry | None:
@@ -106,7 +106,7 @@ def entry_of(solver: Solver) -> Entry | None:
     """
     function = getattr(solver, "func", solver)
     bound = getattr(solver, "keywords", {})
-    found = [
+    candidates = [
         entry for entry in TABLE
         if getattr(entry.solver, "func", entry.solver) is function
         and getattr(entry.solver, "keywords", {}).items() <= bound.items()
@@ -116,7 +116,7 @@ def entry_of(solver: Solver) -> Entry | None:
         own = entry.name == getattr(function, "__name__", None)
         return entry.options.items() <= bound.items() and bool(entry.options), own
 
-    return max(found, key=agreement, default=None)
+    return max(candidates, key=agreement, default=None)
 
 
 def find_spacing(name: str) -> tuple[str, Tool | None, bool]:

@@ -7,16 +7,16 @@ from itertools import zip_longest
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.entry import Entry
 from sdcore.schedulers.integrals import (
-    Form,
-    Rule,
+    Kind,
+    PhiRule,
     combine,
     exact,
     exponential_weights,
     phi,
 )
 from sdcore.schedulers.past import noted, past
+from sdcore.schedulers.table_entry import Entry
 
 
 def half(solver_type: str, count: int, z: float) -> list[float]:
@@ -31,12 +31,17 @@ def half(solver_type: str, count: int, z: float) -> list[float]:
     return [phi_1, 0.5 if solver_type == "bh1" else phi_1 / 2]
 
 
-RULES: dict[str, Rule] = {name: partial(half, name) for name in ("bh1", "bh2")}
+RULES: dict[str, PhiRule] = {name: partial(half, name) for name in ("bh1", "bh2")}
 
 
 @lru_cache(maxsize=4096)
 def step_weights(
-    at: tuple[float, ...], sigma_next: float, corrector: int, predictor: int, rule: Rule, form: Form
+    at: tuple[float, ...],
+    sigma_next: float,
+    corrector: int,
+    predictor: int,
+    rule: PhiRule,
+    form: Kind,
 ) -> tuple[float, tuple[float, ...]]:
     """(r, w) of the whole step x_next = r x + sum_j w_j p_j, p_j the prediction at sigma at[j].
 
@@ -84,7 +89,7 @@ def unipc(
     another solver took is not corrected.
     """
     index, count = interval.index, interval.count
-    form: Form = "x0" if predict_x0 else "eps"
+    form: Kind = "x0" if predict_x0 else "eps"
     prediction = denoise(x, interval.sigma)
     known = past(form, prediction, interval, memory, solver_order + 1)
 
@@ -99,9 +104,9 @@ def unipc(
         corrector = int(last[0])
     at = tuple([memo.sigma for memo in known])
     rule = RULES[solver_type]
-    ratio, found = step_weights(at, interval.sigma_next, corrector, predictor, rule, form)
-    values = [memo.value for memo in known[: len(found)]]
-    x_next = combine(x * ratio if predict_x0 else x, found, values)
+    ratio, weights = step_weights(at, interval.sigma_next, corrector, predictor, rule, form)
+    values = [memo.value for memo in known[: len(weights)]]
+    x_next = combine(x * ratio if predict_x0 else x, weights, values)
     here = known[0]._replace(note=("unipc", solver_type, predictor))
     return x_next, prediction, (here, *known[1:solver_order])
 

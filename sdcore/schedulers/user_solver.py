@@ -32,11 +32,11 @@ def load_solver(
     """
     path, options = path_of(path), {} if options is None else options
     names = (name,) if name else ("solver", path.stem)
-    found = load_object(path, names, "solver")
+    target = load_object(path, names, "solver")
     what = f"the solver of {path.name}"
-    if isinstance(found, type):
-        return explained(_made(found, keywords(options, found, what), path), path)
-    solver = explained(found, path)
+    if isinstance(target, type):
+        return explained(_made(target, keywords(options, target, what), path), path)
+    solver = explained(target, path)
     given = keywords(options, solver, what, skip=len(ARGUMENTS))
     return partial(solver, **given) if given else solver
 

@@ -26,5 +26,5 @@ def squared_error(
     sigma, t: the noise level of each picture, and that level on the process's clock, [B] both.
     """
     sigma = sigma.view(-1, 1, 1, 1)
-    said = network((x0 + sigma * eps) * process.c_in(sigma), t)
-    return (said.float() - process.raw(x0, eps, sigma)).square().mean(dim=(1, 2, 3))
+    output = network((x0 + sigma * eps) * process.c_in(sigma), t)
+    return (output.float() - process.raw(x0, eps, sigma)).square().mean(dim=(1, 2, 3))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 class Mover:
@@ -24,12 +24,12 @@ class Mover:
         for key in keys:
             self.out[f"{self.prefix}{new}{key[len(old) :]}"] = change(self.left.pop(key))
 
-    def done(self) -> State:
+    def done(self) -> StateDict:
         assert not self.left, list(self.left)
         return self.out
 
 
-def ldm_unet(state: Mapping[str, Tensor], levels: int, layers: int) -> State:
+def ldm_unet(state: Mapping[str, Tensor], levels: int, layers: int) -> StateDict:
     """openaimodel.UNetModel: input_blocks, middle_block, output_blocks."""
     m = Mover(state, "model.diffusion_model.")
 
@@ -80,7 +80,7 @@ def ldm_unet(state: Mapping[str, Tensor], levels: int, layers: int) -> State:
     return m.done()
 
 
-def ldm_vae(state: Mapping[str, Tensor], levels: int, layers: int) -> State:
+def ldm_vae(state: Mapping[str, Tensor], levels: int, layers: int) -> StateDict:
     """autoencoder.AutoencoderKL; its attention is made of 1x1 convolutions."""
     m = Mover(state, "first_stage_model.")
 
@@ -120,7 +120,7 @@ def ldm_vae(state: Mapping[str, Tensor], levels: int, layers: int) -> State:
     return m.done()
 
 
-def ldm_clip(state: Mapping[str, Tensor], prefix: str, position_ids: bool = True) -> State:
+def ldm_clip(state: Mapping[str, Tensor], prefix: str, position_ids: bool = True) -> StateDict:
     """CLIP as transformers of the time wrote it."""
     out = {f"{prefix}text_model.{k.removeprefix('text_model.')}": t for k, t in state.items()}
     if position_ids:
@@ -128,7 +128,9 @@ def ldm_clip(state: Mapping[str, Tensor], prefix: str, position_ids: bool = True
     return out
 
 
-def ldm_open_clip(state: Mapping[str, Tensor], prefix: str, layers: int, extra: int = 0) -> State:
+def ldm_open_clip(
+    state: Mapping[str, Tensor], prefix: str, layers: int, extra: int = 0
+) -> StateDict:
     """OpenCLIP's own module: fused q, k, v; a bare text_projection; `extra` blocks nobody uses."""
     state = {k.removeprefix("text_model."): t for k, t in state.items()}
     state = {k: t for k, t in state.items() if not k.endswith("position_ids")}
@@ -160,13 +162,13 @@ def ldm_open_clip(state: Mapping[str, Tensor], prefix: str, layers: int, extra: 
     return out
 
 
-def ldm_ema(unet: Mapping[str, Tensor]) -> State:
+def ldm_ema(unet: Mapping[str, Tensor]) -> StateDict:
     """The averages as ddpm.LitEma keeps them: every dot is taken out of the name."""
     flat = {key.removeprefix("model.").replace(".", ""): t for key, t in unet.items()}
     return {f"model_ema.{key}": t + 1 for key, t in flat.items()}
 
 
-def training_state() -> State:
+def training_state() -> StateDict:
     """What the training left in every published SD 1 and 2 file: 14 tensors."""
     tables = ["betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod"]
     tables += ["sqrt_one_minus_alphas_cumprod", "log_one_minus_alphas_cumprod"]

@@ -13,10 +13,10 @@ from torch import Tensor
 from scripts.families import PUBLISHED
 from sdcore.checkpoints import open_file
 from sdcore.checkpoints.load import BUILD, NoInit
-from sdcore.checkpoints.names import shape_after
+from sdcore.checkpoints.parameter_names import shape_after
 from sdcore.checkpoints.read import read_header
 from tests.checkpoints.ldm_writer import (
-    State,
+    StateDict,
     ldm_clip,
     ldm_open_clip,
     ldm_unet,
@@ -84,7 +84,7 @@ def write_hollow(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     return path
 
 
-def whole_file(model: str, prefixes: Mapping[str, str]) -> State:
+def whole_file(model: str, prefixes: Mapping[str, str]) -> StateDict:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sdcore.checkpoints import load_component, open_folder
-from sdcore.checkpoints.names import text_encoder_key, vae_key
+from sdcore.checkpoints.parameter_names import text_encoder_key, vae_key
 from sdcore.errors import InputError
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

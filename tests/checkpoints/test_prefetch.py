@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from sdcore.checkpoints import Component, read_ahead
-from sdcore.checkpoints.names import spelt
+from sdcore.checkpoints.parameter_names import spelt
 from sdcore.checkpoints.prefetch import STEP
 from sdcore.checkpoints.read import read_header
 from sdcore.errors import InputError

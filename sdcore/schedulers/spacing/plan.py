@@ -124,10 +124,10 @@ class Spacing:
             timesteps = tuple(float(round(t)) for t in timesteps)
         if self.upwards == "no":
             return Plan((*sigmas, last), timesteps, start, end, schedule, self.whole)
-        told = timesteps[::-1]
+        rising = timesteps[::-1]
         if self.upwards == "told":
-            told = (schedule.timestep(last), *told[:-1])
-        return Plan((last, *sigmas[::-1]), told, 1 / end, 1 / start, schedule, self.whole)
+            rising = (schedule.timestep(last), *rising[:-1])
+        return Plan((last, *sigmas[::-1]), rising, 1 / end, 1 / start, schedule, self.whole)
 
     def _check_count(self, steps: int) -> None:
         if type(steps) is not int or steps < 1:

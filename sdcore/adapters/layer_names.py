@@ -60,8 +60,8 @@ def split_key(key: str) -> tuple[str, str] | None:
         text = head.endswith("self_attn")
         layer = f"{which}_proj" if text else "to_out.0" if which == "out" else f"to_{which}"
         return f"{head}.{layer}", part.removesuffix(".weight")
-    if found := _ENDING.fullmatch(key):
-        return re.sub(r"\.to_out$", ".to_out.0", found[1]), _ENDINGS[found[2]]
+    if match := _ENDING.fullmatch(key):
+        return re.sub(r"\.to_out$", ".to_out.0", match[1]), _ENDINGS[match[2]]
     return None
 
 

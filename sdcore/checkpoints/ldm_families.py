@@ -7,7 +7,7 @@ from typing import Any
 
 from sdcore.checkpoints.key_tables import Part
 from sdcore.checkpoints.ldm import open_clip_name
-from sdcore.checkpoints.names import Rename, text_encoder_key
+from sdcore.checkpoints.parameter_names import Rename, text_encoder_key
 from sdcore.checkpoints.shapes import unet_config
 from sdcore.errors import InputError
 
@@ -17,7 +17,7 @@ ADDED = f"{UNET}label_emb.0.0.weight"  # where a UNet is told more than the time
 
 
 @dataclass(frozen=True)
-class Encoder:
+class LDMEncoder:
     """One of the three text encoders."""
 
     rename: Rename
@@ -27,14 +27,14 @@ class Encoder:
     projected: bool = False  # whether its projection is used
 
 
-CLIP_L = Encoder(text_encoder_key, "quick_gelu", "<|endoftext|>")
+CLIP_L = LDMEncoder(text_encoder_key, "quick_gelu", "<|endoftext|>")
 # SD 2.x reads what comes out before the last of OpenCLIP-H's 24 layers.
-CLIP_H = Encoder(open_clip_name, "gelu", "!", layers=23)
-CLIP_G = Encoder(open_clip_name, "gelu", "!", projected=True)
+CLIP_H = LDMEncoder(open_clip_name, "gelu", "!", layers=23)
+CLIP_G = LDMEncoder(open_clip_name, "gelu", "!", projected=True)
 
 
 @dataclass(frozen=True)
-class Family:
+class LDMFamily:
     """What is known of a model once its family is.
 
     A family is told by the places of its text encoders, by whether its UNet has label_emb, and
@@ -42,7 +42,7 @@ class Family:
     """
 
     name: str
-    encoders: Mapping[str, tuple[str, Encoder]]  # component -> prefix of its keys, what it is
+    encoders: Mapping[str, tuple[str, LDMEncoder]]  # component -> prefix of its keys, what it is
     added: bool = False
     turbo: bool = False
     sample_size: int = 64  # of the latents in training
@@ -60,21 +60,21 @@ EDM = {"_class_name": "EDMEulerScheduler", "sigma_data": 1.0}
 SGM = "conditioner.embedders"
 
 FAMILIES = (
-    Family(
+    LDMFamily(
         "SD 1.x",
         {"text_encoder": ("cond_stage_model.transformer.", CLIP_L)},
     ),
-    Family(
+    LDMFamily(
         "SD 2.x",
         {"text_encoder": ("cond_stage_model.model.", CLIP_H)},
         v_sample_size=96,
         prediction_type=None,
     ),
     # SD-Turbo: distilled from 2.1, to be drawn with in a step or two.
-    Family(
+    LDMFamily(
         "SD 2.x in sgm's form", {"text_encoder": (f"{SGM}.0.model.", CLIP_H)}, scheduler=TRAILING
     ),
-    Family(
+    LDMFamily(
         "SDXL-Turbo",
         {
             "text_encoder": (f"{SGM}.0.transformer.", CLIP_L),
@@ -85,7 +85,7 @@ FAMILIES = (
         scaling_factor=0.13025,
         scheduler=TRAILING | {"_class_name": "EulerAncestralDiscreteScheduler"},
     ),
-    Family(
+    LDMFamily(
         "SDXL",
         {
             "text_encoder": (f"{SGM}.0.transformer.", CLIP_L),
@@ -96,7 +96,7 @@ FAMILIES = (
         scaling_factor=0.13025,
         scheduler=EULER,
     ),
-    Family(
+    LDMFamily(
         "SDXL refiner",
         {"text_encoder_2": (f"{SGM}.0.model.", CLIP_G)},
         added=True,
@@ -107,7 +107,7 @@ FAMILIES = (
 )
 
 
-def recognise(path: Path, keys: Collection[str], unet: Part) -> Family:
+def recognise(path: Path, keys: Collection[str], unet: Part) -> LDMFamily:
     """The family of the model in a file, from its keys alone; by its UNet where it has no encoder.
 
     Raises InputError for one of no known family.
@@ -128,7 +128,7 @@ def recognise(path: Path, keys: Collection[str], unet: Part) -> Family:
     )
 
 
-def family_of_unet(config: Mapping[str, Any], encoders: int | None = None) -> Family:
+def family_of_unet(config: Mapping[str, Any], encoders: int | None = None) -> LDMFamily:
     """The family of a UNet by its configuration. encoders: how many text encoders the model has."""
     if config.get("addition_embed_type") is None:
         name = "SD 2.x" if config.get("use_linear_projection") else "SD 1.x"
