@@ -84,10 +84,10 @@ class Networks:
             f"{name} {sum(p.numel() for p in module.parameters()) / 1e6:.1f}M"
             for name, module in self.modules.items()
         ]
-        side = self.unet.config.sample_size * self.vae.config.factor
+        height, width = (side * self.vae.config.factor for side in self.unet.config.sides)
         over = [overlay.spec for overlay in (*self.loras, *self.embeddings)]
         return clipped(
-            f"{type(self).__name__}({self.name!r}: {side}x{side}, {', '.join(sizes)}; "
+            f"{type(self).__name__}({self.name!r}: {width}x{height}, {', '.join(sizes)}; "
             f"{self.device}, {self.precision}, memory {self.memory}"
             + f"; {', '.join(over)}" * bool(over)
             + ")"

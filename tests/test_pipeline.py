@@ -294,3 +294,12 @@ def test_what_is_not_finite_is_told_of_the_network_that_gave_it(
             sd.decode(list(sd.prepare("red", steps=3, cfg=1.0))[-1].x_next)
     finally:
         weight.copy_(before)
+
+
+def test_a_repr_tells_both_sides_of_a_model_that_is_not_square(sd: StableDiffusion) -> None:
+    config = sd.unet.config
+    try:
+        sd.unet.config = replace(config, sample_size=(4, 6))
+        assert "48x32" in repr(sd)
+    finally:
+        sd.unet.config = config

@@ -194,6 +194,7 @@ class FastDecoderCall:
     def __call__(self, latents: Tensor) -> Tensor:
         if torch.is_grad_enabled() and latents.requires_grad:
             return self.plain.decode(latents)
+        latents = latents.to(self.plain.dtype)
         with untracked():
             if self.record:
                 key = (latents.shape, latents.dtype)

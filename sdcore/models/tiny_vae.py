@@ -75,7 +75,7 @@ class TinyVAE(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What pictures and latents have to be given in."""
+        """What it computes in: pictures and latents of another floating dtype are cast to it."""
         return placement(self)[1]
 
     def encode(self, image: Tensor) -> DiagonalGaussian:
@@ -85,10 +85,10 @@ class TinyVAE(nn.Module):
         """
         if self.config.decoder_only:
             raise InputError("this VAE is a decoder alone: no picture can be given to it")
-        mean = self.encoder((image + 1) / 2) * self.config.scaling_factor
+        mean = self.encoder((image.to(self.dtype) + 1) / 2) * self.config.scaling_factor
         return DiagonalGaussian(mean, torch.zeros_like(mean))
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents: [B, 4, h, w] of unit variance. Returns [B, 3, 8h, 8w], about [-1, 1]."""
-        z = latents / self.config.scaling_factor
+        z = latents.to(self.dtype) / self.config.scaling_factor
         return self.decoder(3 * torch.tanh(z / 3)) * 2 - 1

@@ -142,7 +142,7 @@ class VAE(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What pictures and latents have to be given in."""
+        """What it computes in: pictures and latents of another floating dtype are cast to it."""
         return placement(self)[1]
 
     def encode(self, image: Tensor) -> DiagonalGaussian:
@@ -150,6 +150,7 @@ class VAE(nn.Module):
 
         Returns the DiagonalGaussian of its unit-variance latents [B, 4, H/8, W/8].
         """
+        image = image.to(self.dtype)
         if self.tile is not None and max(image.shape[-2:]) > self.tile * self.config.factor:
             side = self.tile * self.config.factor
             h = tiled(self.encoder, image, side, down=self.config.factor)
@@ -163,7 +164,7 @@ class VAE(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """latents: [B, 4, h, w] of unit variance. Returns [B, 3, 8h, 8w], about [-1, 1]."""
-        z = latents / self.config.scaling_factor
+        z = latents.to(self.dtype) / self.config.scaling_factor
         if self.config.use_post_quant_conv:
             z = self.post_quant_conv(z)
         if self.tile is not None and max(z.shape[-2:]) > self.tile:
