@@ -215,6 +215,7 @@ def rows(
     sd: sdcore.StableDiffusion,
     examiner: Examiner,
     held_out: Sequence[Description],
+    alone: Sequence[Description],
     seen: Sequence[Description],
     default: tuple[int, float],
     cfg: Sequence[float],
@@ -222,9 +223,11 @@ def rows(
     batch: int,
     **settings: Any,
 ) -> Iterator[Row]:
-    """The model's rows: `seen` at the default steps and CFG, `held_out` at these and all others."""
+    """The model's rows: `held_out` at all steps and scales, the others at the default ones.
+
+    `alone`: one thing each, whose place is not said.
+    """
     grid = [(default[0], scale) for scale in cfg] + [(count, default[1]) for count in steps]
-    alone = [each for each in held_out if each.place is not None]
     plan = [("seen pairs", seen, default), ("no place said", alone, default)]
     plan += [("held-out pairs", held_out, knobs) for knobs in dict.fromkeys([default, *grid])]
     for name, asked, (count, scale) in plan:
@@ -329,7 +332,8 @@ def _measure(
     ):
         show(Row(name, None, None, len(shown), examine(examiner, asked, shown)))
     new, old = descriptions(pictures, held_out=True), descriptions(pictures, held_out=False)
-    for row in rows(sd, examiner, new, old, default, cfg, steps, batch, **settings):
+    alone = [each for each in descriptions(2 * pictures, held_out=True) if each.place is not None]
+    for row in rows(sd, examiner, new, alone, old, default, cfg, steps, batch, **settings):
         show(row)
     click.echo(
         f"\n{usual.model}: {usual.scheduler}, {usual.spacing} spacing; {usual.steps} steps and "

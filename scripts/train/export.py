@@ -41,7 +41,8 @@ def export(folder: Path, unet: UNet, vae: VAE, text: TextEncoder, tokenizer: Tok
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
     }
-    config = {"_class_name": "AutoencoderKL"} | names | asdict(vae.config) | kinds
+    config = {k: v for k, v in asdict(vae.config).items() if v is not None}
+    config = {"_class_name": "AutoencoderKL"} | names | config | kinds
     _write(folder / "vae", weights, config | {"force_upcast": False}, vae)
 
     config = {k: v for k, v in asdict(text.config).items() if k != "with_projection"}

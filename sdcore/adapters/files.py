@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sdcore.checkpoints.find import bundled_adapters
 from sdcore.checkpoints.read import Weights, read_json, read_metadata
 from sdcore.errors import InputError
 from sdcore.paths import path_of
@@ -21,7 +22,12 @@ NAMES = (
 
 
 def find_adapter(path: str | Path) -> Path:
-    """The file itself, or that of a folder that diffusers or PEFT wrote. Raises InputError."""
+    """The file of a bundled name, the file itself, or that of a folder of diffusers or PEFT.
+
+    Raises InputError.
+    """
+    if (bundled := bundled_adapters().get(str(path))) is not None:
+        return bundled
     path = path_of(path)
     if path.is_dir():
         files = [path / name for name in NAMES if (path / name).is_file()]

@@ -1,7 +1,7 @@
 """From a name on the command line to modules with weights: find, read, name, load strictly."""
 
 from sdcore.checkpoints.checkpoint import Checkpoint, Component
-from sdcore.checkpoints.find import bundled_models, find_model
+from sdcore.checkpoints.find import bundled_adapters, bundled_models, find_model
 from sdcore.checkpoints.folder import open_folder
 from sdcore.checkpoints.load import load_component, load_strictly, ready_bytes
 from sdcore.checkpoints.one_component import open_part
@@ -12,6 +12,7 @@ from sdcore.checkpoints.single_file import open_file
 __all__ = [
     "Checkpoint",
     "Component",
+    "bundled_adapters",
     "bundled_models",
     "find_model",
     "load_component",

@@ -19,13 +19,19 @@ def is_hub_id(name: str) -> bool:
 
 def bundled_models() -> dict[str, Path]:
     """Names and folders of the models that ship with sdcore."""
+    return {index.parent.name: index.parent for index in _bundled(f"*/{INDEX}")}
+
+
+def bundled_adapters() -> dict[str, Path]:
+    """Names and files of the adapters that ship with sdcore."""
+    return {file.stem: file for file in _bundled("*.safetensors")}
+
+
+def _bundled(pattern: str) -> list[Path]:
     # A wheel carries weights/ inside the package; the source tree has it beside the package.
     package = Path(__file__).resolve().parent.parent
-    folders: dict[str, Path] = {}
-    for place in (package / "weights", package.parent / "weights"):
-        for index in sorted(place.glob(f"*/{INDEX}")):
-            folders.setdefault(index.parent.name, index.parent)
-    return folders
+    places = (package.parent / "weights", package / "weights")
+    return [path for place in places for path in sorted(place.glob(pattern))]
 
 
 def is_here(model: str | Path, variant: str | None = None, revision: str | None = None) -> bool:

@@ -420,7 +420,7 @@ def test_the_command(tiny_path: Path, tmp_path: Path, monkeypatch):
         ("renderer, blurred by 1 px", "", "", "4"),
         ("renderer, through the VAE", "", "", "4"),
         ("seen pairs", "20", "7.5", "2"),
-        ("no place said", "20", "7.5", "1"),
+        ("no place said", "20", "7.5", "2"),
         ("held-out pairs", "20", "7.5", "2"),
         ("held-out pairs", "20", "1", "2"),
         ("held-out pairs", "1", "7.5", "2"),
