@@ -38,7 +38,7 @@ class Canvas:
     mask: Image | None  # L, of the same size: white is repainted; None: all of it
     names: tuple[str, str | None]  # where both came from
     fit: str = "stretch"  # how they are brought to another size: `sdcore.fitting`
-    blur: float = 0.0  # of the mask's edges: a DiagonalGaussian's standard deviation, in pixels
+    blur: float = 0.0  # of the mask's edges: a Gaussian's standard deviation, in pixels
 
     @property
     def digest(self) -> str:
