@@ -36,13 +36,15 @@ from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
 from sdcore.sampling import sample
 from sdcore.schedulers import TABLE
-from sdcore.schedulers.euler import euler
 from sdcore.schedulers.noise_schedule import NoiseSchedule, make_betas
+from sdcore.schedulers.solvers.euler import euler
 from sdcore.schedulers.spacing import Plan, Spacing
 from sdcore.schedulers.spacing.timesteps import linspace
 
 PACKAGE = Path(__file__).resolve().parent.parent / "sdcore"
-SHARED = ("schedulers/past.py", "schedulers/integrals.py", "schedulers/table_entry.py")  # read once
+SOLVERS = "schedulers/solvers"
+# Read once.
+SHARED = (f"{SOLVERS}/past.py", f"{SOLVERS}/integrals.py", "schedulers/table_entry.py")
 
 
 def schedule() -> Plan:

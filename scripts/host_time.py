@@ -29,7 +29,7 @@ from sdcore.process import VariancePreserving
 from sdcore.sampling import sample
 from sdcore.schedulers import TABLE, resolve
 from sdcore.schedulers.config import SD15
-from sdcore.schedulers.integrals import combine
+from sdcore.schedulers.solvers.integrals import combine
 
 SHAPE = (4, 64, 64)
 SCALE = 7.5

@@ -38,7 +38,7 @@ def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
 
 
 def room(module: str) -> str:
-    """`sdcore.schedulers.euler` -> `schedulers`; the public face is `__init__`."""
+    """`sdcore.schedulers.solvers.euler` -> `schedulers`; the public face is `__init__`."""
     return (*module.split("."), "__init__")[1]
 
 

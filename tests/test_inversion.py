@@ -13,11 +13,11 @@ from sdcore.lab import Gaussian, Mixture
 from sdcore.noise import SeededNoise
 from sdcore.sampling import Solver, sample
 from sdcore.schedulers import resolve
-from sdcore.schedulers.ddpm import ddpm
-from sdcore.schedulers.dpmpp import dpmpp_2m
-from sdcore.schedulers.euler import euler
-from sdcore.schedulers.heun import heun
-from sdcore.schedulers.midpoint import dpm2
+from sdcore.schedulers.solvers.ddpm import ddpm
+from sdcore.schedulers.solvers.dpmpp import dpmpp_2m
+from sdcore.schedulers.solvers.euler import euler
+from sdcore.schedulers.solvers.heun import heun
+from sdcore.schedulers.solvers.midpoint import dpm2
 
 WORLD = Mixture()
 X0 = torch.linspace(-1.5, 1.5, 16, dtype=torch.float64).reshape(1, 1, 4, 4)

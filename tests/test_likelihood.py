@@ -11,7 +11,7 @@ from sdcore.lab import Gaussian, Mixture
 from sdcore.likelihood import Hutchinson, exact_divergence, log_likelihood
 from sdcore.sampling import Denoise
 from sdcore.schedulers import resolve
-from sdcore.schedulers.heun import heun
+from sdcore.schedulers.solvers.heun import heun
 
 X = torch.linspace(-1.5, 1.8, 12, dtype=torch.float64).reshape(2, 1, 2, 3)
 

@@ -40,3 +40,6 @@ class APG:
         along = parallel(change, cond)
         update = change - along + self.eta * along
         return with_form(self.form, cond + (self.scale - 1) * update, x, sigma)
+
+
+NAMES = {"apg": APG}

@@ -29,3 +29,6 @@ class Autoguidance:
         if self.scale == 1:
             return predictions["cond"]
         return lerp(predictions, "weak", "cond", self.scale)
+
+
+NAMES = {"auto": Autoguidance}

@@ -41,3 +41,6 @@ class CFG:
         if len(names) == 1:
             return predictions[names[0]]
         return lerp(predictions, "uncond", "cond", self.scale)
+
+
+NAMES = {"cfg": CFG}

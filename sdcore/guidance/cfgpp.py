@@ -29,3 +29,6 @@ class CFGPlusPlus:
         if self.share == 0:
             return uncond
         return Prediction(lerp(predictions, "uncond", "cond", self.share).x0, uncond.eps)
+
+
+NAMES = {"cfgpp": CFGPlusPlus}

@@ -59,3 +59,6 @@ class Sum:
             for other in others:
                 x0, eps = x0 + (other.x0 - cond.x0), eps + (other.eps - cond.eps)
         return Prediction(x0, eps)
+
+
+NAMES = {"interval": Interval}

@@ -127,3 +127,6 @@ def _sum(shares: Sequence[float | Tensor], values: Sequence[Tensor]) -> Tensor:
     for term in terms[1:]:
         total = total + term
     return total
+
+
+NAMES = {"composed": Composed}

@@ -34,3 +34,6 @@ class PerpNeg:
         away = uncond - empty
         away = away - parallel(away, cond - empty)
         return with_form("eps", guided.eps - self.scale * self.strength * away, x, sigma)
+
+
+NAMES = {"perp_neg": PerpNeg}

@@ -183,3 +183,6 @@ class HandsOn(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         return x
+
+
+NAMES = {"pag": PAG, "seg": SEG, "skip": SkippedLayers}

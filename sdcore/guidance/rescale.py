@@ -36,3 +36,6 @@ class Rescale:
         over = tuple(range(1, x.ndim))
         ratio = cond.std(over, keepdim=True) / value.std(over, keepdim=True)
         return with_form(self.form, value * (self.share * ratio + (1 - self.share)), x, sigma)
+
+
+NAMES = {"rescale": Rescale}

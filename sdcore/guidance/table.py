@@ -10,39 +10,18 @@ from typing import Any
 from torch import Tensor
 
 from sdcore.errors import InputError, unknown
-from sdcore.guidance.apg import APG
-from sdcore.guidance.auto import Autoguidance
 from sdcore.guidance.base import Guidance, accepted
 from sdcore.guidance.cfg import CFG
-from sdcore.guidance.cfgpp import CFGPlusPlus
-from sdcore.guidance.compose import Interval, Sum
-from sdcore.guidance.composed import Composed
-from sdcore.guidance.perpendicular import PerpNeg
-from sdcore.guidance.perturbed import PAG, SEG, SkippedLayers
-from sdcore.guidance.rescale import Rescale
-from sdcore.guidance.threshold import Threshold
-from sdcore.guidance.varying import Varying
-from sdcore.guidance.zero_star import CFGZeroStar
+from sdcore.guidance.compose import Sum
 from sdcore.keywords import keywords
+from sdcore.members import declared
 from sdcore.sampling import Prediction
 from sdcore.user_file import blame, load_object
 from sdcore.written import Value, Written, format, parse
 
+# Each guidance's file says its NAMES.
 GUIDANCES: Mapping[str, type] = {
-    "cfg": CFG,
-    "interval": Interval,
-    "rescale": Rescale,
-    "varying": Varying,
-    "cfgpp": CFGPlusPlus,
-    "apg": APG,
-    "zero_star": CFGZeroStar,
-    "threshold": Threshold,
-    "perp_neg": PerpNeg,
-    "auto": Autoguidance,
-    "pag": PAG,
-    "seg": SEG,
-    "skip": SkippedLayers,
-    "composed": Composed,
+    name: kind for names in declared("sdcore.guidance", "NAMES") for name, kind in names.items()
 }
 _MADE_OF = ("inner", "parts")  # fields that hold guidances, and are no options
 

@@ -42,3 +42,6 @@ class Threshold:
         if math.isinf(self.least):
             return guided
         return with_x0(bounded(guided.x0, self.ratio, self.least), x, sigma)
+
+
+NAMES = {"threshold": Threshold}

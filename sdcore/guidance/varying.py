@@ -43,3 +43,6 @@ class Varying:
 
     def combine(self, predictions: Mapping[str, Prediction], x: Tensor, sigma: float) -> Prediction:
         return CFG(self.scale(sigma)).combine(predictions, x, sigma)
+
+
+NAMES = {"varying": Varying}

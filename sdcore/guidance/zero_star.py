@@ -36,3 +36,6 @@ class CFGZeroStar:
         size = (uncond * uncond).sum(over, keepdim=True).clamp(min=1e-8)
         fitted = uncond * ((cond * uncond).sum(over, keepdim=True) / size)
         return with_form("eps", torch.lerp(fitted, cond, self.scale), x, sigma)
+
+
+NAMES = {"zero_star": CFGZeroStar}

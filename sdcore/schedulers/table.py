@@ -1,51 +1,18 @@
 """The table of names: what a user can call a scheduler, and which step function that is."""
 
 from sdcore.errors import InputError, unknown
+from sdcore.members import declared
 from sdcore.sampling import Solver
-from sdcore.schedulers import (
-    adaptive,
-    churn,
-    consistency,
-    ddpm,
-    deis,
-    dpm_fast,
-    dpmpp,
-    dpmpp_sde,
-    er_sde,
-    euler,
-    heun,
-    lms,
-    midpoint,
-    plms,
-    restart,
-    runge_kutta,
-    sa_solver,
-    singlestep,
-    unipc,
-)
 from sdcore.schedulers.spacing import SPACINGS, TOOLS, Tool
 from sdcore.schedulers.table_entry import Entry
 
-TABLE: tuple[Entry, ...] = (
-    *euler.ENTRIES,
-    *heun.ENTRIES,
-    *plms.ENTRIES,
-    *lms.ENTRIES,
-    *midpoint.ENTRIES,
-    *runge_kutta.ENTRIES,
-    *dpmpp.ENTRIES,
-    *singlestep.ENTRIES,
-    *unipc.ENTRIES,
-    *deis.ENTRIES,
-    *dpm_fast.ENTRIES,
-    *adaptive.ENTRIES,
-    *restart.ENTRIES,
-    *ddpm.ENTRIES,
-    *dpmpp_sde.ENTRIES,
-    *er_sde.ENTRIES,
-    *sa_solver.ENTRIES,
-    *consistency.ENTRIES,
-    *churn.ENTRIES,
+_FILES = declared("sdcore.schedulers.solvers", "ENTRIES")
+# What other tools have, too, first; the deterministic ones before those that draw noise.
+TABLE: tuple[Entry, ...] = tuple(
+    sorted(
+        (entry for entries in _FILES for entry in entries),
+        key=lambda entry: (not entry.labels, entry.stochastic, entry.name),
+    )
 )
 
 

@@ -87,7 +87,7 @@ def test_what_is_remembered_can_be_written_down(name):
 
 def test_memory_behind_and_of_the_same_origin_only():
     from sdcore.sampling import Interval, Prediction
-    from sdcore.schedulers.past import past
+    from sdcore.schedulers.solvers.past import past
 
     here = Prediction(X, X, origin="a")
     interval = Interval(1.0, 0.5, 0, 1, (1.0, 0.5))

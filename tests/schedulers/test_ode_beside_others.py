@@ -24,8 +24,8 @@ from sdcore.lab import Gaussian
 from sdcore.noise import SeededNoise
 from sdcore.sampling import Interval, Prediction, State, sample
 from sdcore.schedulers import resolve
-from sdcore.schedulers.adaptive import dpm_23, dpm_adaptive
-from sdcore.schedulers.lms import ipndm
+from sdcore.schedulers.solvers.adaptive import dpm_23, dpm_adaptive
+from sdcore.schedulers.solvers.lms import ipndm
 from sdcore.schedulers.spacing.sigmas import karras
 from tests.schedulers.test_beside_diffusers import LIMIT, PREDICTIONS, off
 

@@ -8,10 +8,10 @@ import torch
 from scripts.trajectories import our_latents
 from sdcore.errors import InputError
 from sdcore.schedulers import TABLE, Grid, Spacing, resolve
-from sdcore.schedulers.churn import churn
-from sdcore.schedulers.dpmpp import dpmpp_2m
-from sdcore.schedulers.euler import euler
-from sdcore.schedulers.heun import heun
+from sdcore.schedulers.solvers.churn import churn
+from sdcore.schedulers.solvers.dpmpp import dpmpp_2m
+from sdcore.schedulers.solvers.euler import euler
+from sdcore.schedulers.solvers.heun import heun
 from sdcore.user_file import digests
 
 

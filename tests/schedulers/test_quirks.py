@@ -27,9 +27,9 @@ from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
 from sdcore.sampling import Prediction, sample
 from sdcore.schedulers import resolve
-from sdcore.schedulers.churn import churn
-from sdcore.schedulers.euler import ancestral, euler
-from sdcore.schedulers.integrals import adams_weights
+from sdcore.schedulers.solvers.churn import churn
+from sdcore.schedulers.solvers.euler import ancestral, euler
+from sdcore.schedulers.solvers.integrals import adams_weights
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()

@@ -12,8 +12,8 @@ from sdcore.errors import InputError
 from sdcore.lab import Gaussian
 from sdcore.lab.order import measure
 from sdcore.sampling import sample
-from sdcore.schedulers.heun import heun
-from sdcore.schedulers.runge_kutta import ENTRIES, TABLEAUX, VARIABLES, Tableau, runge_kutta
+from sdcore.schedulers.solvers.heun import heun
+from sdcore.schedulers.solvers.runge_kutta import ENTRIES, TABLEAUX, VARIABLES, Tableau, runge_kutta
 
 ORDERS = {entry.name: entry.order for entry in ENTRIES}
 Tree = tuple["Tree", ...]  # a rooted tree: its branches

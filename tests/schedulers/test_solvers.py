@@ -10,10 +10,10 @@ from scripts.trajectories import our_latents
 from sdcore.lab import Gaussian
 from sdcore.sampling import sample
 from sdcore.schedulers import TABLE, resolve
-from sdcore.schedulers.dpmpp import dpmpp_2m
-from sdcore.schedulers.euler import ancestral, euler
-from sdcore.schedulers.heun import heun
-from sdcore.schedulers.plms import plms
+from sdcore.schedulers.solvers.dpmpp import dpmpp_2m
+from sdcore.schedulers.solvers.euler import ancestral, euler
+from sdcore.schedulers.solvers.heun import heun
+from sdcore.schedulers.solvers.plms import plms
 
 gaussian = Gaussian(0.3, 0.5)
 

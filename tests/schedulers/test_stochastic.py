@@ -12,23 +12,23 @@ from sdcore.lab import Gaussian, moments
 from sdcore.noise import SeededNoise
 from sdcore.sampling import Memo, Prediction, sample
 from sdcore.schedulers import resolve
-from sdcore.schedulers.churn import churn
-from sdcore.schedulers.consistency import lcm, tcd
-from sdcore.schedulers.ddpm import ddpm
-from sdcore.schedulers.dpmpp import dpmpp_2m, res_multistep
-from sdcore.schedulers.dpmpp_sde import (
+from sdcore.schedulers.noise_schedule import STABLE_DIFFUSION
+from sdcore.schedulers.solvers.churn import churn
+from sdcore.schedulers.solvers.consistency import lcm, tcd
+from sdcore.schedulers.solvers.ddpm import ddpm
+from sdcore.schedulers.solvers.dpmpp import dpmpp_2m, res_multistep
+from sdcore.schedulers.solvers.dpmpp_sde import (
     dpmpp_2m_sde,
     dpmpp_3m_sde,
     dpmpp_3m_sde_taylor,
     multistep,
 )
-from sdcore.schedulers.er_sde import POINTS, er_sde, integral, noise_scale
-from sdcore.schedulers.euler import ancestral, euler
-from sdcore.schedulers.heun import heun
-from sdcore.schedulers.integrals import exact, exponential_step
-from sdcore.schedulers.midpoint import dpm2, dpmpp_2s, dpmpp_sde
-from sdcore.schedulers.noise_schedule import STABLE_DIFFUSION
-from sdcore.schedulers.sa_solver import sa_solver
+from sdcore.schedulers.solvers.er_sde import POINTS, er_sde, integral, noise_scale
+from sdcore.schedulers.solvers.euler import ancestral, euler
+from sdcore.schedulers.solvers.heun import heun
+from sdcore.schedulers.solvers.integrals import exact, exponential_step
+from sdcore.schedulers.solvers.midpoint import dpm2, dpmpp_2s, dpmpp_sde
+from sdcore.schedulers.solvers.sa_solver import sa_solver
 
 MEAN, STD = 0.3, 0.5
 WORLD = Gaussian(MEAN, STD)
@@ -173,7 +173,7 @@ def test_one_step_of_all_is_one_step():
     for solver in (ddpm, dpmpp_2m_sde, dpmpp_3m_sde, sa_solver):
         assert gap(partial(solver, eta=1.0), partial(euler, eta=1.0), sigmas) <= 1e-13
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sdcore.schedulers.er_sde.noise_scale", lambda sigma, eta: sigma**2)
+        patch.setattr("sdcore.schedulers.solvers.er_sde.noise_scale", lambda sigma, eta: sigma**2)
         assert gap(squared, partial(euler, eta=1.0), sigmas) <= 1e-13
 
 
@@ -182,8 +182,8 @@ def test_sa_solver_without_its_shortcut_is_3m_sde():
     sigmas = [STABLE_DIFFUSION.sigma(t) for t in range(800, 199, -60)]  # noisy throughout
     predictor = partial(sa_solver, eta=1.0, predictor_order=3, lower_order_final=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sdcore.schedulers.sa_solver.correct", lambda x, *_, **__: x)
-        patch.setattr("sdcore.schedulers.sa_solver.few_steps", exact)
+        patch.setattr("sdcore.schedulers.solvers.sa_solver.correct", lambda x, *_, **__: x)
+        patch.setattr("sdcore.schedulers.solvers.sa_solver.few_steps", exact)
         plain = partial(multistep, eta=1.0, order=3, rule=exact)
         assert gap(predictor, plain, sigmas) <= 1e-13
 
@@ -298,7 +298,7 @@ def test_er_sde_as_published_code_sums_its_integrals():
 
     whole = end(partial(er_sde, eta=1.0), TO_ZERO)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sdcore.schedulers.er_sde.integral", rectangles)
+        patch.setattr("sdcore.schedulers.solvers.er_sde.integral", rectangles)
         summed = end(partial(er_sde, eta=1.0), TO_ZERO)
     assert (whole - summed).abs().max() == pytest.approx(4.84e-3, rel=0.01)
 

@@ -5,7 +5,7 @@ import pytest
 from scripts import count_lines
 from sdcore.schedulers import TABLE
 
-LOOP = ("sampling.py", "denoiser.py", "guidance/cfg.py", "noise.py", "schedulers/euler.py")
+LOOP = ("sampling.py", "denoiser.py", "guidance/cfg.py", "noise.py", "schedulers/solvers/euler.py")
 
 
 def test_the_run_is_read_in_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +33,7 @@ def test_every_solver_is_counted_without_its_docstring() -> None:
     lines = count_lines.solvers()
     assert len(lines) < len(TABLE)  # options make several of one
     assert 0 < min(lines.values()) <= max(lines.values()) < 60
-    assert lines["schedulers.euler::euler"] == 10
+    assert lines["schedulers.solvers.euler::euler"] == 10
     assert count_lines.lines_of_code('def f():\n    """Said."""\n    # why\n\n    return 1\n') == {
         1,
         5,

@@ -6,9 +6,9 @@ from functools import partial
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.dpmpp import dpmpp_factors
-from sdcore.schedulers.integrals import Kind, combine, exact, exponential_weights
-from sdcore.schedulers.past import noted, past
+from sdcore.schedulers.solvers.dpmpp import dpmpp_factors
+from sdcore.schedulers.solvers.integrals import Kind, combine, exact, exponential_weights
+from sdcore.schedulers.solvers.past import noted, past
 from sdcore.schedulers.table_entry import Entry
 
 

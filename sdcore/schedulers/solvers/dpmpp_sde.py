@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.integrals import PhiRule, exact, exponential_step, noise_std, phi
-from sdcore.schedulers.midpoint import dpmpp_2s
-from sdcore.schedulers.past import answered, past
+from sdcore.schedulers.solvers.integrals import PhiRule, exact, exponential_step, noise_std, phi
+from sdcore.schedulers.solvers.midpoint import dpmpp_2s
+from sdcore.schedulers.solvers.past import answered, past
 from sdcore.schedulers.table_entry import Entry
 
 

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.integrals import adams_weights, combine
-from sdcore.schedulers.past import past, past_of_equal_steps
-from sdcore.schedulers.plms import ADAMS_BASHFORTH
+from sdcore.schedulers.solvers.integrals import adams_weights, combine
+from sdcore.schedulers.solvers.past import past, past_of_equal_steps
+from sdcore.schedulers.solvers.plms import ADAMS_BASHFORTH
 from sdcore.schedulers.table_entry import Entry
 
 

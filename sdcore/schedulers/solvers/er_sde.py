@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.past import past
+from sdcore.schedulers.solvers.past import past
 from sdcore.schedulers.table_entry import Entry
 
 POINTS = 16  # of the quadrature; over all of SD's sigmas in one step its error is below 1e-9

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.integrals import exponential_step
-from sdcore.schedulers.past import past
+from sdcore.schedulers.solvers.integrals import exponential_step
+from sdcore.schedulers.solvers.past import past
 from sdcore.schedulers.table_entry import Entry
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sdcore.keywords import Range
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.heun import heun
+from sdcore.schedulers.solvers.heun import heun
 from sdcore.schedulers.spacing.sigmas import karras
 from sdcore.schedulers.table_entry import Entry
 

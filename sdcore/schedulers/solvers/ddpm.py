@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sdcore.process import VariancePreserving
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.euler import ancestral
+from sdcore.schedulers.solvers.euler import ancestral
 from sdcore.schedulers.table_entry import Entry
 
 Variance = Literal["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"]

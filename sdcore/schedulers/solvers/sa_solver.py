@@ -8,7 +8,8 @@ from torch import Tensor
 
 from sdcore.process import Process
 from sdcore.sampling import Denoise, Draw, Interval, Memo, Memory, Prediction
-from sdcore.schedulers.integrals import (
+from sdcore.schedulers.noise_schedule import SD_PROCESS
+from sdcore.schedulers.solvers.integrals import (
     Kind,
     PhiRule,
     combine,
@@ -17,8 +18,7 @@ from sdcore.schedulers.integrals import (
     exponential_weights,
     noise_std,
 )
-from sdcore.schedulers.noise_schedule import SD_PROCESS
-from sdcore.schedulers.past import noted, past
+from sdcore.schedulers.solvers.past import noted, past
 from sdcore.schedulers.table_entry import Entry
 
 NOISY = (200, 800)  # the timesteps where noise is added, both included

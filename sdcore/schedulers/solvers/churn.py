@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sdcore.keywords import Range
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction, Solver
-from sdcore.schedulers.euler import euler
-from sdcore.schedulers.heun import heun
+from sdcore.schedulers.solvers.euler import euler
+from sdcore.schedulers.solvers.heun import heun
 from sdcore.schedulers.table_entry import Entry
 
 

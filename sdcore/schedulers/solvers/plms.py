@@ -6,7 +6,7 @@ from torch import Tensor
 from sdcore.process import Process
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.noise_schedule import SD_PROCESS
-from sdcore.schedulers.past import answered, past_of_equal_steps
+from sdcore.schedulers.solvers.past import answered, past_of_equal_steps
 from sdcore.schedulers.table_entry import Entry
 
 # Adams-Bashforth weights for equal steps, the newest eps first (Liu et al. 2022, eq. 12).

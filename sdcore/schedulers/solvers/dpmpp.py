@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.integrals import Kind, exact, exponential_step, phi
-from sdcore.schedulers.midpoint import dpmpp_2s
-from sdcore.schedulers.past import answered, past
+from sdcore.schedulers.solvers.integrals import Kind, exact, exponential_step, phi
+from sdcore.schedulers.solvers.midpoint import dpmpp_2s
+from sdcore.schedulers.solvers.past import answered, past
 from sdcore.schedulers.table_entry import Entry
 
 

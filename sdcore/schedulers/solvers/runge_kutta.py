@@ -5,7 +5,7 @@ k_i = f(u + c_i h, y + h sum_j a_ij k_j) it takes y to y + h sum_i b_i k_i. A ta
 is a few lines in a file:
 
     from functools import partial
-    from sdcore.schedulers.runge_kutta import Tableau, runge_kutta
+    from sdcore.schedulers.solvers.runge_kutta import Tableau, runge_kutta
     solver = partial(runge_kutta, tableau=Tableau(((), (1 / 2,)), (0, 1)))     # the midpoint rule
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.integrals import combine
+from sdcore.schedulers.solvers.integrals import combine
 from sdcore.schedulers.table_entry import Entry
 
 

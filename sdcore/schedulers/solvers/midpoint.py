@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdcore.keywords import Range
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.euler import ancestral
+from sdcore.schedulers.solvers.euler import ancestral
 from sdcore.schedulers.table_entry import Entry
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.adaptive import dpm_23
-from sdcore.schedulers.midpoint import dpm2
+from sdcore.schedulers.solvers.adaptive import dpm_23
+from sdcore.schedulers.solvers.midpoint import dpm2
 from sdcore.schedulers.table_entry import Entry
 
 

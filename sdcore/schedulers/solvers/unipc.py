@@ -7,7 +7,7 @@ from itertools import zip_longest
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.integrals import (
+from sdcore.schedulers.solvers.integrals import (
     Kind,
     PhiRule,
     combine,
@@ -15,7 +15,7 @@ from sdcore.schedulers.integrals import (
     exponential_weights,
     phi,
 )
-from sdcore.schedulers.past import noted, past
+from sdcore.schedulers.solvers.past import noted, past
 from sdcore.schedulers.table_entry import Entry
 
 
