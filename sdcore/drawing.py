@@ -12,7 +12,7 @@ from sdcore.free_memory import give_back
 from sdcore.networks import Networks
 from sdcore.prepare import Parts, prepare
 from sdcore.run import Run
-from sdcore.sampling import Step
+from sdcore.sampling import State, Step
 from sdcore.settings import Settings, Size
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def draw(
     parts: Parts,
     *,
     batch: int = 1,
+    start: State | None = None,
     smaller: bool = False,
     watch: Watch = lambda run, step: None,
     tell: Tell = lambda line: None,
@@ -48,6 +49,7 @@ def draw(
 
     Args:
         batch: how many are drawn at once.
+        start: where the first batch stands already; None: at its beginning.
         smaller: whether pictures that do not fit even so may be drawn with sides of three quarters.
         watch: gets every step.
         tell: gets a line for each prompt that was cut, and for whatever else should be known.
@@ -61,11 +63,14 @@ def draw(
 
     def ready(networks: Networks, settings: Sequence[Settings]) -> Run:
         """The run of the next pictures; what it warns of is told once."""
+        nonlocal start
         part = settings[:batch]
         run = within_memory(lambda n: prepare(n, part, parts).on(n), networks, tell)
         for line in (each for each in run.warnings if each not in told):
             tell(line)
         told.update(run.warnings)
+        if start is not None:
+            run, start = run.resumed(start), None
         return run
 
     def pictures(run: Run, waiting: Sequence[Settings]) -> Iterator[Drawn]:

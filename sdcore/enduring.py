@@ -63,7 +63,7 @@ class Enduring:
         self.run, self.tell = run, tell
 
     def __iter__(self) -> Iterator[Step]:
-        start, last = None, False
+        start, last = None, len(self.run) == 0
         while not last:
             steps = self.run.steps(start)
             while (step := self._tried(lambda steps=steps: next(steps))) is not None:

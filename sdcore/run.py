@@ -180,6 +180,23 @@ class Run:
             solver = whole_steps(solver)
         return sample(self.denoise, *self._placed(first), solver, self.noise)
 
+    def resumed(self, state: State) -> Run:
+        """This run from where another one stands, of these pictures: what is left of it.
+
+        Where its sigmas are not these, the steps are those of this run below it. Raises InputError
+        for a state of other pictures, or with nothing below it.
+        """
+        if state.x.shape != self.start.x.shape:
+            shapes = [" x ".join(map(str, x.shape)) for x in (state.x, self.start.x)]
+            raise InputError(f"a state of {shapes[0]} values does not go on with {shapes[1]}")
+        device = self.start.x.device
+        memory = tuple(memo._replace(value=memo.value.to(device)) for memo in state.memory)
+        state = replace(state, x=state.x.to(device), memory=memory)
+        if state.index >= len(self.sigmas) and state.sigma is None:
+            raise InputError(f"the state is at step {state.index} of {len(self.sigmas) - 1}")
+        placed, sigmas = self._placed(state)
+        return replace(self, start=placed, sigmas=tuple(sigmas))
+
     def _placed(self, start: Tensor | State) -> tuple[Tensor | State, Sequence[float]]:
         """The start, and the sigmas in which its index counts."""
         if isinstance(start, State) and start.sigma not in (None, *self.sigmas[start.index :][:1]):

@@ -305,6 +305,7 @@ class Settings(Source, Overlays, Options):
     paste: bool = False
     refiner: str | None = None
     template: str | None = None  # what the prompt was drawn from, where it has wildcards
+    changes: Names = ()  # "from sigma 3.2: cfg 5 -> 8": what was other in the steps above
     asked: Size | None = None  # the size asked for, where there was memory for a smaller one only
     digests: Names = ()  # "<digest> <name>" of every file that the picture was made of
 

@@ -18,6 +18,7 @@ from sdcore.cli.merge import merge
 from sdcore.cli.parity import parity
 from sdcore.cli.plan import plan
 from sdcore.cli.rerun import rerun
+from sdcore.cli.resume import resume
 from sdcore.cli.sample import sample
 from sdcore.cli.schedulers import schedulers
 from sdcore.errors import InputError
@@ -63,6 +64,7 @@ def cli() -> None:
 for command in (
     sample,
     rerun,
+    resume,
     schedulers,
     plan,
     lab,

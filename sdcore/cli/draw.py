@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sdcore.a1111 import bare
 from sdcore.cli.echo import echo, tell
 from sdcore.cli.output import Output
+from sdcore.cli.state import Unfinished
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,14 +50,16 @@ def draw(
     from sdcore.drawing import draw as drawn
 
     size = 1 if how["batch"] is None else how["batch"]
+    unfinished = Unfinished(how["state"])
     done: list[Done] = []
     film, told = _Film(how["steps_sheet"]), _once(tell)
     begun = None
-    with _Bar() as bar:
+    with _Bar() as bar, unfinished:
 
         def watch(run: Enduring, step: Step) -> None:
             bar.update()
             film.add(run, step)
+            unfinished.keep(run.run, step)
 
         more: Any = {"batch": size, "smaller": how["fallback"] == "size", "watch": watch}
         for networks, batches in groups:
@@ -64,6 +67,9 @@ def draw(
                 sum(_steps(batch) * -(-len(batch.settings) // max(1, size)) for batch in batches)
             )
             for batch in batches:
+                if how["state"] is not None:  # one state, one run
+                    more["batch"] = len(batch.settings)
+                more["start"] = batch.start
                 drawing = drawn(networks, batch.settings, batch.parts, tell=told, **more)
                 if begun is None:
                     output.open()
@@ -89,7 +95,10 @@ def _steps(batch: Batch) -> int:
     from sdcore.starting import steps_run
 
     first = batch.settings[0]
-    return steps_run(first, batch.parts.scheduler.plan(first.steps))
+    plan = batch.parts.scheduler.plan(first.steps)
+    if batch.start is None or batch.start.sigma is None:
+        return steps_run(first, plan)
+    return sum(sigma < batch.start.sigma for sigma in plan.sigmas)
 
 
 def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
@@ -179,7 +188,7 @@ class _Film:
         self._frames.append(run.decode(step.prediction.x0))
         if step.index + 1 == step.count:
             for each, *frames in zip(run.run.settings, *self._frames, strict=True):
-                title = f"{each.prompt}, seed {each.seed}"
+                title = "\n".join((f"{each.prompt}, seed {each.seed}", *each.changes))
                 self._sections.append(Section(title, frames, self._captions))
 
     def strip(self) -> Image:

@@ -18,6 +18,7 @@ from sdcore.cli.prompt_lists import Asked
 if TYPE_CHECKING:
     from sdcore.networks import Networks
     from sdcore.prepare import Parts
+    from sdcore.sampling import State
     from sdcore.settings import Settings
 
 Texts = tuple[str, ...]
@@ -44,6 +45,7 @@ class Batch:
     settings: tuple[Settings, ...]
     parts: Parts
     labels: Mapping[str, Any]
+    start: State | None = None  # where they stand already
 
 
 def jobs_of(

@@ -127,6 +127,7 @@ _COMMAND: Mapping[str, Sequence[click.Option]] = {
             show_default=True,
             help="A .png file or a folder.",
         ),
+        _option("--state", metavar="FILE", help="Where it stands, to go on with sdcore resume."),
         _option("--batch", type=int, help="How many are drawn at once.  [default: 1]"),
         _option("--sheet", is_flag=True, help="Also all pictures on one labelled sheet."),
         _option("--steps-sheet", is_flag=True, help="Also what each step thought, as a strip."),

@@ -13,6 +13,7 @@ from sdcore.cli.jobs import jobs_of, ready
 from sdcore.cli.options import Drawing, told_seeds
 from sdcore.cli.output import Output
 from sdcore.cli.prompt_lists import Asked
+from sdcore.cli.state import check_state
 from sdcore.settings import Settings, inherited
 from sdcore.version import VERSION
 
@@ -39,7 +40,10 @@ def rerun(picture: Path, prompt: tuple[str, ...], **options: Any) -> None:
 
     asked = [Asked(each) for each in prompt or (old.prompt,)]
     jobs = jobs_of(asked, options, old.seed, taken)
+    check_state(options, jobs)
     output = Output(options["out"], sum(map(len, jobs)))
+    for change in old.changes:
+        tell(f"{picture} was changed midway, {change}; this draws it whole as it ended")
     if old.version != VERSION:
         echo(f"drawn by sdcore {old.version}; this is {VERSION}", err=True)
 

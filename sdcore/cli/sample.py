@@ -12,6 +12,7 @@ from sdcore.cli.jobs import jobs_of, ready
 from sdcore.cli.options import Drawing, told_seeds
 from sdcore.cli.output import Output
 from sdcore.cli.prompt_lists import read_prompts
+from sdcore.cli.state import check_state
 
 
 @click.command(cls=Drawing)
@@ -38,6 +39,7 @@ def sample(
             f'sdcore sample "{" ".join(prompt)}"'
         )
     jobs = jobs_of(asked, options, drawn=secrets.randbits(32))
+    check_state(options, jobs)
     output = Output(options["out"], sum(map(len, jobs)))
 
     from sdcore.cli.draw import draw

@@ -1,0 +1,117 @@
+"""`sdcore resume`: a run that was stopped, from where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdcore.cli.echo import tell
+from sdcore.cli.jobs import Batch, jobs_of
+from sdcore.cli.options import Drawing
+from sdcore.cli.output import Output
+from sdcore.cli.prompt_lists import Asked
+from sdcore.errors import InputError
+from sdcore.settings import EXTRA, OPTIONS, START, Options, Settings, inherited
+
+if TYPE_CHECKING:
+    from sdcore.sampling import State
+
+# What a run began with, and cannot be changed on its way.
+BEGUN = ("model", "unet", "vae", "variant", "revision", "ema", "width", "height", "refiner")
+
+
+@click.command(cls=Drawing)
+@click.argument("file", metavar="STATE")
+@click.option("--prompt", metavar="TEXT", help="Other words for the steps that are left.")
+def resume(file: str, prompt: str | None, **options: Any) -> None:
+    """Go on from STATE, a file that `sdcore sample --state` left, and print the pictures' paths.
+
+    Nothing else said, the pictures are equal to the bit to those of a run that was never stopped.
+    Any option of the steps changes those that are left: --scheduler, --spacing, --steps, --cfg,
+    --guidance, --prompt ... Then the steps below the noise level of STATE are those of the new
+    schedule. The pictures say what was changed and where.
+    """
+    from sdcore.sampling import State
+    from sdcore.state_file import read
+    from sdcore.trust import check_inherited
+
+    stood, old = State.load(file), _settings(file, read(file).settings)
+    given = {name for name, value in options.items() if value not in (None, ())}
+    for name in sorted(_fixed() & given):
+        raise InputError(
+            f"--{name.replace('_', '-')} is what {file} began with: it cannot be changed midway"
+        )
+
+    def taken(chosen: Mapping[str, Any]) -> Mapping[str, Any]:
+        over = inherited(vars(old[0]), chosen)
+        check_inherited(over)
+        return over
+
+    job, *more = jobs_of([Asked(old[0].prompt)], options, old[0].seed, taken)
+    if more:
+        raise InputError("resume goes on with one run: give each option once")
+    output = Output(options["out"], len(old))
+
+    from sdcore.cli.adapters import base_of, overlaid, request_of
+    from sdcore.cli.draw import draw
+    from sdcore.loading import load
+    from sdcore.prepare import complete, parts_of
+
+    networks = overlaid(load(**base_of(job.chosen)), job.chosen)
+    request = request_of(job.chosen, prompts=old[0].prompt, seeds=old[0].seed)
+    parts = parts_of(request, networks)
+    shared = complete(request, networks, parts)[0]
+    _check_files(file, old[0], shared)
+    negative = job.chosen["negative"] if "negative" in given else None
+    new = [_gone_on(each, shared, prompt, negative, stood) for each in old]
+    how = options | {"state": file, "batch": len(new)}
+    draw(iter([(networks, [Batch(tuple(new), parts, {}, stood)])]), output, how)
+
+
+def _fixed() -> set[str]:
+    started = {name for name, option in OPTIONS.items() if option.group in (START, EXTRA)}
+    return {*BEGUN, *started, "seed", "count", "state", "batch"} - {"handover"}
+
+
+def _settings(path: str, texts: Sequence[str]) -> list[Settings]:
+    if not texts:
+        raise InputError(f"{path} holds no settings: it is gone on with in Python, State.load")
+    try:
+        return [Settings.from_json(text) for text in texts]
+    except InputError as error:
+        raise InputError(f"{path} cannot be gone on with: {error}") from None
+
+
+def _check_files(path: str, old: Settings, new: Settings) -> None:
+    """Raises InputError where the model, or the picture it began with, is another one by now."""
+    from sdcore.prepare import changed
+
+    for name in changed(old, new):
+        if not name.endswith(".py"):
+            raise InputError(f"{name} has changed since: {path} is the state of another model")
+        tell(f"{name} has changed since")
+
+
+def _gone_on(
+    old: Settings, shared: Settings, prompt: str | None, negative: str | None, state: State
+) -> Settings:
+    """The settings of a picture for the steps that are left, with what is changed and where."""
+    new = replace(
+        shared,
+        prompt=old.prompt if prompt is None else prompt,
+        negative=old.negative if negative is None else negative,
+        seed=old.seed,
+        template=old.template,
+        asked=old.asked,
+    )
+    names = ["prompt", "negative", *(f.name for f in fields(Options)), "loras", "embeddings"]
+    said = [
+        f"{name} {getattr(old, name)} -> {getattr(new, name)}"
+        for name in names
+        if getattr(old, name) != getattr(new, name)
+    ]
+    where = "" if state.sigma is None else f"from sigma {state.sigma:.4g}: "
+    return replace(new, changes=(*old.changes, *([where + ", ".join(said)] if said else [])))

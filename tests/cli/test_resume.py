@@ -1,0 +1,171 @@
+"""Runs that are stopped and gone on with, as a user types them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sdcore.images import read_settings
+from sdcore.loading import load
+from sdcore.sampling import State
+
+Command = Callable[..., tuple[int, Path, str]]
+
+
+@pytest.fixture
+def stopped(tiny_path: Path, tmp_path: Path, command: Command) -> Callable[..., Path]:
+    """A state of two pictures after three of six steps, as a stopped run leaves it."""
+    sd = load(tiny_path, device="cpu")
+
+    def after(steps: int = 3, **how: object) -> Path:
+        how = {"scheduler": "dpmpp_2m_sde", "steps": 6, "seeds": [1, 2], **how}
+        run = sd.prepare("a red boat", **how)
+        path = tmp_path / "run.safetensors"
+        with torch.inference_mode():
+            for step in run:
+                if step.index + 1 == steps:
+                    break
+        step.state.save(path, [each.to_json() for each in run.settings])
+        return path
+
+    return after
+
+
+def asked(tiny_path: Path, *more: object) -> tuple[object, ...]:
+    return ("sample", "a red boat", "--model", tiny_path, "--device", "cpu", "--steps", 6, *more)
+
+
+HOW = ("--scheduler", "dpmpp_2m_sde", "--seed", "1-2")
+
+
+def test_equal_to_the_run_that_was_never_stopped(
+    tiny_path: Path, tmp_path: Path, command: Command, stopped: Callable[..., Path]
+) -> None:
+    command(*asked(tiny_path, *HOW, "--out", "whole", "--batch", 2))
+    for steps in (3, 6):  # also between the last step and the picture
+        state = stopped(steps)
+        status, path, _ = command("resume", state, "--out", f"rest{steps}")
+        assert status == 0
+        for each in sorted((tmp_path / "whole").iterdir()):
+            assert (path.parent / each.name).read_bytes() == each.read_bytes()
+        assert not state.exists()
+
+
+def test_whatever_is_changed_is_told(
+    command: Command, stopped: Callable[..., Path], tmp_path: Path
+) -> None:
+    state = stopped()
+    sigma = State.load(state).sigma
+    more = ("--scheduler", "heun", "--cfg", 3, "--prompt", "blue", "--steps", 9, "--steps-sheet")
+    status, path, _ = command("resume", state, *more)
+    assert status == 0
+    settings = read_settings(path)
+    (change,) = settings.changes
+    assert change.startswith(f"from sigma {sigma:.4g}: prompt a red boat -> blue")
+    for part in ("scheduler dpmpp_2m_sde -> heun", "cfg 7.5 -> 3.0", "steps 6 -> 9"):
+        assert part in change
+    assert (settings.prompt, settings.scheduler, settings.seed) == ("blue", "heun", 1)
+    assert "was changed midway, from sigma" in command("rerun", path)[2]
+
+
+def test_by_hand_it_is_the_same(
+    tiny_path: Path, command: Command, stopped: Callable[..., Path]
+) -> None:
+    state = stopped()
+    stood = State.load(state)
+    _, path, _ = command("resume", state, "--scheduler", "heun", "--cfg", 3)
+    run = load(tiny_path, device="cpu").prepare(
+        "a red boat", seeds=[1, 2], scheduler="heun", steps=6, cfg=3.0
+    )
+    with torch.inference_mode():
+        *_, step = run.resumed(stood)
+        assert run.decode(step.x_next)[0].tobytes() == Image.open(path).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (("--model", "picturebook"), "--model is what"),
+        (("--width", 64), "--width is what"),
+        (("--seed", 5), "--seed is what"),
+        (("--image", "x.png"), "--image is what"),
+        (("--scheduler", "heun", "--scheduler", "euler"), "give each option once"),
+        (("--sigmas", "14,13,12"), "nothing to go on with"),
+    ],
+)
+def test_what_cannot_be_changed(
+    command: Command, stopped: Callable[..., Path], more: tuple, why: str
+) -> None:
+    state = stopped()
+    status, _, err = command("resume", state, *more)
+    assert (status, why in err, err.count("\n")) == (2, True, 1)
+    assert state.exists()
+
+
+def test_a_state_of_another_model_or_size(
+    command: Command, stopped: Callable[..., Path], tmp_path: Path
+) -> None:
+    state = stopped()
+    held = State.load(state)
+    from sdcore.settings import Settings
+    from sdcore.state_file import read
+
+    settings = [Settings.from_json(each) for each in read(state).settings]
+    replace(held, x=held.x.repeat(1, 1, 2, 1), memory=()).save(
+        state, [each.to_json() for each in settings]
+    )
+    status, _, err = command("resume", state)
+    assert (status, "does not go on with" in err) == (2, True)
+    digest, _, name = settings[0].digests[0].partition(" ")
+    other = [replace(each, digests=(f"{'0' * len(digest)} {name}",)) for each in settings]
+    held.save(state, [each.to_json() for each in other])
+    status, _, err = command("resume", state)
+    assert (status, "is the state of another model" in err) == (2, True)
+    held.save(state)
+    assert "holds no settings" in command("resume", state)[2]
+    assert "is missing" in command("resume", "no.safetensors")[2]
+
+
+def test_one_state_one_run(tiny_path: Path, command: Command, tmp_path: Path) -> None:
+    status, _, _ = command(*asked(tiny_path, *HOW, "--state", "run.safetensors"))
+    assert status == 0
+    assert not (tmp_path / "run.safetensors").exists()
+    (tmp_path / "run.safetensors").write_bytes(b"")
+    status, _, err = command(*asked(tiny_path, *HOW, "--state", "run.safetensors"))
+    assert (status, "is there already: sdcore resume" in err) == (2, True)
+    for more in (("--batch", 1), ("--cfg", 3, "--cfg", 5)):
+        status, _, err = command(*asked(tiny_path, *HOW, "--state", "new.safetensors", *more))
+        assert (status, "--state keeps one run" in err) == (2, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_the_state(tiny_path: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """A real process, of so many steps that it is stopped on its way."""
+    state = tmp_path / "run.safetensors"
+    args = [*asked(tiny_path)[:-1], 900, "--seed", 1, "--scheduler", "euler", "--state", state]
+    code = "from sdcore.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, args)],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    for _ in range(600):
+        if state.exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert f"sdcore resume {state} goes on" in err
+    assert "Traceback" not in err
+    assert State.load(state).index >= 1
