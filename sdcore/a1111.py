@@ -60,6 +60,12 @@ _ONE_GRID = ("ddim", "pndm", "unipc", "lcm", "dpm_fast", "dpm_adaptive")  # what
 _SPACINGS = {label.casefold(): name for name, label in SCHEDULES.items()} | {"automatic": None}
 _ETA = {"ddim": ("Eta DDIM", 0.0), "euler_a": ("Eta", 1.0), "dpm2_a": ("Eta", 1.0)}
 
+_CHURN = {
+    "Sigma churn": "s_churn", "Sigma tmin": "s_tmin", "Sigma tmax": "s_tmax",
+    "Sigma noise": "s_noise",
+}  # fmt: skip
+_CHURNED = {"Euler": "euler_churn", "Heun": "heun_churn"}  # solvers that have them
+
 _TAG = re.compile(r"<(?:lora|lyco):([^:<>]+)((?::[^:<>]*)*)>")
 _FIELD = re.compile(r'\s*(\w[\w \-/]*?):\s*("(?:\\.|[^"\\])*"|[^,]*?)\s*(?:,|$)')
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
@@ -163,6 +169,13 @@ def read(text: str) -> Infotext:
     if (spacing := _SPACINGS[schedule.casefold()]) is not None:
         options["spacing"] = f"a1111:{spacing}"
     known = {*readers, *_IDLE, "Size", "Seed", "RNG"}
+    churn = {option: values[name] for name, option in _CHURN.items() if name in values}
+    if churn and values.get("Sampler") in _CHURNED:
+        solver = _CHURNED[values["Sampler"]]
+        given = ",".join(f"{k}={_number(k, v, float):g}" for k, v in churn.items())
+        options["scheduler"] = f"{solver}:{given}"
+        options.setdefault("spacing", "a1111:normal")
+        known |= _CHURN.keys()
     left = {k: v for k, v in values.items() if k not in known}
     if values.get("RNG") != "CPU":
         left["RNG"] = values.get("RNG", "GPU")

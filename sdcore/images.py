@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from sdcore.a1111 import parameters
@@ -94,6 +94,21 @@ def open_picture(
         raise
     except Exception as error:  # on a garbled file Pillow's readers raise whatever they stumble on
         raise InputError(f"{path} cannot be read: {error or type(error).__name__}") from None
+
+
+def texts_of(path: Path) -> dict[str, str]:
+    """The texts that a picture carries, by name: those of a PNG; `parameters` of a JPEG or WebP.
+
+    A1111 writes the latter as the Exif UserComment. Raises InputError for what is no picture.
+    """
+    picture = open_picture(path)
+    texts = {k: str(v) for k, v in getattr(picture, "text", {}).items()}
+    comment = picture.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+    if isinstance(comment, bytes) and "parameters" not in texts:
+        code, words = comment[:8].rstrip(b"\0"), comment[8:]
+        kind = "utf-16-be" if code == b"UNICODE" else "utf-8"
+        texts["parameters"] = words.decode(kind, "replace")
+    return texts
 
 
 def read_settings(path: Path) -> Settings:

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from sdcore.cli.echo import echo
-from sdcore.errors import one_line
+from sdcore.errors import InputError, one_line
+from sdcore.paths import path_of
+from sdcore.settings import Settings
 
 
 @click.command()
@@ -15,11 +18,57 @@ from sdcore.errors import one_line
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--variant", metavar="NAME", help="Of a folder's weights: fp16, non_ema ...")
 def inspect(place: str, as_json: bool, variant: str | None) -> None:
-    """Say what is in FILE_OR_FOLDER: a model, a LoRA, a textual inversion. No weights are read."""
-    from sdcore.inspection import inspect as look
+    """Say what is in FILE_OR_FOLDER: a model, a LoRA, a textual inversion. No weights are read.
 
-    report = look(place, variant)
+    Of a picture: what it says that it was drawn with, by sdcore, A1111 or ComfyUI.
+    """
+    report = _picture(place)
+    if report is None:
+        from sdcore.inspection import inspect as look
+
+        report = look(place, variant)
     echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
+
+
+def _picture(place: str) -> dict[str, Any] | None:
+    """What a picture says of itself, by the tool that wrote it; None where it says nothing."""
+    from sdcore.images import KEY, texts_of
+
+    path = path_of(place)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp") or not path.is_file():
+        return None
+    texts = texts_of(path)
+    for name, facts in ((KEY, _ours), ("parameters", _a1111), ("prompt", _comfyui)):
+        if name in texts:
+            try:
+                return {"path": str(path), "kind": "picture"} | facts(texts[name])
+            except InputError as error:
+                raise InputError(f"{place}: {error}") from None
+    return None
+
+
+def _ours(text: str) -> dict[str, Any]:
+    settings = asdict(Settings.from_json(text))
+    given = {name: value for name, value in settings.items() if value not in (None, (), "")}
+    return {"drawn_by": f"sdcore {settings['version']}"} | given
+
+
+def _a1111(text: str) -> dict[str, Any]:
+    from sdcore.a1111 import read
+
+    info = read(text)
+    loras = [f"{name} ({unet:g}, text {text:g})" for name, unet, text in info.loras]
+    told = {"prompt": info.prompt, "negative": info.negative, "loras": loras, **info.options}
+    told |= {"seed": info.seed, "model": info.model, "model_hash": info.model_hash}
+    return {"drawn_by": "A1111 or alike"} | told | {"notes": list(info.warnings)}
+
+
+def _comfyui(text: str) -> dict[str, Any]:
+    from sdcore.comfyui import read
+
+    samplers = read(text)
+    many = {f"sampler {n}": facts for n, facts in enumerate(samplers, 1)}
+    return {"drawn_by": "ComfyUI"} | (samplers[0] if len(samplers) == 1 else {"samplers": many})
 
 
 def _lines(report: dict[str, Any], indent: str = "") -> Iterator[str]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sdcore.cli.adapters import base_of, overlaid, request_of
 from sdcore.cli.options import choose_seeds, chosen_spacing, products
 from sdcore.cli.prompt_lists import Asked
+from sdcore.errors import InputError
+from sdcore.paths import path_of
 
 if TYPE_CHECKING:
     from sdcore.networks import Networks
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from sdcore.settings import Settings
 
 Texts = tuple[str, ...]
+Look = Callable[["Networks", "Settings"], None]
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,14 @@ class Batch:
 def jobs_of(
     asked: Sequence[Asked],
     options: Mapping[str, Any],
-    drawn: int,
+    drawn: int | None,
     taken: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda options: {},
+    typed: bool = True,
 ) -> list[Job]:
     """One job for each combination of options, of the prompts that go with it.
 
     options: as click hands them over. drawn: the seed where none is given. taken: what a picture
-    that is drawn again adds to one combination.
+    that is drawn again adds to one combination. typed: whether the prompts are the user's own.
     """
     jobs: list[Job] = []
     for own, group in groupby(asked, key=lambda each: each.options):
@@ -71,17 +75,74 @@ def jobs_of(
         for chosen in combinations:
             labels = {name: chosen[name] for name in varying}
             chosen["spacing"] = chosen_spacing(chosen)
-            jobs.append(Job(prompts, seeds, chosen | taken(chosen), labels))
+            job = Job(prompts, seeds, {**chosen, **taken(chosen)}, labels)
+            for part in _expanded(job):
+                jobs += _untagged(part, typed)
     return jobs
 
 
+def _expanded(job: Job) -> Iterator[Job]:
+    """The job with its wildcards drawn: all at once, or for each seed one."""
+    from sdcore.prompts import wildcards
+
+    folder, how = path_of(job.chosen["wildcard_dir"]), job.chosen["wildcards"]
+    if how is None:
+        yield job
+    elif how == "all":
+        drawn = {each: text for text in job.prompts for each in wildcards.every(text, folder)}
+        yield replace(job, prompts=tuple(drawn), templates=drawn)
+    else:
+        for text in job.prompts:
+            for seed in job.seeds:
+                one = wildcards.one(text, folder, seed)
+                yield replace(job, prompts=(one,), seeds=(seed,), templates={one: text})
+
+
+def _untagged(job: Job, typed: bool) -> Iterator[Job]:
+    """The job with the adapters that its prompts name: one for each set of them."""
+    if job.chosen.get("grammar") != "a1111" or not any("<" in text for text in job.prompts):
+        yield job
+        return
+    from sdcore.a1111 import untagged
+
+    said = [(text, *untagged(text)) for text in job.prompts]
+    for tags, group in groupby(said, key=lambda each: each[2]):
+        same = list(group)
+        loras = (*job.chosen["loras"], *(tagged_lora(tag, job.chosen, typed) for tag in tags))
+        templates = {words: job.templates[text] for text, words, _ in same if text in job.templates}
+        prompts = tuple(words for _, words, _ in same)
+        yield replace(
+            job, prompts=prompts, chosen={**job.chosen, "loras": loras}, templates=templates
+        )
+
+
+def tagged_lora(tag: tuple[str, float, float], chosen: Mapping[str, Any], typed: bool) -> str:
+    """The adapter of <lora:NAME:0.8>, as --lora takes it. Raises InputError where it is not here.
+
+    typed: by the user, so that NAME may be a path; else it is a name in the folders and no other.
+    """
+    from sdcore.checkpoints.library import by_name
+    from sdcore.strengths import written_lora
+
+    name, unet, text = tag
+    folders = (*chosen["lora_dir"], *chosen["models"])
+    found = by_name(name, folders)
+    if not found and typed:
+        places = (path_of(f"{name}{ending}") for ending in ("", ".safetensors", ".pt", ".ckpt"))
+        found = [place for place in places if place.exists()]
+    if not found:
+        where = ", ".join(folders) or "no folder: give --lora-dir FOLDER"
+        raise InputError(f"the adapter of <lora:{name}> is not in {where}")
+    return written_lora(str(found[0]), unet, text)
+
+
 def ready(
-    jobs: Sequence[Job], look: Callable[[Settings], None] = lambda settings: None
+    jobs: Sequence[Job], look: Look = lambda networks, settings: None
 ) -> Iterator[tuple[Networks, list[Batch]]]:
     """The jobs that are drawn with the same networks, and these, one such group after the other.
 
     All jobs of a group are completed, and so found to be right, before any of it is drawn.
-    look: gets the settings of every first picture of a job.
+    look: gets the networks, and the settings of every first picture of a job.
     """
     from sdcore.loading import load
     from sdcore.prepare import complete, parts_of
@@ -110,12 +171,18 @@ def ready(
             request, parts = made[same]
             request = replace(request, negative=job.chosen["negative"], **words)
             settings = complete(request, networks, parts)
-            look(settings[0])
+            look(networks, settings[0])
             settings = tuple(
-                replace(each, template=job.templates.get(each.prompt)) for each in settings
+                replace(each, template=_template(job, each.prompt)) for each in settings
             )
             batches.append(Batch(settings, parts, job.labels))
         yield networks, list(_joined(batches))
+
+
+def _template(job: Job, prompt: str) -> str | None:
+    """What the prompt was drawn from; None where that is itself."""
+    text = job.templates.get(prompt)
+    return None if text == prompt else text
 
 
 def _joined(batches: Sequence[Batch]) -> Iterator[Batch]:

@@ -81,6 +81,19 @@ def declared(name: str, option: Option) -> click.Option:
 
 # What belongs to a command and not to a picture.
 _COMMAND: Mapping[str, Sequence[click.Option]] = {
+    "Words": [
+        _option(
+            "--wildcards",
+            type=click.Choice(["all", "one"]),
+            help="Read {a|b} and __file__: every choice, or one by the seed.",
+        ),
+        _option(
+            "--wildcard-dir",
+            metavar="FOLDER",
+            default=".",
+            help="Where __name__ is name.txt.  [default: here]",
+        ),
+    ],
     "Sampling": [
         _option(
             "--seed",
@@ -112,6 +125,18 @@ _COMMAND: Mapping[str, Sequence[click.Option]] = {
         ),
     ],
     "Model": [
+        _option(
+            "--models",
+            metavar="FOLDER",
+            multiple=True,
+            help="Where rerun looks for the model of another tool's picture.",
+        ),
+        _option(
+            "--lora-dir",
+            metavar="FOLDER",
+            multiple=True,
+            help="Where <lora:NAME:0.8> in a prompt is looked for.",
+        ),
         _option(
             "--fallback",
             metavar="size",
@@ -160,7 +185,7 @@ def drawing_options() -> list[click.Option]:
             if each.name not in _OF_ALL]  # fmt: skip
 
 
-_OF_ALL = ("fallback",)
+_OF_ALL = ("fallback", "wildcards", "wildcard_dir", "models", "lora_dir")
 
 
 class Drawing(click.Command):
@@ -177,10 +202,11 @@ class Drawing(click.Command):
             return super().parse_args(ctx, args)
         except click.UsageError as error:
             dashed = [each for each in given if re.match(r"-{1,2}\w[^=]* ", each)]
-            if dashed:
-                hint = f"a prompt that begins with a dash stands behind --: -- '{dashed[0]}'"
-                error.message = f"{error.message.rstrip('.')}; {hint}"
-            raise
+            if not dashed:
+                raise
+            hint = f"a prompt that begins with a dash stands behind --: -- '{dashed[0]}'"
+            why = error.format_message().rstrip(".")
+            raise click.UsageError(f"{why}; {hint}", ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shared = [option for options in _GROUPS.values() for option in options]

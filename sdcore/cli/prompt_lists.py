@@ -91,7 +91,7 @@ def from_line(line: str) -> list[Asked]:
     words, arguments = _json(line) if _is_json(line) else _words(line)
     command = click.Command("prompts", params=[*drawing_options(), _PROMPT], add_help_option=False)
     command.allow_extra_args = False
-    context = {"token_normalize_func": lambda name: name.replace("_", "-")}
+    context: Any = {"token_normalize_func": lambda name: name.replace("_", "-")}
     with command.make_context("prompts", arguments, **context) as made:
         options = {name: value for name, value in made.params.items() if value not in (None, ())}
     prompts = [*words, *options.pop("prompt_option", ())]

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdcore.cli.echo import echo, tell
-from sdcore.cli.jobs import jobs_of, ready
+from sdcore.cli.echo import tell
+from sdcore.cli.jobs import jobs_of, ready, tagged_lora
 from sdcore.cli.options import Drawing, told_seeds
 from sdcore.cli.output import Output
 from sdcore.cli.prompt_lists import Asked
 from sdcore.cli.state import check_state
-from sdcore.settings import Settings, inherited
+from sdcore.errors import InputError
+from sdcore.settings import OPTIONS, Settings, inherited
 from sdcore.version import VERSION
+
+if TYPE_CHECKING:
+    from sdcore.a1111 import Infotext
+    from sdcore.networks import Networks
+
+_TEXTS = (".txt", ".md", "")  # endings of files that hold a text and no picture
+
+
+@dataclass(frozen=True)
+class Old:
+    """What a picture says of itself."""
+
+    prompt: str
+    seed: int | None
+    values: Mapping[str, Any]  # by the names of the options
+    settings: Settings | None = None  # where it is one of ours
+    left: tuple[str, ...] = ()  # a line for each thing that cannot be followed
 
 
 @click.command(cls=Drawing)
@@ -27,32 +46,121 @@ def rerun(picture: Path, prompt: tuple[str, ...], **options: Any) -> None:
     Any option overrides what the picture says. Another --scheduler comes with its own spacing and
     eta, another --model with what it predicts and is told, unless these are given too. A file of
     code that the picture names (a solver of one's own) is run only where you name it again.
+
+    PICTURE may also be A1111's, or a text file with the same `parameters`: its model is looked for
+    in --models, its adapters in --lora-dir too, and what cannot be followed is told.
     """
-    from sdcore.images import read_settings
     from sdcore.trust import check_inherited
 
-    old = read_settings(picture)
+    old = _read(picture, options)
 
     def taken(chosen: Mapping[str, Any]) -> Mapping[str, Any]:
-        over = inherited(vars(old), chosen)
+        over = inherited(old.values, chosen)
         check_inherited(over)
         return over
 
     asked = [Asked(each) for each in prompt or (old.prompt,)]
-    jobs = jobs_of(asked, options, old.seed, taken)
+    jobs = jobs_of(asked, options, old.seed, taken, typed=bool(prompt))
     check_state(options, jobs)
     output = Output(options["out"], sum(map(len, jobs)))
-    for change in old.changes:
+    for change in () if old.settings is None else old.settings.changes:
         tell(f"{picture} was changed midway, {change}; this draws it whole as it ended")
-    if old.version != VERSION:
-        echo(f"drawn by sdcore {old.version}; this is {VERSION}", err=True)
+    for line in old.left:
+        tell(line)
 
     from sdcore.cli.draw import draw
+
+    seeds = options["seed"] or (() if old.seed is None else (str(old.seed),))
+    first = "" if seeds == (str(old.seed),) else told_seeds(seeds, jobs[0].seeds)
+    draw(ready(jobs, _differences(old.settings)), output, options, first)
+
+
+def _differences(old: Settings | None) -> Any:
+    """What tells, of a first picture, why it may not come out as it did."""
+    from sdcore.changes import since
     from sdcore.prepare import changed
 
-    def look(new: Settings) -> None:
-        for name in changed(old, new):
-            tell(f"{name} has changed since")
+    told: set[str] = set()
 
-    first = told_seeds(options["seed"], jobs[0].seeds) if options["seed"] else ""
-    draw(ready(jobs, look), output, options, first)
+    def look(networks: Networks, new: Settings) -> None:
+        if old is None:
+            return
+        lines = [f"{name} has changed since" for name in changed(old, new)]
+        if old.version != VERSION:
+            lines.append(f"drawn by sdcore {old.version}; this is {VERSION}")
+            lines += since(old, networks.scheduler_config)
+        for line in (each for each in lines if each not in told):
+            tell(line)
+        told.update(lines)
+
+    return look
+
+
+def _read(picture: Path, options: Mapping[str, Any]) -> Old:
+    """What a picture, or a text, asks for. Raises InputError where it asks for nothing."""
+    from sdcore.a1111 import read
+    from sdcore.images import KEY, texts_of
+    from sdcore.paths import path_of
+
+    path = path_of(picture)
+    if path.suffix.lower() in _TEXTS and path.is_file():
+        try:
+            texts = {"parameters": path.read_text("utf-8-sig")}
+        except (OSError, UnicodeDecodeError):
+            raise InputError(f"{path} is no picture and no UTF-8 text") from None
+    else:
+        texts = texts_of(path)
+    try:
+        if KEY in texts:
+            old = Settings.from_json(texts[KEY])
+            return Old(old.prompt, old.seed, vars(old), old)
+        if "parameters" in texts:
+            return _theirs(read(texts["parameters"]), options)
+    except InputError as error:
+        raise InputError(f"{path} cannot be drawn again: {error}") from None
+    if "workflow" in texts or "prompt" in texts:
+        raise InputError(
+            f"{path} holds no sdcore settings but ComfyUI's graph, which sdcore inspect shows"
+        )
+    raise InputError(f"{path} holds no sdcore settings, and no `parameters` of A1111")
+
+
+def _theirs(info: Infotext, options: Mapping[str, Any]) -> Old:
+    """What another tool's text asks for, with the model and the adapters that are here."""
+    values = {name: value for name, value in info.options.items() if name in OPTIONS}
+    values["negative"] = info.negative
+    left = list(info.warnings)
+    if values.pop("strength", None) is not None:
+        left.append(
+            f"Denoising strength: {info.options['strength']:g} is not followed: give --strength, "
+            "and the picture that it began from, --image"
+        )
+    if not options["model"]:
+        values |= _model(info, options, left)
+    loras = []
+    for tag in info.loras:
+        try:
+            loras.append(tagged_lora(tag, options, typed=False))
+        except InputError as error:
+            left.append(f"{error}; drawn without it")
+    values["loras"] = tuple(loras)
+    seed = None if info.seed == -1 else info.seed
+    return Old(info.prompt, seed, values, left=tuple(left))
+
+
+def _model(info: Infotext, options: Mapping[str, Any], left: list[str]) -> Mapping[str, Any]:
+    """The model of the picture, if it is among the files of --models."""
+    from sdcore.checkpoints.library import model_of
+
+    if info.model is None and info.model_hash is None:
+        return {}
+    label = f"Model: {info.model or 'of no name'}"
+    label += "" if info.model_hash is None else f" (hash {info.model_hash})"
+    found = model_of(info.model, info.model_hash, options["models"])
+    if found is None:
+        left.append(f"{label} is not here: name it by --model, or its folder by --models")
+        return {}
+    path, same = found
+    if info.model_hash is not None and not same:
+        left.append(f"{label}: {path} has its name and another hash")
+    return {"model": str(path)}
