@@ -30,6 +30,7 @@ from scripts.vocabulary import write_tokenizer
 from sdcore.checkpoints import Component, load_component, open_model
 from sdcore.checkpoints.load import BUILD
 from sdcore.compare import parity
+from sdcore.models.unet_inputs import unet_inputs
 
 PROMPT, SEED, STEPS = parity.PROMPT, parity.Ask.seed, 2
 T = 500.5  # the timestep at which UNets in other dtypes are compared
@@ -254,7 +255,10 @@ _ROW = 1_000_003  # a prime, so that no two rows of a matrix are cut alike
 
 def asked(family: Family) -> parity.Ask:
     channels = family.parts["unet"].get("in_channels", 4)
-    return parity.Ask(family.pipeline, family.cfg, STEPS, family.side, channels=channels)
+    repaints = unet_inputs(family.parts["unet"]).repaints
+    return parity.Ask(
+        family.pipeline, family.cfg, STEPS, family.side, channels=channels, repaints=repaints
+    )
 
 
 def pictures(family: Family) -> dict[str, Any]:
@@ -307,11 +311,10 @@ def errors(folder: Path, family: Family, dtype: torch.dtype) -> tuple[float, flo
     given, config = parity.inputs(asked(family)), theirs.config
     rng = torch.Generator().manual_seed(12)
     text = {"text": torch.randn(1, 77, config.cross_attention_dim, generator=rng)}
-    if config.addition_embed_type is not None:
-        numbers = 5 if "Img2Img" in family.pipeline else 6
-        pooled = config.projection_class_embeddings_input_dim - (
-            numbers * config.addition_time_embed_dim
-        )
+    inputs = unet_inputs(family.parts["unet"])
+    numbers = inputs.likely_numbers(sum(name.startswith("text_encoder") for name in family.parts))
+    if numbers is not None:
+        pooled = inputs.vector - numbers.count * inputs.each
         text["pooled text"] = torch.randn(1, pooled, generator=rng)
     with torch.inference_mode():
         exact = parity.their_unet(theirs, given, text, family.cfg, T)

@@ -165,7 +165,7 @@ def told(model: str, unet: Any, report: Report, dtype: torch.dtype) -> tuple[Ten
     draw = lambda *shape: torch.randn(*shape, generator=rng).to(report.device, dtype)  # noqa: E731
     config = unet.config
     what = {"context": draw(2, 77, config.cross_attention_dim)}
-    if config.addition_embed_type is not None:
+    if config.inputs.added:
         ids = torch.tensor([[1024, 1024, 0, 0, 1024, 1024]] * 2, device=report.device)
         what |= {"text_embeds": draw(2, config.added_dims[0] - 6 * config.added_dims[1])}
         what["time_ids"] = ids.float()

@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from sdcore.errors import InputError
-from sdcore.family import SCORES, SIZES, Family
+from sdcore.family import Family
 from sdcore.guidance import Source, part_names
 from sdcore.models.layers import placement
 from sdcore.models.unet import sinusoid
+from sdcore.models.unet_inputs import SCORES, SIZES
 from sdcore.networks import Reader
 from sdcore.prompts import at_step, chunked, compose, encode, report, switches
 from sdcore.settings import Settings
@@ -124,10 +125,10 @@ class Conditioner:
         device, _ = placement(self.readers[0].encoder)
         told = {}
         if self.family.told:
-            sizes = [getattr(settings, name) for name in self.family.told if name in SIZES]
-            ids = [number for pair in sizes for number in reversed(pair)]  # height, then width
-            if SCORES[negative] in self.family.told:
-                ids.append(getattr(settings, SCORES[negative]))
+            names = (n for n in self.family.told if n != SCORES[not negative])
+            values = [getattr(settings, name) for name in names]
+            pairs = [reversed(v) if isinstance(v, tuple) else (v,) for v in values]
+            ids = [number for pair in pairs for number in pair]  # of a size height, then width
             told["time_ids"] = torch.tensor([ids], dtype=torch.float32, device=device)
         if self.family.scale_width is not None:
             row = scale_embedding(settings.cfg, self.family.scale_width)

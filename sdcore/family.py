@@ -18,18 +18,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdcore.errors import InputError
-from sdcore.inpainting import CHANNELS
 from sdcore.models import UNetConfig
-
-SIZES = ("original_size", "crop", "target_size")
-SCORES = ("aesthetic_score", "negative_aesthetic_score")
+from sdcore.models.unet_inputs import INPAINTING_CHANNELS, NUMBERS
 
 
 @dataclass(frozen=True)
 class Family:
     """What is told to a UNet of this kind, and what a picture of it takes."""
 
-    told: tuple[str, ...] = ()  # settings that it is told as numbers: of SIZES and SCORES
+    told: tuple[str, ...] = ()  # settings that it is told as numbers
     scale_width: int | None = None  # of the guidance scale's embedding; None: it is asked twice
     inpaints: bool = False  # it is told a picture and a mask
     readers: int = 1  # text encoders
@@ -60,17 +57,17 @@ def family_of(
     scheduler: the contents of scheduler_config.json. Raises InputError for a UNet that is told
     more, or other things, than is known of here.
     """
-    drawn, repainting = unet.out_channels, unet.out_channels + CHANNELS
-    if unet.in_channels not in (drawn, repainting):
+    inputs, drawn = unet.inputs, unet.out_channels
+    if inputs.further and not inputs.repaints:
         raise InputError(
             f"a UNet of {unet.in_channels} input channels; those of {drawn} are drawn with, and "
-            f"those of {repainting}, which repaint a picture"
+            f"those of {drawn + INPAINTING_CHANNELS}, which repaint a picture"
         )
     steps, cfg, because = usual(unet, scheduler)
     return Family(
         told=_told(unet, pooled),
-        scale_width=unet.time_cond_proj_dim,
-        inpaints=unet.in_channels == repainting,
+        scale_width=inputs.scale_width,
+        inpaints=inputs.repaints,
         readers=readers,
         steps=steps,
         cfg=cfg,
@@ -79,16 +76,17 @@ def family_of(
 
 
 def _told(unet: UNetConfig, pooled: int) -> tuple[str, ...]:
-    if unet.addition_embed_type is None:
+    if not unet.inputs.added:
         return ()
     vector, each = unet.added_dims
-    kinds = {pooled + 6 * each: SIZES, pooled + 5 * each: (*SIZES[:2], *SCORES)}
-    if vector not in kinds:
+    numbers = unet.inputs.numbers(pooled)
+    if numbers is None:
+        counts = " or ".join(str(row.count) for row in NUMBERS)
         raise InputError(
-            f"the UNet is told a vector of {vector}, which is no pooled text of "
-            f"{pooled} with 6 numbers (SDXL) or 5 (its refiner) of {each} each"
+            f"the UNet is told a vector of {vector}, which is no pooled text of {pooled} with "
+            f"{counts} numbers of {each} each, as SDXL's and its refiner's are"
         )
-    return kinds[vector]
+    return numbers.settings
 
 
 def usual(unet: UNetConfig, scheduler: Mapping[str, Any] | None) -> tuple[int, float, str]:
@@ -98,7 +96,7 @@ def usual(unet: UNetConfig, scheduler: Mapping[str, Any] | None) -> tuple[int, f
     is a trailing Euler, noise prediction and latents of 64: 1 to 4 steps, not guided. Latent
     consistency models (Luo et al. 2023, arXiv 2310.04378) are told the scale.
     """
-    if unet.time_cond_proj_dim is not None:
+    if unet.inputs.scale_width is not None:
         return 4, 8.5, "its UNet is told the guidance scale, as in latent consistency models"
     scheduler = {} if scheduler is None else scheduler
     trailing = scheduler.get("timestep_spacing") == "trailing"

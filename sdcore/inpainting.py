@@ -25,7 +25,6 @@ from sdcore.sampling import Denoise, Prediction
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CHANNELS = 5  # one of the mask, four of latents
 IN_MEMORY = "(in memory)"  # the name of a picture that comes from no file
 Picture: TypeAlias = "str | Path | Image"
 

@@ -27,6 +27,7 @@ from sdcore.fingerprint import fingerprint
 from sdcore.free_memory import available, give_back, is_out_of_memory
 from sdcore.memory import MODES, apply, choose, next_ready, note_origin
 from sdcore.models import VAE, TextEncoder, TinyVAE
+from sdcore.models.unet_inputs import unet_inputs
 from sdcore.networks import Reader
 from sdcore.options import takes
 from sdcore.pipeline import StableDiffusion
@@ -159,7 +160,7 @@ def _digests(checkpoint: Checkpoint, source: Source) -> dict[str, str]:
 
 def _dtype_of(component: Component, checkpoint: Checkpoint, dtype: torch.dtype) -> torch.dtype:
     """The networks' dtype; SDXL's VAE, which overflows in float16 and says so, is float32."""
-    sdxl = checkpoint.components["unet"].config.get("addition_embed_type") is not None
+    sdxl = unet_inputs(checkpoint.components["unet"].config).added
     # null is diffusers' default, true; the configuration is checked where the VAE is built.
     upcast = component.name == "vae" and component.config.get("force_upcast") is not False
     return torch.float32 if sdxl and upcast and dtype == torch.float16 else dtype

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import sdcore
+from sdcore.checkpoints import open_model
+from sdcore.checkpoints.convert import pipeline_class
 from sdcore.errors import InputError
 from sdcore.loading import load
 from sdcore.pipeline import StableDiffusion
@@ -67,6 +69,20 @@ def test_components_and_two_steps(folder: Folder, name: str) -> None:
             assert relative(own[component], value) <= 1e-5, component
         else:
             assert not own[component].any(), component
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_class_that_diffusers_draws_it_with(folder: Folder, name: str) -> None:
+    """SDXL's own pipeline tells the guidance scale, too; that of LCM has one text encoder."""
+    checkpoint = open_model(folder(name))
+    assert pipeline_class(checkpoint) == FAMILIES[name].pipeline
+    unet = checkpoint.components["unet"]
+    told = replace(unet, config={**unet.config, "time_cond_proj_dim": 256})
+    told = replace(checkpoint, components={**checkpoint.components, "unet": told})
+    distilled = pipeline_class(told)
+    assert distilled == (
+        FAMILIES[name].pipeline if "SDXL" in name else "LatentConsistencyModelPipeline"
+    )
 
 
 def test_what_sdxl_is_told_of_the_picture(

@@ -22,6 +22,7 @@ from sdcore.checkpoints.single_file import CONFIGS
 from sdcore.checkpoints.vocabulary import ADDED, added_words
 from sdcore.checkpoints.weight_files import CONFIG, INDEX, TOKENIZER_FILES
 from sdcore.errors import InputError
+from sdcore.models.unet_inputs import unet_inputs
 from sdcore.writing import written_whole
 
 StateDict = dict[str, Tensor]
@@ -163,19 +164,25 @@ def _write_folder(
 
 def _pipeline(checkpoint: Checkpoint) -> dict[str, Any]:
     """What diffusers' model_index.json says of such a model beside its parts."""
-    unet = checkpoint.components["unet"].config
+    index = {"_class_name": pipeline_class(checkpoint)}
     family = family_of(checkpoint).name
     if family == "SDXL refiner":
         told = {"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False}
         absent = {"text_encoder": [None, None], "tokenizer": [None, None]}
-        return {"_class_name": "StableDiffusionXLImg2ImgPipeline", **told, **absent}
-    if unet.get("time_cond_proj_dim") is not None:
-        return {"_class_name": "LatentConsistencyModelPipeline"}
-    inpaint = "Inpaint" if unet.get("in_channels", 4) == 9 else ""
-    if family == "SDXL":
-        kind = f"StableDiffusionXL{inpaint}Pipeline"
-        return {"_class_name": kind, "force_zeros_for_empty_prompt": True}
-    return {"_class_name": f"StableDiffusion{inpaint}Pipeline"}
+        return {**index, **told, **absent}
+    return index | ({"force_zeros_for_empty_prompt": True} if family == "SDXL" else {})
+
+
+def pipeline_class(checkpoint: Checkpoint) -> str:
+    """The class that diffusers draws such a model with: "StableDiffusionPipeline" ..."""
+    family = family_of(checkpoint).name
+    inputs = unet_inputs(checkpoint.components["unet"].config)
+    if family == "SDXL refiner":
+        return "StableDiffusionXLImg2ImgPipeline"
+    xl = "XL" if family == "SDXL" else ""
+    if inputs.scale_width is not None and not xl:  # SDXL's own pipeline tells the scale, too
+        return "LatentConsistencyModelPipeline"
+    return f"StableDiffusion{xl}{'Inpaint' if inputs.repaints else ''}Pipeline"
 
 
 def _copy_vocabulary(source: Path, folder: Path, pad: str | None, words: Mapping[str, int]) -> None:

@@ -10,6 +10,7 @@ from sdcore.checkpoints.ldm import open_clip_name
 from sdcore.checkpoints.parameter_names import Rename, text_encoder_key
 from sdcore.checkpoints.shapes import unet_config
 from sdcore.errors import InputError
+from sdcore.models.unet_inputs import unet_inputs
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 SIGMAS = "denoiser.sigmas"
@@ -130,16 +131,11 @@ def recognise(path: Path, keys: Collection[str], unet: Part) -> LDMFamily:
 
 def family_of_unet(config: Mapping[str, Any], encoders: int | None = None) -> LDMFamily:
     """The family of a UNet by its configuration. encoders: how many text encoders the model has."""
-    if config.get("addition_embed_type") is None:
+    numbers = unet_inputs(config).likely_numbers(encoders)
+    if numbers is None:
         name = "SD 2.x" if config.get("use_linear_projection") else "SD 1.x"
     else:
-        # The refiner is told five numbers beside the pooled text, which is as wide as its context.
-        vector, context = (
-            config.get("projection_class_embeddings_input_dim"),
-            config.get("cross_attention_dim"),
-        )
-        refines = isinstance(vector, int) and vector - 5 * 256 == context
-        name = "SDXL refiner" if encoders == 1 or (encoders is None and refines) else "SDXL"
+        name = "SDXL" if numbers.encoders > 1 else "SDXL refiner"
     return next(family for family in FAMILIES if family.name == name)
 
 

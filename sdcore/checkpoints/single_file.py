@@ -22,6 +22,7 @@ from sdcore.checkpoints.read import Weights, read_header, read_metadata
 from sdcore.checkpoints.shapes import indices
 from sdcore.checkpoints.vocabulary import find_vocabulary
 from sdcore.errors import InputError, listed
+from sdcore.models.unet_inputs import unet_inputs
 from sdcore.schedulers.config import SD15
 from sdcore.strict_json import parse
 
@@ -242,7 +243,7 @@ def _scheduler(
         config["_class_name"] = "DDIMScheduler"  # SD 2.1's
     if "ztsnr" in info:
         config["rescale_betas_zero_snr"] = True
-    if unet.get("time_cond_proj_dim") is not None:
+    if unet_inputs(unet).scale_width is not None:
         return {**config, **LCM}
     return {**config, **family.scheduler}
 

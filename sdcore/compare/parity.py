@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sdcore.checkpoints import Checkpoint, open_model
-from sdcore.checkpoints.convert import convert
+from sdcore.checkpoints.convert import convert, pipeline_class
 from sdcore.conditioning import scale_embedding
 from sdcore.errors import InputError
 from sdcore.family import usual
@@ -48,7 +48,8 @@ class Ask:
     steps: int
     side: int  # pixels, of a square picture
     factor: int = 8  # pixels to a latent
-    channels: int = 4  # of the UNet's input; 9 repaint a picture
+    channels: int = 4  # of the UNet's input
+    repaints: bool = False  # whether a picture and a mask are among them
     prompt: str = PROMPT
     seed: int = 3
 
@@ -150,20 +151,14 @@ def ask(checkpoint: Checkpoint, steps: int | None = None, side: int | None = Non
     parts = checkpoint.components
     unet, vae = UNetConfig.from_dict(parts["unet"].config), VAEConfig.from_dict(parts["vae"].config)
     few, cfg, _ = usual(unet, checkpoint.scheduler or None)
-    xl = "XL" if parts["unet"].config.get("addition_embed_type") is not None else ""
-    kind = "Inpaint" if unet.in_channels == 9 else ""
-    if xl and "text_encoder" not in parts:
-        kind = "Img2Img"
-    pipeline = f"StableDiffusion{xl}{kind}Pipeline"
-    if unet.time_cond_proj_dim is not None:
-        pipeline = "LatentConsistencyModelPipeline"
     steps = few if steps is None else steps
     side = max(unet.sides) * vae.factor if side is None else side
     if steps < 1 or side < vae.factor or side % vae.factor:
         raise InputError(
             f"{steps} steps of {side} pixels: at least 1 step, of a multiple of {vae.factor} pixels"
         )
-    return Ask(pipeline, cfg, steps, side, vae.factor, unet.in_channels)
+    kind, repaints = pipeline_class(checkpoint), unet.inputs.repaints
+    return Ask(kind, cfg, steps, side, vae.factor, unet.in_channels, repaints)
 
 
 def _unread(checkpoint: Checkpoint) -> Iterable[str]:
@@ -193,7 +188,7 @@ def pictures(asked: Ask) -> dict[str, Any]:
     """The picture and the mask, for a model that repaints one."""
     from PIL import Image
 
-    if asked.channels != 9:
+    if not asked.repaints:
         return {}
     given = inputs(asked)
     mask = Image.fromarray((given["mask"][0, 0] * 255).byte().numpy())
@@ -291,7 +286,7 @@ def their_unet(unet: Any, given: Tensors, text: Tensors, cfg: float, t: float) -
 
 
 def _numbers(count: int) -> list[float]:
-    return [1024.0, 768.0, 0.0, 16.0, 6.0, 512.0][:count]
+    return [1024.0, 768.0, 0.0, 16.0, 6.0, 512.0, 2.5, 8.0][:count]
 
 
 @torch.inference_mode()
@@ -362,7 +357,7 @@ def our_unet(unet: Any, given: Tensors, text: Tensors, cfg: float, t: float) -> 
         count = (vector - text["pooled text"].shape[1]) // each
         told["text_embeds"] = text["pooled text"].expand(2, -1).to(dtype)
         told["time_ids"] = torch.tensor([_numbers(count)] * 2)
-    if unet.config.time_cond_proj_dim is not None:
-        row = scale_embedding(cfg, unet.config.time_cond_proj_dim)
+    if (width := unet.config.inputs.scale_width) is not None:
+        row = scale_embedding(cfg, width)
         told["timestep_cond"] = row.expand(2, -1)
     return unet(given["x"].to(dtype), t, **told)

@@ -74,14 +74,14 @@ def _steps(
         return torch.randn(rows, *shape, generator=rng).to(device, dtype)
 
     told = {"context": draw(77, config.cross_attention_dim)}
-    if config.in_channels > config.out_channels:
-        told["extra"] = draw(config.in_channels - config.out_channels, height, width)
-    if config.addition_embed_type is not None:
-        vector, each = config.added_dims
-        numbers = next(n for n in (6, 5) if vector > n * each and (vector - n * each) % 32 == 0)
-        told |= {"text_embeds": draw(vector - numbers * each), "time_ids": draw(numbers).abs()}
-    if config.time_cond_proj_dim is not None:
-        told["timestep_cond"] = draw(config.time_cond_proj_dim)
+    inputs = config.inputs
+    if inputs.further:
+        told["extra"] = draw(inputs.further, height, width)
+    if (numbers := inputs.likely_numbers()) is not None:
+        told["text_embeds"] = draw(inputs.vector - numbers.count * inputs.each)
+        told["time_ids"] = draw(numbers.count).abs()
+    if inputs.scale_width is not None:
+        told["timestep_cond"] = draw(inputs.scale_width)
     x = draw(config.out_channels, height, width)
     calls = {name: ready(unet, [500.0], name) for name in engines if _runs(unet, name)}
     return {name: lambda call=call: call(x, 500.0, **told) for name, call in calls.items()}

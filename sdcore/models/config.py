@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from sdcore.errors import InputError
+from sdcore.models.unet_inputs import UNetInputs, unet_inputs
 
 # Of a block or an encoder; published are up to 32. What says a billion would be laid out for hours.
 MAX_LAYERS = 1000
@@ -237,6 +238,11 @@ class UNetConfig:
         if isinstance(last, tuple):
             raise InputError(f"UNet config: {_DEPTHS} gives the middle {len(last)} depths, not one")
         return last
+
+    @property
+    def inputs(self) -> UNetInputs:
+        """What it is told beside x, t and the text."""
+        return unet_inputs(vars(self))
 
     @property
     def added_dims(self) -> tuple[int, int]:
