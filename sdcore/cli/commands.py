@@ -12,6 +12,7 @@ from sdcore.cli.bench import bench
 from sdcore.cli.check import check
 from sdcore.cli.convert import convert
 from sdcore.cli.download import download
+from sdcore.cli.guidances import guidances
 from sdcore.cli.inspect import inspect
 from sdcore.cli.lab import lab
 from sdcore.cli.merge import merge
@@ -66,6 +67,7 @@ for command in (
     rerun,
     resume,
     schedulers,
+    guidances,
     plan,
     lab,
     check,
