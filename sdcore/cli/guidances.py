@@ -26,7 +26,7 @@ def guidances(as_json: bool) -> None:
             "name": name,
             "options": entry.options,
             "nfe": len(resolve(name).branches(1.0)),
-            "paper": f"arXiv {entry.paper}",
+            "paper": entry.paper,
             "what": entry.what,
         }
         for name, entry in GUIDANCES.items()

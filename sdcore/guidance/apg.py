@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sdcore.guidance.base import of_form, parallel, with_form
 from sdcore.guidance.cfg import CFG
+from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
 
 
@@ -42,4 +43,6 @@ class APG:
         return with_form(self.form, cond + (self.scale - 1) * update, x, sigma)
 
 
-NAMES = {"apg": APG}
+ENTRIES = (
+    Entry("apg", APG, "arXiv 2410.02416, alg. 1", "CFG without what only makes it brighter"),
+)

@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from sdcore.guidance.base import Source, lerp
+from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
 
 
@@ -31,4 +32,6 @@ class Autoguidance:
         return lerp(predictions, "weak", "cond", self.scale)
 
 
-NAMES = {"auto": Autoguidance}
+ENTRIES = (
+    Entry("auto", Autoguidance, "arXiv 2406.02507, eq. 3", "away from a second, worse model"),
+)

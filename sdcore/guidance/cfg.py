@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.guidance.base import lerp
+from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
 
 MAX_SCALE = 2.0**60  # float32 holds its product with a network's numbers
@@ -43,4 +44,6 @@ class CFG:
         return lerp(predictions, "uncond", "cond", self.scale)
 
 
-NAMES = {"cfg": CFG}
+ENTRIES = (
+    Entry("cfg", CFG, "arXiv 2207.12598, eq. 6", "away from what is said without the prompt"),
+)

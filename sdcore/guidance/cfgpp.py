@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sdcore.guidance.base import lerp
+from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
 
 
@@ -31,4 +32,6 @@ class CFGPlusPlus:
         return Prediction(lerp(predictions, "uncond", "cond", self.share).x0, uncond.eps)
 
 
-NAMES = {"cfgpp": CFGPlusPlus}
+ENTRIES = (
+    Entry("cfgpp", CFGPlusPlus, "arXiv 2406.08070, alg. 2", "x0 guided, the noise as without it"),
+)

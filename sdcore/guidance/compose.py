@@ -9,6 +9,7 @@ from torch import Tensor
 from sdcore.errors import InputError
 from sdcore.guidance.base import Guidance
 from sdcore.guidance.cfg import CFG
+from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
 
 
@@ -61,4 +62,6 @@ class Sum:
         return Prediction(x0, eps)
 
 
-NAMES = {"interval": Interval}
+ENTRIES = (
+    Entry("interval", Interval, "arXiv 2404.07724, eq. 6", "what is left of it, in a window only"),
+)

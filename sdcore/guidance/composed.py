@@ -9,6 +9,7 @@ from torch import Tensor
 from sdcore.errors import InputError
 from sdcore.guidance.base import Branches, Guidance, Source
 from sdcore.guidance.cfg import CFG
+from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
 
 
@@ -129,4 +130,6 @@ def _sum(shares: Sequence[float | Tensor], values: Sequence[Tensor]) -> Tensor:
     return total
 
 
-NAMES = {"composed": Composed}
+ENTRIES = (
+    Entry("composed", Composed, "arXiv 2206.01714, eq. 11", "several prompts, a branch more each"),
+)

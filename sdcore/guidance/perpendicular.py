@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from sdcore.guidance.base import Source, lerp, parallel, with_form
+from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
 
 
@@ -36,4 +37,6 @@ class PerpNeg:
         return with_form("eps", guided.eps - self.scale * self.strength * away, x, sigma)
 
 
-NAMES = {"perp_neg": PerpNeg}
+ENTRIES = (
+    Entry("perp_neg", PerpNeg, "arXiv 2304.04968, eq. 7", "a negative that spares the prompt"),
+)

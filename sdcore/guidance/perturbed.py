@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sdcore.errors import InputError
 from sdcore.guidance.base import Source, lerp
+from sdcore.guidance.table_entry import Entry
 from sdcore.models.layers import Attention
 from sdcore.models.unet import Transformer2D, TransformerBlock
 from sdcore.sampling import Prediction
@@ -185,4 +186,8 @@ class HandsOn(nn.Module):
         return x
 
 
-NAMES = {"pag": PAG, "seg": SEG, "skip": SkippedLayers}
+ENTRIES = (
+    Entry("pag", PAG, "arXiv 2403.17377, eq. 15", "away from attention that sees itself alone"),
+    Entry("seg", SEG, "arXiv 2408.00760, alg. 1", "away from attention with blurred queries"),
+    Entry("skip", SkippedLayers, "arXiv 2411.18664, eq. 8", "away from the network without blocks"),
+)

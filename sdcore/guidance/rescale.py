@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sdcore.guidance.base import Guidance, of_form, with_form
 from sdcore.guidance.cfg import CFG
+from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
 
 
@@ -38,4 +39,11 @@ class Rescale:
         return with_form(self.form, value * (self.share * ratio + (1 - self.share)), x, sigma)
 
 
-NAMES = {"rescale": Rescale}
+ENTRIES = (
+    Entry(
+        "rescale",
+        Rescale,
+        "arXiv 2305.08891, eq. 15",
+        "what is left of it, with the spread of cond",
+    ),
+)

@@ -13,17 +13,17 @@ from sdcore.errors import InputError, unknown
 from sdcore.guidance.base import Guidance, accepted
 from sdcore.guidance.cfg import CFG
 from sdcore.guidance.compose import Sum
+from sdcore.guidance.table_entry import MADE_OF, Entry
 from sdcore.keywords import keywords
 from sdcore.members import declared
 from sdcore.sampling import Prediction
 from sdcore.user_file import blame, load_object
 from sdcore.written import Value, Written, format, parse
 
-# Each guidance's file says its NAMES.
-GUIDANCES: Mapping[str, type] = {
-    name: kind for names in declared("sdcore.guidance", "NAMES") for name, kind in names.items()
+# Each guidance's file says its ENTRIES.
+GUIDANCES: Mapping[str, Entry] = {
+    entry.name: entry for entries in declared("sdcore.guidance", "ENTRIES") for entry in entries
 }
-_MADE_OF = ("inner", "parts")  # fields that hold guidances, and are no options
 
 
 def resolve(text: str, scale: float = 7.5) -> Guidance:
@@ -42,7 +42,7 @@ def resolve(text: str, scale: float = 7.5) -> Guidance:
         made, options = _made(written), dict(written.options)
         takes = inspect.signature(made).parameters
         what = f"guidance {written.name}" if written.file is None else f"the guidance in {text}"
-        given: dict[str, Any] = keywords(options, made, what, hidden=_MADE_OF)
+        given: dict[str, Any] = keywords(options, made, what, hidden=MADE_OF)
         if "scale" in takes and "scale" not in given:
             given["scale"] = scale
         if "inner" in takes:
@@ -77,7 +77,7 @@ def write(guidance: Guidance) -> str:
     if isinstance(guidance, Own):
         text = format(guidance.written)
     else:
-        names = [name for name, kind in GUIDANCES.items() if type(guidance) is kind]
+        names = [name for name, entry in GUIDANCES.items() if type(guidance) is entry.kind]
         if not names or not is_dataclass(guidance):
             raise InputError(
                 f"the guidance {type(guidance).__name__} has no written form: name it by its file, "
@@ -86,7 +86,7 @@ def write(guidance: Guidance) -> str:
         options: dict[str, Value] = {
             field.name: getattr(guidance, field.name)
             for field in fields(guidance)
-            if field.init and field.name not in _MADE_OF
+            if field.init and field.name not in MADE_OF
             if field.name == "scale" or getattr(guidance, field.name) != field.default
         }
         text = format(Written(names[0], options))
@@ -103,7 +103,7 @@ def _made(written: Written) -> Any:
     if written.file is None:
         if written.name not in GUIDANCES:
             raise unknown("guidance", written.name, GUIDANCES)
-        return GUIDANCES[written.name]
+        return GUIDANCES[written.name].kind
     path = Path(written.file)
     names = (written.name,) if written.name else ("Guidance", "guidance", path.stem)
     made = load_object(path, names, "guidance")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sdcore.guidance.base import Guidance, with_x0
 from sdcore.guidance.cfg import CFG
+from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
 
 
@@ -44,4 +45,6 @@ class Threshold:
         return with_x0(bounded(guided.x0, self.ratio, self.least), x, sigma)
 
 
-NAMES = {"threshold": Threshold}
+ENTRIES = (
+    Entry("threshold", Threshold, "arXiv 2205.11487, sec. 2.3", "what is left of it, x0 in bounds"),
+)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.guidance.cfg import CFG
+from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
 
 
@@ -45,4 +46,6 @@ class Varying:
         return CFG(self.scale(sigma)).combine(predictions, x, sigma)
 
 
-NAMES = {"varying": Varying}
+ENTRIES = (
+    Entry("varying", Varying, "arXiv 2404.13040, sec. 3", "CFG with a scale for each noise level"),
+)

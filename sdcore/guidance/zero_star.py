@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sdcore.guidance.base import with_form
+from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
 
 
@@ -38,4 +39,8 @@ class CFGZeroStar:
         return with_form("eps", torch.lerp(fitted, cond, self.scale), x, sigma)
 
 
-NAMES = {"zero_star": CFGZeroStar}
+ENTRIES = (
+    Entry(
+        "zero_star", CFGZeroStar, "arXiv 2503.18886, eq. 12", "CFG, uncond at the size that fits"
+    ),
+)

@@ -52,8 +52,8 @@ def find(name: str) -> tuple[Entry, str | None, Tool | None]:
         if plus and alone in entries:
             solver = entries[alone].name
             raise InputError(
-                f"scheduler {name!r} is {solver} with CFG++, another guidance, which is not here: "
-                f"take {solver}"
+                f"scheduler {name!r} is {solver} with CFG++, another guidance: take {solver} and "
+                "guidance cfgpp"
             )
         own = [entry.name for entry in TABLE]
         labels = [label for entry in TABLE for label in entry.labels]
