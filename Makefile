@@ -9,7 +9,7 @@ PROMPT ?= a big orange balloon in the desert
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-processors test-full lint types format references parity benchmark benchmark-load laws fuzz docs host-time adherence train clean
+.PHONY: help demo test test-processors test-full lint types format references parity benchmark benchmark-load laws fuzz docs host-time adherence guidances train clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 14
@@ -70,6 +70,10 @@ host-time: $(VENV)/.test ## time scheduler and guidance a step, beside diffusers
 
 adherence: $(VENV)/.runtime ## measure how well the bundled model follows prompts
 	@$(BIN)/python -m scripts.adherence $(ARGS)
+
+guidances: $(VENV)/.test ## try every guidance from weak to strong: docs/guidances.md (half an hour; matplotlib)
+	@$(PIP) --editable ".[plot]"
+	@$(BIN)/python -m scripts.guidances $(ARGS)
 
 train: $(VENV)/.runtime ## train the bundled model from nothing (ARGS="--quick" for a minute's trial)
 	@$(BIN)/python -m scripts.train $(ARGS)
