@@ -21,8 +21,9 @@ from sdcore.inpainting import Canvas, Kept, with_pixels
 from sdcore.networks import Networks
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
-from sdcore.sampling import Denoise, Prediction, Solver, State, Step, sample
+from sdcore.sampling import Denoise, Solver, State, Step, sample
 from sdcore.schedulers import Plan, Scheduler
+from sdcore.schedulers.rehearsal import rehearse
 from sdcore.settings import Settings
 from sdcore.shown import brief, clipped
 from sdcore.stages import Conditions, Stage, Staged, whole_steps
@@ -113,14 +114,8 @@ class Run:
     @cached_property
     def nfe(self) -> int:
         """How many evaluations of the network each picture will take, every branch counted."""
-        still = torch.zeros(1, 1, 1, 1)
-        one = Prediction(still, still)
-        stub = lambda x, sigma: replace(  # noqa: E731
-            one, branches=dict.fromkeys(self.guidance.branches(sigma), one)
-        )
-        draw = lambda draw, sigma, sigma_next: still  # noqa: E731
-        start, sigmas = self._placed(replace(self.start, x=still, memory=()))
-        return sum(s.nfe for s in sample(stub, start, sigmas, self.solver, draw))
+        start, sigmas = self._placed(self.start)
+        return sum(s.nfe for s in rehearse(self.solver, sigmas, start, self.guidance.branches))
 
     @cached_property
     def denoise(self) -> Denoise:

@@ -45,7 +45,7 @@ def plan(
 
     from sdcore.compare.tools import differences
     from sdcore.schedulers import resolve
-    from sdcore.schedulers.rehearsal import rehearse
+    from sdcore.schedulers.rehearsal import rows_of
 
     config = None
     if model is not None:
@@ -56,7 +56,7 @@ def plan(
     if steps is None:
         steps = 20 if chosen.spacing.steps is None else chosen.spacing.steps
     laid = chosen.plan(steps)
-    rows = rehearse(chosen, laid)
+    rows = rows_of(chosen, laid)
     apart = [] if like is None else differences(chosen, steps, like, config)
     facts = {
         "scheduler": chosen.name,

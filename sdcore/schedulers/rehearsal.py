@@ -1,11 +1,13 @@
 """What a scheduler will do, in numbers, before anything runs."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
-from sdcore.sampling import Prediction, sample
+from sdcore.sampling import Prediction, Solver, State, Step, sample
 from sdcore.schedulers import Plan, Scheduler
 
 
@@ -22,16 +24,31 @@ class Row:
     draws: int  # of noise, in this step
 
 
-def rehearse(scheduler: Scheduler, plan: Plan) -> list[Row]:
-    """The solver run on a model that sees nothing, to count what it asks for.
+def rehearse(
+    solver: Solver,
+    sigmas: Sequence[float],
+    start: State | None = None,
+    branches: Callable[[float], Sequence[str]] = lambda sigma: (),
+) -> Iterator[Step]:
+    """The solver's steps over a model that sees nothing, to count what it asks for.
 
-    An adaptive solver finds no error there, and may ask for more of a real model.
+    branches: sigma -> the names of those that a question there takes; none counts as one. An
+    adaptive solver finds no error there, and may ask for more of a real model.
     """
     still = torch.zeros(1, 1, 1, 1)
-    stub = lambda x, sigma: Prediction(still, still)  # noqa: E731
-    noise = lambda draw, sigma, sigma_next: still  # noqa: E731
+    one = Prediction(still, still)
+
+    def ask(x: Tensor, sigma: float) -> Prediction:
+        return replace(one, branches=dict.fromkeys(branches(sigma), one))
+
+    start = State(still) if start is None else replace(start, x=still, memory=())
+    return sample(ask, start, sigmas, solver, lambda *_: still)
+
+
+def rows_of(scheduler: Scheduler, plan: Plan) -> list[Row]:
+    """Every step of a plan."""
     rows, drawn = [], 0
-    for step in sample(stub, still, plan.sigmas, scheduler.solver, noise):
+    for step in rehearse(scheduler.solver, plan.sigmas):
         h = math.log(step.sigma / step.sigma_next) if step.sigma_next else math.inf
         t = plan.timesteps[step.index]
         draws, drawn = step.draws - drawn, step.draws

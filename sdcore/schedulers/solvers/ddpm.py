@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sdcore.process import VariancePreserving
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.solvers.euler import ancestral
+from sdcore.schedulers.solvers.euler import ancestral, euler
 from sdcore.schedulers.table_entry import Entry
 
 Variance = Literal["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"]
@@ -32,13 +32,12 @@ def ddpm(
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
     down, up = ancestral(sigma, sigma_next, eta)
-    if up > 0 and variance_type in ("fixed_large", "fixed_large_log"):
-        up = eta * math.sqrt(VariancePreserving.transition_variance(sigma, sigma_next))
+    if up == 0 or variance_type in ("fixed_small", "fixed_small_log"):
+        return euler(denoise, x, interval, memory, draw, eta=eta)
+    std = eta * math.sqrt(VariancePreserving.transition_variance(sigma, sigma_next))
     prediction = denoise(x, sigma)
     x_next = torch.add(prediction.x0, prediction.eps, alpha=down)
-    if up > 0:
-        x_next = torch.add(x_next, draw(sigma, sigma_next), alpha=up)
-    return x_next, prediction, ()
+    return torch.add(x_next, draw(sigma, sigma_next), alpha=std), prediction, ()
 
 
 ENTRIES = (
