@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from scripts.vocabulary import write_tokenizer
+from tests.cli.shell import Shell
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test asks the network
 if not torch.cuda.is_available():
@@ -124,3 +125,15 @@ def command(
         return caught.value.code, Path(out.split("\n")[0]) if out else None, err
 
     return run
+
+
+@pytest.fixture
+def shell(
+    tiny_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Shell:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return Shell(capfd, tiny_path)

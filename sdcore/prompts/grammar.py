@@ -155,7 +155,7 @@ def compose(text: str) -> tuple[tuple[str, float], ...]:
 def at_step(text: str, step: int, steps: int) -> str:
     """The prompt as it reads in that step: every switch decided, all else as typed.
 
-    >>> at_step("a (red:1.2) [house:boat:0.5]", step=5, steps=10)
+    >>> at_step("a (red:1.2) [house:boat:0.5]", step=6, steps=10)
     'a (red:1.2) boat'
     """
     return _written(parse(text), step, steps)
