@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sdcore.enduring import Enduring, OutOfMemory, Tell, within_memory
 from sdcore.errors import InputError
 from sdcore.free_memory import give_back
+from sdcore.inversion import Recorded
 from sdcore.networks import Networks
 from sdcore.prepare import Parts, prepare
 from sdcore.run import Run
@@ -38,6 +39,7 @@ def draw(
     *,
     batch: int = 1,
     start: State | None = None,
+    noise: Recorded | None = None,
     smaller: bool = False,
     watch: Watch = lambda run, step: None,
     tell: Tell = lambda line: None,
@@ -50,6 +52,7 @@ def draw(
     Args:
         batch: how many are drawn at once.
         start: where the first batch stands already; None: at its beginning.
+        noise: the draws that it goes on with; None: its seeds'.
         smaller: whether pictures that do not fit even so may be drawn with sides of three quarters.
         watch: gets every step.
         tell: gets a line for each prompt that was cut, and for whatever else should be known.
@@ -71,6 +74,7 @@ def draw(
         told.update(run.warnings)
         if start is not None:
             run, start = run.resumed(start), None
+            run = run if noise is None else replace(run, noise=noise)
         return run
 
     def pictures(run: Run, waiting: Sequence[Settings]) -> Iterator[Drawn]:

@@ -4,7 +4,8 @@ have needed.
     up = rising(run.sigmas)
     *_, top = sample(run.denoise, latents, up, euler)                     # DDIM inversion
     *_, top = sample(run.denoise, latents, up, fixed_point(euler, 5))     # what Euler undoes
-    *_, top = sample(run.denoise, latents, up, belm)                      # undone exactly
+    *_, top = sample(run.denoise, latents, up, belm)                      # undone exactly, by
+    sample(run.denoise, turned(top), run.sigmas, belm)
     state, noise = edit_friendly(run.denoise, latents, run.sigmas, euler_a, fresh)
 
 Each is told at its function. `sdcore.sampling.sample` runs them all.
@@ -19,8 +20,20 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from sdcore.errors import InputError
-from sdcore.sampling import Denoise, Draw, Interval, Memory, Noise, Prediction, Solver, State
+from sdcore.errors import InputError, unknown
+from sdcore.sampling import (
+    Denoise,
+    Draw,
+    Interval,
+    Memo,
+    Memory,
+    Noise,
+    Prediction,
+    Solver,
+    State,
+    Step,
+    sample,
+)
 
 
 def rising(sigmas: Sequence[float]) -> tuple[float, ...]:
@@ -156,3 +169,52 @@ def _mean_and_std(
     if memory != () or not once:
         raise InputError("edit-friendly noise needs a solver that asks and draws once: euler_a")
     return mean, (lifted - mean).double().mean().item()
+
+
+def turned(step: Step) -> State:
+    """Where to begin on the way down again, after the last step of a way up by a rule that can be
+    run backwards (`belm`): one step below the top, and what was at the top is remembered.
+
+    `sample(denoise, turned(top), sigmas, belm)`, with the same sigmas falling, undoes every step.
+    """
+    memo = Memo("x", step.sigma_next, step.x_next, step.prediction.origin)
+    return State(step.x, 1, (memo,), 0, step.sigma)
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """Where a picture came to, and what draws it again from there."""
+
+    state: State  # to be gone on with over the falling sigmas
+    residual: float | None = None  # of a fixed point: the largest of the last corrections
+    noise: Recorded | None = None  # of edit-friendly inversion: in place of a seed's
+
+
+def inverted(
+    denoise: Denoise,
+    x0: Tensor,
+    sigmas: Sequence[float],
+    solver: Solver,
+    method: str,
+    noise: Noise,
+    iterations: int = 5,
+) -> Inverted:
+    """A picture's latents [B,C,H,W] carried up over the sigmas, which fall.
+
+    method: "plain", "fixed-point", "exact" (solver: belm) or "edit-friendly" (solver: euler_a, with
+    its levels' noise from `noise`). Raises InputError for another one, and for solvers that cannot.
+    """
+    if method == "edit-friendly":
+        state, found = edit_friendly(denoise, x0, sigmas, solver, noise)
+        return Inverted(state, noise=found)
+    residuals: list[float] = []
+    heard = lambda sigma, residual: residuals.append(residual.max().item())  # noqa: E731
+    if method == "fixed-point":
+        upwards = fixed_point(solver, iterations, heard)
+    elif method in ("plain", "exact"):
+        upwards = solver
+    else:
+        raise unknown("method", method, ("plain", "fixed-point", "exact", "edit-friendly"))
+    *_, top = sample(denoise, x0, rising(sigmas), upwards)
+    state = turned(top) if method == "exact" else State(top.x_next, 0, sigma=sigmas[0])
+    return Inverted(state, max(residuals, default=None))

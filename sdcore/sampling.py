@@ -83,12 +83,14 @@ class State:
         placed = tuple(memo for memo in self.memory if isinstance(memo, Memo))
         return replace(self, index=0, memory=placed), (self.sigma, *rest)
 
-    def save(self, path: str | Path, settings: Sequence[str] = ()) -> None:
-        """Write it whole (`sdcore.state_file`). settings: of each picture, as JSON, to go in too.
+    def save(
+        self, path: str | Path, settings: Sequence[str] = (), noise: Sequence[Tensor] = ()
+    ) -> None:
+        """Write it whole, with the settings of each picture as JSON (`sdcore.state_file`).
 
         Raises InputError where it cannot be written.
         """
-        state_file.write(path, self, settings)
+        state_file.write(path, self, settings, noise)
 
     @classmethod
     def load(cls, path: str | Path) -> "State":

@@ -1,8 +1,9 @@
 """A State as a file: where a run stands, to go on from there as if it had never stopped.
 
-safetensors: "x" and a tensor for each thing remembered, "memory.0" the newest. In the metadata,
-under "sdcore_state", JSON: index, draws, sigma, what each remembered tensor is, and the settings of
-every picture. Floats are written as Python writes them, which gives back the same bits.
+safetensors: "x" and a tensor for each thing remembered, "memory.0" the newest; "noise.0" ... where
+the draws are no seed's but were found (edit-friendly inversion). In the metadata, under
+"sdcore_state", JSON: index, draws, sigma, what each remembered tensor is, and the settings of every
+picture. Floats are written as Python writes them, which gives back the same bits.
 """
 
 from __future__ import annotations
@@ -61,16 +62,22 @@ class Read(NamedTuple):
     draws: int
     sigma: float | None
     settings: tuple[str, ...]
+    noise: tuple[Tensor, ...] = ()
 
 
-def write(path: str | Path, state: Held, settings: Sequence[str] = ()) -> None:
-    """Whole or not at all, in place of what is there. settings: of each picture, as JSON.
+def write(
+    path: str | Path, state: Held, settings: Sequence[str] = (), noise: Sequence[Tensor] = ()
+) -> None:
+    """Whole or not at all, in place of what is there.
+
+    settings: of each picture, as JSON. noise: the draws of the loop, where they are no seed's.
 
     Raises InputError where it cannot be written.
     """
     target = path_of(path)
     check_folder(target.parent)
     tensors = {"x": state.x} | {f"memory.{i}": memo.value for i, memo in enumerate(state.memory)}
+    tensors |= {f"noise.{i}": drawn for i, drawn in enumerate(noise)}
     facts = {
         "version": VERSION,
         "index": state.index,
@@ -116,6 +123,11 @@ def _checked(facts: Mapping[str, Any], tensors: dict[str, Tensor]) -> Read:
     if type(said) is not list or len(said) > MOST_REMEMBERED:
         raise InputError("what it remembers is garbled")
     memory = tuple(_remembered(each, tensors.pop(f"memory.{i}"), x) for i, each in enumerate(said))
+    noise = tuple(
+        tensors.pop(f"noise.{i}") for i in range(sum(name.startswith("noise.") for name in tensors))
+    )
+    if any(each.shape != x.shape or not each.is_floating_point() for each in noise):
+        raise InputError(f"its noise is of another shape than {list(x.shape)}")
     if tensors:
         raise InputError(f"it holds {min(tensors)!r}, which is no part of a state")
     settings = facts["settings"]
@@ -124,9 +136,8 @@ def _checked(facts: Mapping[str, Any], tensors: dict[str, Tensor]) -> Read:
     if settings and len(settings) != len(x):
         raise InputError(f"it has {len(x)} pictures and settings of {len(settings)}")
     counts = [_count(facts, name) for name in ("index", "draws")]
-    return Read(
-        x, counts[0], memory, counts[1], None if sigma is None else _level(sigma), tuple(settings)
-    )
+    level = None if sigma is None else _level(sigma)
+    return Read(x, counts[0], memory, counts[1], level, tuple(settings), noise)
 
 
 def _remembered(said: Mapping[str, Any], value: Tensor, x: Tensor) -> Remembered:

@@ -1,6 +1,7 @@
 """Pictures back to noise, in worlds where the way there is known."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -8,11 +9,12 @@ import torch
 from torch import Tensor
 
 from sdcore.errors import InputError
-from sdcore.inversion import Recorded, edit_friendly, fixed_point, rising
+from sdcore.inversion import Recorded, edit_friendly, fixed_point, rising, turned
 from sdcore.lab import Gaussian, Mixture
 from sdcore.noise import SeededNoise
 from sdcore.sampling import Solver, sample
 from sdcore.schedulers import resolve
+from sdcore.schedulers.solvers.belm import belm
 from sdcore.schedulers.solvers.ddpm import ddpm
 from sdcore.schedulers.solvers.dpmpp import dpmpp_2m
 from sdcore.schedulers.solvers.euler import euler
@@ -68,6 +70,27 @@ def test_a_fixed_point_of_no_iterations_is_plain_inversion() -> None:
 def test_a_fixed_point_of_what_remembers_or_draws(solver: Solver, why: str) -> None:
     with pytest.raises(InputError, match=why):
         last(X0, rising(sigmas(5)), fixed_point(solver))
+
+
+@pytest.mark.parametrize("steps", [3, 10, 50])
+def test_belm_undoes_itself(steps: int) -> None:
+    """To rounding, whatever the number of steps; plain inversion does not."""
+    down = sigmas(steps)
+    *_, top = sample(WORLD, X0, rising(down), belm)
+    back = list(sample(WORLD, turned(top), down, belm))
+    assert [step.index for step in back] == list(range(1, steps))
+    assert (back[-1].x_next - X0).abs().max() < 1e-9
+    assert (last(last(X0, rising(down), euler), down, euler) - X0).abs().max() > 1e-3
+
+
+def test_belm_begins_anew_under_another_guidance() -> None:
+    down = sigmas(10)
+    other = lambda x, sigma: replace(WORLD(x, sigma), origin="other")  # noqa: E731
+    steps = list(sample(WORLD, X0 * down[0], down, belm))
+    state = steps[4].state
+    after = next(sample(other, state, down, belm))
+    plain = next(sample(other, replace(state, memory=()), down, belm))
+    assert torch.equal(after.x_next, plain.x_next)
 
 
 @pytest.mark.parametrize("eta", [0.5, 1.0])

@@ -14,6 +14,7 @@ from sdcore.cli.convert import convert
 from sdcore.cli.download import download
 from sdcore.cli.guidances import guidances
 from sdcore.cli.inspect import inspect
+from sdcore.cli.invert import invert, likelihood
 from sdcore.cli.lab import lab
 from sdcore.cli.merge import merge
 from sdcore.cli.parity import parity
@@ -66,6 +67,8 @@ for command in (
     sample,
     rerun,
     resume,
+    invert,
+    likelihood,
     schedulers,
     guidances,
     plan,

@@ -69,7 +69,7 @@ def draw(
             for batch in batches:
                 if how["state"] is not None:  # one state, one run
                     more["batch"] = len(batch.settings)
-                more["start"] = batch.start
+                more |= {"start": batch.start, "noise": batch.noise}
                 drawing = drawn(networks, batch.settings, batch.parts, tell=told, **more)
                 if begun is None:
                     output.open()

@@ -18,6 +18,7 @@ from sdcore.errors import InputError
 from sdcore.paths import path_of
 
 if TYPE_CHECKING:
+    from sdcore.inversion import Recorded
     from sdcore.networks import Networks
     from sdcore.prepare import Parts
     from sdcore.sampling import State
@@ -49,6 +50,7 @@ class Batch:
     parts: Parts
     labels: Mapping[str, Any]
     start: State | None = None  # where they stand already
+    noise: Recorded | None = None  # and the draws that they go on with, where they are no seed's
 
 
 def jobs_of(

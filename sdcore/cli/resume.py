@@ -34,11 +34,13 @@ def resume(file: str, prompt: str | None, **options: Any) -> None:
     --guidance, --prompt ... Then the steps below the noise level of STATE are those of the new
     schedule. The pictures say what was changed and where.
     """
+    from sdcore.inversion import Recorded
     from sdcore.sampling import State
     from sdcore.state_file import read
     from sdcore.trust import check_inherited
 
-    stood, old = State.load(file), _settings(file, read(file).settings)
+    stood, held = State.load(file), read(file)
+    old = _settings(file, held.settings)
     given = {name for name, value in options.items() if value not in (None, ())}
     for name in sorted(_fixed() & given):
         raise InputError(
@@ -68,7 +70,8 @@ def resume(file: str, prompt: str | None, **options: Any) -> None:
     negative = job.chosen["negative"] if "negative" in given else None
     new = [_gone_on(each, shared, prompt, negative, stood) for each in old]
     how = options | {"state": file, "batch": len(new)}
-    draw(iter([(networks, [Batch(tuple(new), parts, {}, stood)])]), output, how)
+    noise = Recorded(held.noise) if held.noise else None
+    draw(iter([(networks, [Batch(tuple(new), parts, {}, stood, noise)])]), output, how)
 
 
 def _fixed() -> set[str]:

@@ -51,7 +51,8 @@ class Unfinished:
     def keep(self, run: Run, step: Step) -> None:
         if self.path is not None:
             self.begun = True
-            step.state.save(self.path, [each.to_json() for each in run.settings])
+            settings = [each.to_json() for each in run.settings]
+            step.state.save(self.path, settings, getattr(run.noise, "tensors", ()))
 
     def __enter__(self) -> Unfinished:
         if self.path is not None and current_thread() is main_thread():
