@@ -27,7 +27,7 @@ class Row:
 def rehearse(
     solver: Solver,
     sigmas: Sequence[float],
-    start: State | None = None,
+    start: Tensor | State | None = None,
     branches: Callable[[float], Sequence[str]] = lambda sigma: (),
 ) -> Iterator[Step]:
     """The solver's steps over a model that sees nothing, to count what it asks for.
@@ -41,8 +41,8 @@ def rehearse(
     def ask(x: Tensor, sigma: float) -> Prediction:
         return replace(one, branches=dict.fromkeys(branches(sigma), one))
 
-    start = State(still) if start is None else replace(start, x=still, memory=())
-    return sample(ask, start, sigmas, solver, lambda *_: still)
+    state = start if isinstance(start, State) else State(still)
+    return sample(ask, replace(state, x=still, memory=()), sigmas, solver, lambda *_: still)
 
 
 def rows_of(scheduler: Scheduler, plan: Plan) -> list[Row]:

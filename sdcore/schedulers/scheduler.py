@@ -107,31 +107,15 @@ def resolve(
         entry = entry if method is None else _entry(method, class_name)
     laid, tool = _spacing(name, chosen.spacing, tool, spacing)
     schedule = noise_schedule_of(conventions, fields, tool)
-    if isinstance(laid, Spacing) and not isinstance(spacing, Spacing):  # with the class's ends
-        usual = spacing_of(conventions, fields, schedule, None)
-        end = usual.tail if laid.tail == "zero" else laid.tail
-        laid = replace(laid, start=usual.start, end=usual.end, tail=end)
-        if laid.steps is not None:  # a list, which has no name of a tool's by itself
-            name = laid.name if tool is None else f"{tool.key}:{laid.name}"
-            laid = replace(laid, name=name, written=name, whole=tool is not None and tool.whole)
-    elif not isinstance(laid, Spacing):
-        laid = (
-            spacing_of(conventions, fields, schedule, laid)
-            if tool is None
-            else tool.spacing(laid, entry.name)
-        )
-        laid = replace(laid, written=laid.name)
+    if not isinstance(spacing, Spacing):
+        laid = _with_ends(laid, tool, partial(spacing_of, conventions, fields, schedule), entry)
     process = VariancePreserving(schedule, fields["prediction_type"])
     options = _options(entry, {**fields, "process": process}, chosen.options, eta)
-    solver = partial(entry.solver, **options) if options else entry.solver
-    if fields.get("thresholding"):
-        ratio, most = fields["dynamic_thresholding_ratio"], fields["sample_max_value"]
-        solver = thresholded(solver, ratio, most, conventions.keeps_eps)
     if label in INVERSE:
         laid, entry = _inverse(laid, conventions), replace(entry, name=label)
     return Scheduler(
         name=entry.name,
-        solver=solver,
+        solver=_bound(entry.solver, options, fields, conventions),
         spacing=laid if tail is None else _ending(laid, tail),
         noise_schedule=schedule,
         prediction_type=fields["prediction_type"],
@@ -139,6 +123,17 @@ def resolve(
         eta=options.get("eta"),
         written=chosen.written(entry, options),
     )
+
+
+def _bound(
+    solver: Solver, options: Mapping[str, Any], fields: Mapping[str, Any], conventions: Conventions
+) -> Solver:
+    """The solver with its options, and with dynamic thresholding where the config has it."""
+    solver = partial(solver, **options) if options else solver
+    if not fields.get("thresholding"):
+        return solver
+    ratio, most = fields["dynamic_thresholding_ratio"], fields["sample_max_value"]
+    return thresholded(solver, ratio, most, conventions.keeps_eps)
 
 
 def _inverse(spacing: Spacing, conventions: Conventions) -> Spacing:
@@ -251,6 +246,29 @@ def _explicit(text: str) -> tuple[Spacing | None, Tool | None]:
     if written is None or written.file is None:
         return None, None
     return load_spacing(written), None
+
+
+def _with_ends(
+    laid: str | Spacing | None,
+    tool: Tool | None,
+    of_class: Callable[[str | None], Spacing],
+    entry: Entry,
+) -> Spacing:
+    """The spacing of a name, as the class or the tool lays it; the user's, with the class's ends.
+
+    of_class: the class's spacing of a name, None for its own.
+    """
+    if not isinstance(laid, Spacing):
+        laid = of_class(laid) if tool is None else tool.spacing(laid, entry.name)
+        return replace(laid, written=laid.name)
+    usual = of_class(None)
+    tail = usual.tail if laid.tail == "zero" else laid.tail
+    laid = replace(laid, start=usual.start, end=usual.end, tail=tail)
+    if laid.steps is None:
+        return laid
+    # a list, which has no name of a tool's by itself
+    name = laid.name if tool is None else f"{tool.key}:{laid.name}"
+    return replace(laid, name=name, written=name, whole=tool is not None and tool.whole)
 
 
 def _ending(spacing: Spacing, tail: str | float) -> Spacing:
