@@ -6,13 +6,14 @@ adapters named in prompts all come down to a list of jobs; whoever draws sees no
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from sdcore.cli.adapters import base_of, overlaid, request_of
-from sdcore.cli.options import choose_seeds, chosen_spacing, products
+from sdcore.cli.options import asks_for_random, choose_seeds, chosen_spacing, products
 from sdcore.cli.prompt_lists import Asked
 from sdcore.errors import InputError
 from sdcore.paths import path_of
@@ -37,6 +38,7 @@ class Job:
     chosen: Mapping[str, Any]  # options by name, each with its one value
     labels: Mapping[str, Any] = field(default_factory=dict)  # of the options given several times
     templates: Mapping[str, str] = field(default_factory=dict)  # prompt -> what it was drawn from
+    at_random: bool = False  # whether the seeds were
 
     def __len__(self) -> int:
         return len(self.prompts) * len(self.seeds)
@@ -62,10 +64,12 @@ def jobs_of(
 ) -> list[Job]:
     """One job for each combination of options, of the prompts that go with it.
 
-    options: as click hands them over. drawn: the seed where none is given. taken: what a picture
-    that is drawn again adds to one combination. typed: whether the prompts are the user's own.
+    options: as click hands them over. drawn: the seed where none is given; None: a random one.
+    taken: what a picture that is drawn again adds to one combination.
+    typed: whether the prompts are the user's own.
     """
     jobs: list[Job] = []
+    common = secrets.randbits(32) if drawn is None else drawn
     for own, group in groupby(asked, key=lambda each: each.options):
         prompts = tuple(each.prompt for each in group)
         given = dict(options) | dict(own)
@@ -73,14 +77,25 @@ def jobs_of(
             given["loras"] = (*options["loras"], *own["loras"])
         combinations = products(given)
         varying = [name for name in given if len({str(each[name]) for each in combinations}) > 1]
-        seeds = tuple(choose_seeds(given["seed"], given["count"], drawn))
+        seeds = tuple(choose_seeds(given["seed"], given["count"], common))
+        at_random = asks_for_random(given["seed"]) or (drawn is None and not given["seed"])
         for chosen in combinations:
             labels = {name: chosen[name] for name in varying}
             chosen["spacing"] = chosen_spacing(chosen)
-            job = Job(prompts, seeds, {**chosen, **taken(chosen)}, labels)
+            job = Job(prompts, seeds, {**chosen, **taken(chosen)}, labels, at_random=at_random)
             for part in _expanded(job):
                 jobs += _untagged(part, typed)
     return jobs
+
+
+def told_seeds(jobs: Sequence[Job]) -> str:
+    """The line that tells which seeds were drawn; "" where none was."""
+    seeds = sorted({seed for job in jobs if job.at_random for seed in job.seeds})
+    if not seeds:
+        return ""
+    if seeds[-1] - seeds[0] == len(seeds) - 1:
+        return "seed " + "-".join(map(str, sorted({seeds[0], seeds[-1]})))
+    return "seeds " + ", ".join(map(str, seeds[:8])) + " ..." * (len(seeds) > 8)
 
 
 def _expanded(job: Job) -> Iterator[Job]:

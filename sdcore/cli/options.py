@@ -290,8 +290,6 @@ def choose_seeds(given: Sequence[str], count: int | None, drawn: int | None = No
     return list(range(seeds[0], seeds[0] + count))
 
 
-def told_seeds(given: Sequence[str], seeds: Sequence[int]) -> str:
-    """The line that tells which seeds were drawn; "" where none was."""
-    if given and "-1" not in {part.strip() for text in given for part in text.split(",")}:
-        return ""
-    return "seed " + "-".join(map(str, sorted({seeds[0], seeds[-1]})))
+def asks_for_random(given: Sequence[str]) -> bool:
+    """Whether one of the seeds is -1."""
+    return "-1" in {part.strip() for text in given for part in text.split(",")}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdcore.cli.echo import tell
-from sdcore.cli.jobs import jobs_of, ready, tagged_lora
-from sdcore.cli.options import Drawing, told_seeds
+from sdcore.cli.jobs import jobs_of, ready, tagged_lora, told_seeds
+from sdcore.cli.options import Drawing
 from sdcore.cli.output import Output
 from sdcore.cli.prompt_lists import Asked
 from sdcore.cli.state import check_state
@@ -70,9 +70,7 @@ def rerun(picture: Path, prompt: tuple[str, ...], **options: Any) -> None:
 
     from sdcore.cli.draw import draw
 
-    seeds = options["seed"] or (() if old.seed is None else (str(old.seed),))
-    first = "" if seeds == (str(old.seed),) else told_seeds(seeds, jobs[0].seeds)
-    draw(ready(jobs, _differences(old.settings)), output, options, first)
+    draw(ready(jobs, _differences(old.settings)), output, options, told_seeds(jobs))
 
 
 def _differences(old: Settings | None) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 import click
 
 from sdcore.cli.echo import tell
-from sdcore.cli.jobs import jobs_of, ready
-from sdcore.cli.options import Drawing, told_seeds
+from sdcore.cli.jobs import jobs_of, ready, told_seeds
+from sdcore.cli.options import Drawing
 from sdcore.cli.output import Output
 from sdcore.cli.prompt_lists import read_prompts
 from sdcore.cli.state import check_state
@@ -38,13 +37,10 @@ def sample(
             f"{len(prompt)} prompts of one word each; a sentence wants quotes: "
             f'sdcore sample "{" ".join(prompt)}"'
         )
-    jobs = jobs_of(asked, options, drawn=secrets.randbits(32))
+    jobs = jobs_of(asked, options, drawn=None)
     check_state(options, jobs)
     output = Output(options["out"], sum(map(len, jobs)))
 
     from sdcore.cli.draw import draw
 
-    seeds = [seed for job in jobs for seed in job.seeds]
-    given = [tuple(each.options.get("seed", options["seed"])) for each in asked]
-    first = next((line for seed in given if (line := told_seeds(seed, seeds))), "")
-    draw(ready(jobs), output, options, first)
+    draw(ready(jobs), output, options, told_seeds(jobs))

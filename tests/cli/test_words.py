@@ -44,6 +44,10 @@ def test_seed_minus_one_is_drawn(shell: Shell) -> None:
     assert seeds[0] != seeds[1]
     assert f"seed {seeds[0]}\n" in first.err
     assert min(seeds) >= 0
+    Path("list.txt").write_text("red --seed 5\nblue\ngreen --seed -1\n")
+    listed = shell.sample("--prompts", "list.txt")
+    drawn = sorted(read_settings(path).seed for path in listed.paths[1:])
+    assert f"seeds {drawn[0]}, {drawn[1]}\n" in listed.err
 
 
 def test_words_without_quotes_are_told(shell: Shell) -> None:
