@@ -49,7 +49,11 @@ def _picture(place: str) -> dict[str, Any] | None:
 
 def _ours(text: str) -> dict[str, Any]:
     settings = asdict(Settings.from_json(text))
-    given = {name: value for name, value in settings.items() if value not in (None, (), "")}
+    given = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in settings.items()
+        if value is not False and value not in (None, (), "")
+    }
     return {"drawn_by": f"sdcore {settings['version']}"} | given
 
 

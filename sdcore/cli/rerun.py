@@ -148,10 +148,13 @@ def _theirs(info: Infotext, options: Mapping[str, Any]) -> Old:
 
 def _model(info: Infotext, options: Mapping[str, Any], left: list[str]) -> Mapping[str, Any]:
     """The model of the picture, if it is among the files of --models."""
+    from sdcore.checkpoints.find import bundled_models
     from sdcore.checkpoints.library import model_of
 
     if info.model is None and info.model_hash is None:
         return {}
+    if info.model in bundled_models():
+        return {"model": info.model}
     label = f"Model: {info.model or 'of no name'}"
     label += "" if info.model_hash is None else f" (hash {info.model_hash})"
     found = model_of(info.model, info.model_hash, options["models"])
