@@ -24,6 +24,7 @@ from tests.cli.shell import Shell
 ROOT = Path(__file__).parents[1]
 PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
          for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}  # fmt: skip
+TRIED_BY = {"docs/steering.md": "tests/test_steering.py"}  # with what it is about
 # The map shows signatures in Python's colours, and no example.
 RUN = {"README.md", "docs/starting.md", "docs/writing-a-guidance.md", "docs/writing-a-solver.md"}
 
@@ -33,7 +34,10 @@ def examples(page: str) -> list[str]:
 
 
 def test_every_page_with_an_example_is_tried_here() -> None:
-    assert {page for page in PAGES if examples(page)} - {"docs/architecture.md"} == RUN
+    there = {page for page in PAGES if examples(page)} - {"docs/architecture.md"}
+    assert there == RUN | TRIED_BY.keys()
+    for page, test in TRIED_BY.items():
+        assert Path(page).name in (ROOT / test).read_text(encoding="utf-8")
 
 
 def test_the_readme(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
