@@ -7,17 +7,13 @@ no Stable Diffusion checkpoint uses are refused by name instead of being ignored
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import UnionType
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Any, Self
 
 from sdcore.errors import InputError
+from sdcore.models.config_fields import divides, pick, refuse_unknown, require
 from sdcore.models.unet_inputs import UNetInputs, unet_inputs
-
-# Of a block or an encoder; published are up to 32. What says a billion would be laid out for hours.
-MAX_LAYERS = 1000
 
 # Fields that name another network when they differ from these values (None is always harmless).
 _UNET_FIXED = {
@@ -62,69 +58,8 @@ _TINY_FIXED = {
 _TEXT_FIXED = {"hidden_act": ("quick_gelu", "gelu")}
 
 
-def _refuse_unknown(what: str, raw: Mapping[str, Any], allowed: Mapping[str, tuple]) -> None:
-    for name, values in allowed.items():
-        value = raw.get(name)
-        if isinstance(value, list | tuple) and value and all(v == value[0] for v in value):
-            value = value[0]  # one for each block, and all alike
-        if value is not None and value not in values:
-            accepted = ", ".join(repr(v) for v in values) or "null"
-            raise InputError(f"{what} config: {name} is {value!r}; this engine knows {accepted}")
-
-
-def _pick(cls: type, what: str, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `cls` that `raw` names, lists as tuples; null means the default."""
-    if not isinstance(raw, Mapping):
-        raise InputError(f"{what} config: expected a JSON object, got {type(raw).__name__}")
-    kinds = get_type_hints(cls)
-    fields = {k: v for k, v in raw.items() if k in kinds and v is not None}
-    fields = {k: _tuples(v) for k, v in fields.items()}
-    for name, value in fields.items():
-        _require(_fits(value, kinds[name]), f"{what} config: {name} cannot be {raw[name]!r}")
-        if "layers" in name:
-            most = max(_flat(value))
-            _require(most <= MAX_LAYERS, f"{what} config: {name} is {most}; {MAX_LAYERS} at most")
-    return fields
-
-
-def _flat(value: int | tuple) -> Iterator[int]:
-    """The numbers in lists of lists."""
-    for item in value if isinstance(value, tuple) else ():
-        yield from _flat(item)
-    if isinstance(value, int):
-        yield value
-
-
-def _tuples(value: Any) -> Any:
-    """Lists as tuples, to any depth."""
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a field's type; numbers are finite, whole ones not below 0."""
-    if isinstance(kind, UnionType):
-        return any(_fits(value, each) for each in get_args(kind))
-    if get_origin(kind) is tuple:
-        each = get_args(kind)[0]
-        return isinstance(value, tuple) and value != () and all(_fits(v, each) for v in value)
-    if kind is int:
-        return type(value) is int and value >= 0
-    if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return isinstance(value, kind)
-
-
 def _wrong_count(name: str, count: int, levels: int) -> str:
     return f"UNet config: {name} has {count} entries for the {levels} of block_out_channels"
-
-
-def _divides(part: int, whole: int) -> bool:
-    return part > 0 and whole % part == 0
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)
 
 
 @dataclass(frozen=True)
@@ -146,13 +81,13 @@ class TextEncoderConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Read a text encoder's config.json. Raises InputError for what this engine has not."""
-        picked = _pick(cls, "text encoder", raw)
-        _refuse_unknown("text encoder", raw, _TEXT_FIXED)
+        picked = pick(cls, "text encoder", raw)
+        refuse_unknown("text encoder", raw, _TEXT_FIXED)
         names = raw.get("architectures") or []
         picked["with_projection"] = "CLIPTextModelWithProjection" in names
         config = cls(**picked)
-        _require(
-            _divides(config.num_attention_heads, config.hidden_size),
+        require(
+            divides(config.num_attention_heads, config.hidden_size),
             f"text encoder config: hidden_size {config.hidden_size} is no multiple of "
             f"num_attention_heads {config.num_attention_heads}",
         )
@@ -262,12 +197,12 @@ class UNetConfig:
         self, name: str, blocks: tuple[int | tuple[int, ...], ...], layers: tuple[int, ...]
     ) -> tuple[tuple[int, ...], ...]:
         """A number for every layer of every block, of which a block has one or a list."""
-        _require(len(blocks) == len(layers), _wrong_count(name, len(blocks), len(layers)))
+        require(len(blocks) == len(layers), _wrong_count(name, len(blocks), len(layers)))
         each = tuple(
             (b,) * n if isinstance(b, int) else b for b, n in zip(blocks, layers, strict=True)
         )
         for depths, count in zip(each, layers, strict=True):
-            _require(
+            require(
                 len(depths) == count,
                 f"UNet config: {name} has {len(depths)} depths for a block of {count} layers",
             )
@@ -276,34 +211,34 @@ class UNetConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Read a UNet's config.json. Raises InputError for what this engine has not."""
-        picked = _pick(cls, "UNet", raw)
-        _refuse_unknown("UNet", raw, _UNET_FIXED)
+        picked = pick(cls, "UNet", raw)
+        refuse_unknown("UNet", raw, _UNET_FIXED)
         config = cls(**picked)
         levels = len(config.block_out_channels)
         for name in ("down_block_types", "up_block_types", "heads", "layers"):
             count = len(getattr(config, name))
-            _require(count == levels, _wrong_count(name, count, levels))
+            require(count == levels, _wrong_count(name, count, levels))
         if "mid_block_type" in raw and raw["mid_block_type"] is None:
             config = replace(config, mid_block_type=None)  # null: it has no middle
-        _require(
+        require(
             config.mid_block_type in (CROSS_MIDDLE, PLAIN_MIDDLE, None),
             f"UNet config: mid_block_type is {config.mid_block_type!r}; this engine knows "
             f"{CROSS_MIDDLE!r}, {PLAIN_MIDDLE!r} and null",
         )
-        _require(
+        require(
             isinstance(config.sample_size, int) or len(config.sample_size) == 2,
             f"UNet config: sample_size {raw.get('sample_size')!r} is neither a side nor two",
         )
         _ = config.down_depths, config.up_depths, config.mid_depth  # each raises where it is wrong
         for name in config.down_block_types + config.up_block_types:
-            _require(
+            require(
                 name in ("CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
                 f"UNet config: block type {name!r} is not one of Stable Diffusion's four "
                 "(CrossAttnDownBlock2D, DownBlock2D, CrossAttnUpBlock2D, UpBlock2D)",
             )
         for channels, heads in zip(config.block_out_channels, config.heads, strict=True):
-            _require(
-                _divides(config.norm_num_groups, channels) and _divides(heads, channels),
+            require(
+                divides(config.norm_num_groups, channels) and divides(heads, channels),
                 f"UNet config: {channels} channels do not divide into "
                 f"{config.norm_num_groups} groups and {heads} heads",
             )
@@ -351,18 +286,18 @@ class VAEConfig:
             renamed = {"block_out_channels": raw["down_block_out_channels"]}
             raw = {**raw, **renamed, "layers_per_block": raw.get("layers_per_down_block")}
             raw = {"layers_per_up_block": 1, "up_block_out_channels": (64,), **raw}
-        picked = _pick(cls, "VAE", raw)
-        _refuse_unknown("VAE", raw, _VAE_FIXED)
+        picked = pick(cls, "VAE", raw)
+        refuse_unknown("VAE", raw, _VAE_FIXED)
         config = cls(**picked)
         widths, _ = config.decoder
-        _require(
+        require(
             len(widths) == len(config.block_out_channels),
             f"VAE config: it halves a picture {len(config.block_out_channels) - 1} times and "
             f"doubles latents {len(widths) - 1} times",
         )
         for channels in config.block_out_channels + widths:
-            _require(
-                _divides(config.norm_num_groups, channels),
+            require(
+                divides(config.norm_num_groups, channels),
                 f"VAE config: {channels} channels do not divide into "
                 f"{config.norm_num_groups} groups",
             )
@@ -371,7 +306,7 @@ class VAEConfig:
             known = isinstance(kinds, list | tuple) and all(
                 kind in ("DownEncoderBlock2D", "UpDecoderBlock2D") for kind in kinds
             )
-            _require(
+            require(
                 kinds is None or known,
                 f"VAE config: {key} {kinds!r} are not those of AutoencoderKL",
             )
@@ -401,21 +336,21 @@ class TinyVAEConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Read its config.json. Raises InputError for what this engine has not."""
-        picked = _pick(cls, "tiny VAE", raw)
-        _refuse_unknown("tiny VAE", raw, _TINY_FIXED)
+        picked = pick(cls, "tiny VAE", raw)
+        refuse_unknown("tiny VAE", raw, _TINY_FIXED)
         config = cls(**picked)
         for side in ("encoder", "decoder"):
             widths = getattr(config, f"{side}_block_out_channels")
             blocks = getattr(config, f"num_{side}_blocks")
-            _require(
+            require(
                 len(widths) == len(blocks),
                 f"tiny VAE config: {len(blocks)} num_{side}_blocks for {len(widths)} levels",
             )
-            _require(
+            require(
                 all(width == widths[0] for width in widths),
                 f"tiny VAE config: {side}_block_out_channels {list(widths)} are not all alike",
             )
-        _require(
+        require(
             len(config.encoder_block_out_channels) == len(config.decoder_block_out_channels),
             "tiny VAE config: encoder and decoder are not of the same resolutions",
         )
