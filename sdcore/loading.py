@@ -41,11 +41,10 @@ def load(source: Source) -> StableDiffusion:
 
     Raises InputError: no such model or device, broken or contradictory files.
     """
-    model, memory = source.model, source.memory
     engine = check_engine("auto" if source.engine is None else source.engine)
     device, tf32 = choose_device(source.device), source.dtype == TF32
     dtype = choose_dtype(source.dtype, device)
-    checkpoint = open_source(model, source.places)
+    checkpoint = open_source(source.model, source.places)
     # A quarter of what is free: the cache must hold it until it is read.
     free = available(torch.device("cpu"))
     read_ahead(checkpoint.components.values(), limit=0 if free is None else free // 4)
@@ -54,32 +53,14 @@ def load(source: Source) -> StableDiffusion:
         for name in ("text_encoder", "text_encoder_2")
         if name in checkpoint.components
     }
-    networks = checkpoint.components
-    dtypes = {name: _dtype_of(c, checkpoint, dtype) for name, c in networks.items()}
-    sizes = [ready_bytes(c, dtypes[name]) for name, c in networks.items()]
-    mode, notes = choose(memory, sizes, available(device)), checkpoint.notes
-    while True:
-        try:
-            parts = _parts(networks, mode, device, dtypes)
-            break
-        except (RuntimeError, MemoryError, OSError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside of the except clause, whose traceback holds on to the tensors.
-        give_back()
-        mode = next_ready(mode)
-        if mode is None:
-            raise InputError(
-                f"out of memory on {device} while loading {model}, even with --memory low: "
-                f"its weights take {sum(sizes) / 1e9:.1f} GB in {_name(dtype)}"
-            )
-        notes = (*notes, f"out of memory while loading; going on with --memory {mode}")
+    parts, mode, notes = _that_fit(checkpoint, source, device, dtype)
+    notes = (*checkpoint.notes, *notes)
     if engine in ("fast", "compile"):  # asked for by name, or by a picture
         notes = (*notes, *filter(None, [choose_engine(parts["unet"], engine).why]))
     for name, tokenizer in tokenizers.items():
         _check_agreement(checkpoint, tokenizer, parts[name])
     sd = StableDiffusion(
-        name=str(model),
+        name=str(source.model),
         readers=tuple(Reader(name, tokenizers[name], parts[name]) for name in tokenizers),
         unet=parts["unet"],
         vae=parts["vae"],
@@ -99,6 +80,32 @@ def load(source: Source) -> StableDiffusion:
     except InputError as error:
         raise InputError(f"{checkpoint.path}: {error}") from None
     return sd
+
+
+def _that_fit(
+    checkpoint: Checkpoint, source: Source, device: torch.device, dtype: torch.dtype
+) -> tuple[dict[str, Any], str, tuple[str, ...]]:
+    """The networks, the mode of memory in which there is room for them, and a line for each that
+    was tried before. Raises InputError where there is none."""
+    components, notes = checkpoint.components, ()
+    dtypes = {name: _dtype_of(c, checkpoint, dtype) for name, c in components.items()}
+    sizes = [ready_bytes(c, dtypes[name]) for name, c in components.items()]
+    mode = choose(source.memory, sizes, available(device))
+    while True:
+        try:
+            return _parts(components, mode, device, dtypes), mode, notes
+        except (RuntimeError, MemoryError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the except clause, whose traceback holds on to the tensors.
+        give_back()
+        mode = next_ready(mode)
+        if mode is None:
+            raise InputError(
+                f"out of memory on {device} while loading {source.model}, even with --memory low: "
+                f"its weights take {sum(sizes) / 1e9:.1f} GB in {_name(dtype)}"
+            )
+        notes = (*notes, f"out of memory while loading; going on with --memory {mode}")
 
 
 def _parts(

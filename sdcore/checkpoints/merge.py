@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -55,13 +55,7 @@ def merge(
             target that is there already or cannot be written. It is written beside, then renamed.
     """
     blocks = {} if blocks is None else dict(blocks)
-    for name in blocks:
-        if name not in BLOCK_GROUPS and not _BLOCK.fullmatch(name):
-            raise InputError(
-                f"unknown block {name!r}: in0 to in11, out0 to out11, {', '.join(BLOCK_GROUPS)}"
-            )
-    if not all(map(math.isfinite, (alpha, *blocks.values()))):
-        raise InputError("alpha must be a finite number")
+    _check_alphas(alpha, blocks)
     target = path_of(target)
     if target.suffix != ".safetensors":
         raise InputError(f"{target} is no .safetensors name")
@@ -78,17 +72,7 @@ def merge(
     for other, keys in zip(others, spellings, strict=True):
         _check_shapes(first, other, keys)
     left = [key for key in first.info if any(key not in keys for keys in spellings)]
-    mixed: dict[str, Tensor] = {}
-    mapped = [dict(other) for other in others]
-    for key, tensor in first:
-        share = _alpha(key, alpha, blocks)
-        if key in left or share == 0 or not tensor.is_floating_point():
-            mixed[key] = tensor.contiguous()
-            continue
-        plus, *minus = (
-            tensors[keys[key]].float() for tensors, keys in zip(mapped, spellings, strict=True)
-        )
-        mixed[key] = _mixed(tensor, plus, minus[0] if minus else None, share)
+    mixed = _all_mixed(first, others, spellings, lambda key: _alpha(key, alpha, blocks))
     recipe = {"a": str(a), "b": str(b), "c": None if c is None else str(c)}
     notes = {**read_metadata(a), RECIPE: json.dumps({**recipe, "alpha": alpha, "blocks": blocks})}
     with written_whole(target) as path:
@@ -98,6 +82,40 @@ def merge(
     unused = [key for key in others[0].info if key not in used]
     lines.append(listed(f"keys of {b} are left out, since {a} lacks them", unused))
     return tuple(filter(None, lines))
+
+
+def _check_alphas(alpha: float, blocks: Mapping[str, float]) -> None:
+    for name in blocks:
+        if name not in BLOCK_GROUPS and not _BLOCK.fullmatch(name):
+            raise InputError(
+                f"unknown block {name!r}: in0 to in11, out0 to out11, {', '.join(BLOCK_GROUPS)}"
+            )
+    if not all(map(math.isfinite, (alpha, *blocks.values()))):
+        raise InputError("alpha must be a finite number")
+
+
+def _all_mixed(
+    first: Weights,
+    others: Sequence[Weights],
+    spellings: Sequence[Mapping[str, str]],
+    alpha: Callable[[str], float],
+) -> dict[str, Tensor]:
+    """Every tensor of the first file, mixed with those of the others where these have it.
+
+    spellings: of each other, key of the first -> its own.
+    """
+    mixed: dict[str, Tensor] = {}
+    mapped = [dict(other) for other in others]
+    for key, tensor in first:
+        share, there = alpha(key), all(key in keys for keys in spellings)
+        if not there or share == 0 or not tensor.is_floating_point():
+            mixed[key] = tensor.contiguous()
+            continue
+        plus, *minus = (
+            tensors[keys[key]].float() for tensors, keys in zip(mapped, spellings, strict=True)
+        )
+        mixed[key] = _mixed(tensor, plus, minus[0] if minus else None, share)
+    return mixed
 
 
 def _spelt_as(first: Weights, other: Weights) -> dict[str, str]:
