@@ -8,9 +8,24 @@ starting noise first and then once per stochastic step.
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sdcore.errors import InputError
+
+
+def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """Between two noises [B,C,H,W], picture by picture, on the arc that keeps their length.
+
+    share: 0 is a, 1 is b (Shoemake 1985).
+    """
+    flat = [each.double().flatten(1) for each in (a, b)]
+    cosine = F.cosine_similarity(*flat).clamp(-1, 1)[:, None, None, None]
+    angle = torch.acos(cosine)
+    arc = torch.sin(angle)
+    weights = [torch.where(arc > 1e-6, torch.sin(part * angle) / arc, part)
+               for part in (1 - share, share)]  # fmt: skip
+    return (weights[0] * a + weights[1] * b).to(a.dtype)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import torch
+
 from sdcore.adapters import unmatched_warnings
 from sdcore.brownian import noise_named
 from sdcore.conditioning import Conditioner, prompt_parts, with_numbers
@@ -35,6 +37,7 @@ from sdcore.guidance import (
 )
 from sdcore.inpainting import Canvas, Picture
 from sdcore.models.freeu import FreeU, with_freeu
+from sdcore.models.seamless import check_axes, seamless
 from sdcore.networks import Networks
 from sdcore.noise import SeededNoise
 from sdcore.process import known_prediction_type
@@ -45,8 +48,16 @@ from sdcore.schedulers import Scheduler, Spacing
 from sdcore.schedulers import resolve as resolve_scheduler
 from sdcore.settings import Options, Settings, Source, Words
 from sdcore.stages import Stage, handed_over
-from sdcore.starting import beginning, canvas_of, check_start, first_step, of_start
-from sdcore.user_file import digests
+from sdcore.starting import (
+    beginning,
+    canvas_of,
+    check_start,
+    first_step,
+    of_start,
+    open_latents,
+    read_variation,
+)
+from sdcore.user_file import digest, digests
 from sdcore.version import VERSION
 
 MAX_SIDE = 8192  # pixels; beyond it a size is a slip of the finger
@@ -73,6 +84,8 @@ class Parts:
     family: Family
     freeu: FreeU | None = None
     canvas: Canvas | None = None  # the picture to start from, as it was given
+    latents: torch.Tensor | None = None  # the starting noise, where it is given
+    tile: str | None = None
     refiner: Networks | None = None
     notes: tuple[str, ...] = ()  # what was left to the family, in one line
 
@@ -103,6 +116,8 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
         family=family,
         freeu=FreeU.read(asked.freeu) if isinstance(asked.freeu, str) else asked.freeu,
         canvas=canvas_of(asked, networks),
+        latents=open_latents(asked.latents),
+        tile=None if asked.tile is None else check_axes(asked.tile),
         refiner=_refiner(networks, asked.refiner),
         notes=_left_to(family, asked, networks.name),
     )
@@ -184,6 +199,8 @@ def complete(
     shared = replace(shared, digests=_digests(shared, experts))
     plan = parts.scheduler.plan(shared.steps)  # raises where there is no room for so many
     check_start(shared)
+    if shared.variation is not None:
+        read_variation(shared.variation)
     first_step(shared, plan.sigmas)
     prompts, negatives, seeds = _words(request, networks)
     parts.noise(tuple(seeds), (1, 1, 1), "cpu")  # raises for a seed that is none
@@ -199,10 +216,14 @@ def complete(
 
 
 def _freed(networks: Networks, parts: Parts) -> Networks:
-    """The networks that draw: with the FreeU that was asked for."""
-    if parts.freeu is None:
-        return networks
-    return replace(networks, unet=with_freeu(networks.unet, parts.freeu))
+    """The networks that draw: with the FreeU and the seams that were asked for."""
+    if parts.freeu is not None:
+        networks = replace(networks, unet=with_freeu(networks.unet, parts.freeu))
+    if parts.tile is not None:
+        names = ("unet", "vae")
+        meeting = {name: seamless(networks.modules[name], parts.tile) for name in names}
+        networks = networks.with_modules(meeting)
+    return networks
 
 
 def _of_networks(networks: Networks) -> dict[str, Any]:
@@ -242,8 +263,13 @@ def _of_parts(request: Request, parts: Parts) -> dict[str, Any]:
         "freeu": None if parts.freeu is None else str(parts.freeu),
         "refiner": None if refiner is None else refiner.name,
         "handover": _handover(request.handover, refiner, scheduler),
+        "latents": _latents(request.latents),
         **of_start(request, parts.canvas),
     }
+
+
+def _latents(given: Any) -> str | None:
+    return f"latents {IN_MEMORY}" if isinstance(given, torch.Tensor) else given and str(given)
 
 
 def _written(thing: Any) -> str:
@@ -337,6 +363,8 @@ def _digests(settings: Settings, experts: Sequence[Networks]) -> tuple[str, ...]
     """ "<digest> <name>" of every file that the pictures will be made of."""
     code = (settings.scheduler, settings.spacing, settings.noise, settings.guidance)
     of_code = digests(text for text in code if text and not text.endswith(IN_MEMORY))
+    if settings.latents and not settings.latents.endswith(IN_MEMORY):
+        of_code[settings.latents] = digest(settings.latents)
     of_weights = {name: digest for each in experts for name, digest in each.digests.items()}
     return tuple(f"{digest} {name}" for name, digest in {**of_weights, **of_code}.items())
 
@@ -368,7 +396,8 @@ def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | Non
     spoken = branch_names(accepted(guidance), plan.sigmas)
     with float32_as(networks.tf32):
         stages = _stages(networks, settings, parts, spoken, plan.sigmas)
-        begun = beginning(networks, first, canvas, plan, _noise(networks, settings, parts))
+        noise = _noise(networks, settings, parts)
+        begun = beginning(networks, first, canvas, plan, noise, parts.latents)
     if begun.extra is not None:
         stages = tuple(stage.told_also(extra=begun.extra) for stage in stages)
     return Run(

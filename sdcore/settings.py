@@ -174,6 +174,19 @@ class Options:
     eta: float | None = option(
         "Share of fresh noise a step, 0 to 1.", SAMPLING, kind=float, goes_with=SCHEDULERS
     )
+    variation: str | None = option(
+        "Towards another seed's noise, SEED:SHARE, e.g. 5:0.2.", SAMPLING, metavar="SEED:SHARE",
+        doc='the starting noise on the arc towards another seed\'s, "5:0.2": 0 is the own one.',
+    )  # fmt: skip
+    latents: Any = option(
+        "The starting noise itself: a safetensors file.", SAMPLING, metavar="FILE",
+        doc="the starting noise itself, [1,4,h,w] of unit variance: a tensor, or a file of one "
+        "(safetensors); draws in the loop remain the seed's.",
+    )  # fmt: skip
+    tile: str | None = option(
+        "Edges that meet: x, y or xy.", SAMPLING, metavar="AXES",
+        doc='"x", "y" or "xy": a picture whose edges meet, to be laid side by side.',
+    )  # fmt: skip
     noise: "str | Any | None" = option(
         "independent, or brownian: one path for any steps.", SAMPLING, metavar="NAME",
         goes_with=SCHEDULERS,
@@ -300,6 +313,7 @@ class Settings(Source, Overlays, Options):
     mask: str | None = None
     canvas: str | None = None  # a digest of both, as they were scaled
     fit: str = "stretch"
+    latents: str | None = None
     posterior: str = "sample"
     mask_blur: float = 0.0
     paste: bool = False

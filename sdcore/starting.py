@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from sdcore.errors import InputError, unknown
 from sdcore.inpainting import Canvas, Kept, open_canvas
 from sdcore.networks import Networks
-from sdcore.noise import SeededNoise
+from sdcore.noise import SeededNoise, slerp
+from sdcore.paths import path_of
 from sdcore.sampling import State
 from sdcore.schedulers import Plan
 from sdcore.settings import Options, Settings
@@ -129,17 +132,26 @@ class Beginning:
 
 
 def beginning(
-    networks: Networks, settings: Settings, canvas: Canvas | None, plan: Plan, noise: SeededNoise
+    networks: Networks,
+    settings: Settings,
+    canvas: Canvas | None,
+    plan: Plan,
+    noise: SeededNoise,
+    given: torch.Tensor | None = None,
 ) -> Beginning:
-    """canvas: of the picture's size. noise: of which nothing is spent. Raises InputError."""
+    """canvas: of the picture's size. noise: of which nothing is spent. given: the starting noise.
+
+    Raises InputError.
+    """
     index, sigmas = first_step(settings, plan.sigmas)
     pure = from_noise(settings)
     if canvas is None:
-        return Beginning(State(noise.start() * plan.start_scale), sigmas, noise, None, None)
+        start = first_noise(settings, noise, given)
+        return Beginning(State(start * plan.start_scale), sigmas, noise, None, None)
     told = networks.family.inpaints
     draws = _draws(settings, told, pure, canvas.mask is not None)
     noise = replace(noise, spent=len(draws), begin=draws.index("start"))
-    start, latents, kept = noise.start(), None, None
+    start, latents, kept = first_noise(settings, noise, given), None, None
     if not (told and pure):
         drawn = noise.stream(draws.index("posterior")) if "posterior" in draws else start * 0
         latents = canvas.latents(networks.vae, drawn)
@@ -149,6 +161,59 @@ def beginning(
         kept = Kept(share, latents, start, sigmas[0] if pure else None)
     extra = canvas.channels(networks.vae, noise.stream(draws.index("masked"))) if told else None
     return Beginning(State(x, index), sigmas, noise, kept, extra)
+
+
+def first_noise(settings: Settings, noise: SeededNoise, given: torch.Tensor | None) -> torch.Tensor:
+    """The starting noise [B,4,h,w]: the seeds', or what is given; on the way to another seed's."""
+    start = noise.start()
+    if given is not None:
+        if given.shape[1:] != start.shape[1:] or len(given) != 1:
+            raise InputError(
+                f"the latents are {list(given.shape)}: a picture of this size begins with "
+                f"{[1, *start.shape[1:]]}"
+            )
+        start = given.to(start).expand_as(start)
+    if settings.variation is None:
+        return start
+    seed, share = read_variation(settings.variation)
+    other = replace(noise, seeds=(seed,) * len(noise.seeds)).start()
+    return slerp(start, other, share)
+
+
+def read_variation(text: str) -> tuple[int, float]:
+    """Seed and share. Raises InputError for another text.
+
+    >>> read_variation("5:0.2")
+    (5, 0.2)
+    """
+    seed, _, share = text.partition(":")
+    try:
+        part = float(share)
+        if not 0 <= part <= 1:
+            raise ValueError
+        return int(seed), part
+    except ValueError:
+        raise InputError(
+            f"a variation is another seed and a share of 0 to 1, like 5:0.2, not {text!r}"
+        ) from None
+
+
+def open_latents(given: object) -> torch.Tensor | None:
+    """A tensor as it is, or the one in a safetensors file. Raises InputError."""
+    if given is None or isinstance(given, torch.Tensor):
+        latents = given
+    else:
+        place = path_of(str(given))
+        try:
+            tensors = load_file(place)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{place} cannot be read: {error}") from None
+        if len(tensors) != 1:
+            raise InputError(f"{place} holds {len(tensors)} tensors, and not one of latents")
+        latents = next(iter(tensors.values()))
+    if latents is not None and (latents.dim() != 4 or not latents.is_floating_point()):
+        raise InputError(f"the latents are {latents.dtype} of {list(latents.shape)}, not [1,4,h,w]")
+    return latents
 
 
 def _draws(settings: Settings, told: bool, pure: bool, masked: bool) -> list[str]:

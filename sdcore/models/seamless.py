@@ -1,0 +1,44 @@
+"""Pictures whose edges meet: convolutions that go on at the other side.
+
+What a convolution sees beyond an edge is the opposite edge, in place of zeros. Attention has no
+edges, so a network of such convolutions draws pictures that can be laid side by side.
+"""
+
+import copy
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdcore.errors import InputError
+
+AXES = ("x", "y", "xy")
+
+
+class SeamlessConv2d(nn.Conv2d):
+    """A Conv2d around a cylinder (x or y) or a torus (xy). Its padding is the same on both sides."""
+
+    axes: str = "xy"
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        down, across = (int(side) for side in self.padding)
+        for axis, sides in (("x", (across, across, 0, 0)), ("y", (0, 0, down, down))):
+            input = F.pad(input, sides, mode="circular" if axis in self.axes else "constant")
+        return F.conv2d(input, weight, bias, self.stride, 0, self.dilation, self.groups)
+
+
+def check_axes(axes: str) -> str:
+    """Raises InputError for what is no axis."""
+    if axes not in AXES:
+        raise InputError(f"tile is {', '.join(AXES)}, not {axes!r}")
+    return axes
+
+
+def seamless(network: nn.Module, axes: str) -> nn.Module:
+    """The network with such convolutions; the one given stays as it is, all weights are shared."""
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    network = copy.deepcopy(network, shared)
+    for module in network.modules():
+        if type(module) is nn.Conv2d and any(module.padding):
+            module.__class__ = SeamlessConv2d
+            module.axes = axes
+    return network
