@@ -87,12 +87,17 @@ class Branches(Mapping[str, Prediction]):
         return Prediction(*self.process.x0_eps(raw, self.x, self.sigma), self, self.origin)
 
 
+def of_one_network(predictions: Mapping[str, Prediction], *names: str) -> Branches | None:
+    """The branches, where the same network answered these, so that its outputs can be added."""
+    if type(predictions) is Branches and predictions.raw.keys() >= set(names):
+        return predictions
+    return None
+
+
 def lerp(predictions: Mapping[str, Prediction], start: str, end: str, weight: float) -> Prediction:
     """start + weight * (end - start), of the network's own outputs where it made both."""
-    if type(predictions) is Branches:
-        raw = predictions.raw
-        if start in raw and end in raw:
-            return predictions.made_of(torch.lerp(raw[start], raw[end], weight))
+    if (said := of_one_network(predictions, start, end)) is not None:
+        return said.made_of(torch.lerp(said.raw[start], said.raw[end], weight))
     a, b = predictions[start], predictions[end]
     return Prediction(torch.lerp(a.x0, b.x0, weight), torch.lerp(a.eps, b.eps, weight))
 

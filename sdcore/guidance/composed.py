@@ -7,7 +7,7 @@ from typing import Self
 from torch import Tensor
 
 from sdcore.errors import InputError
-from sdcore.guidance.base import Branches, Guidance, Source
+from sdcore.guidance.base import Branches, Guidance, Source, of_one_network
 from sdcore.guidance.cfg import CFG
 from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
@@ -91,9 +91,9 @@ class Conjunction:
         if "uncond" in predictions:
             names = (*names, "uncond")
             shares.append(_column([1 - sum(row) for row in self.weights], x))
-        if type(predictions) is Branches and set(names) <= predictions.raw.keys():
-            raw = {**predictions.raw, "cond": _sum(shares, [predictions.raw[n] for n in names])}
-            one = Branches(raw, x, sigma, predictions.process, predictions.others)
+        if (said := of_one_network(predictions, *names)) is not None:
+            raw = {**said.raw, "cond": _sum(shares, [said.raw[n] for n in names])}
+            one = Branches(raw, x, sigma, said.process, said.others)
             return self.inner.combine(one, x, sigma)
         x0, eps = (
             _sum(shares, [getattr(predictions[n], form) for n in names]) for form in ("x0", "eps")

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdcore.guidance.base import with_form
+from sdcore.guidance.base import of_one_network, parallel, with_form
 from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
 
 
 @dataclass(frozen=True)
 class CFGZeroStar:
-    """CFG-Zero* (Fan et al. 2025, arXiv 2503.18886, eq. 12 and section 4.2), of eps.
+    """CFG-Zero* (Fan et al. 2025, arXiv 2503.18886, eq. 12 and section 4.2).
 
     s uncond + scale * (cond - s uncond), where s = <cond, uncond> / |uncond|^2 of each picture
-    brings uncond nearest to cond. Above sigma `zero_above` the answer is 0, and x stays where it
-    is; inf is never. scale 1 is off.
+    brings uncond nearest to cond: of the network's own output, eps, v or x0; of eps where two
+    networks answer. Above sigma `zero_above` eps is 0, and x stays where it is; inf is never.
+    scale 1 is off.
     """
 
     scale: float = 7.5
@@ -32,11 +33,13 @@ class CFGZeroStar:
             return with_form("eps", torch.zeros_like(x), x, sigma)
         if self.scale == 1:
             return predictions["cond"]
+        if (said := of_one_network(predictions, "cond", "uncond")) is not None:
+            return said.made_of(self._guided(said.raw["cond"], said.raw["uncond"]))
         cond, uncond = predictions["cond"].eps, predictions["uncond"].eps
-        over = tuple(range(1, x.ndim))
-        size = (uncond * uncond).sum(over, keepdim=True).clamp(min=1e-8)
-        fitted = uncond * ((cond * uncond).sum(over, keepdim=True) / size)
-        return with_form("eps", torch.lerp(fitted, cond, self.scale), x, sigma)
+        return with_form("eps", self._guided(cond, uncond), x, sigma)
+
+    def _guided(self, cond: Tensor, uncond: Tensor) -> Tensor:
+        return torch.lerp(parallel(cond, uncond), cond, self.scale)
 
 
 ENTRIES = (

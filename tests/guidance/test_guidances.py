@@ -1,4 +1,4 @@
-"""Each guidance: off where it is neutral, its paper's formula, diffusers' guider, known laws."""
+"""Each guidance: off where it is neutral, and its paper's formula."""
 
 import math
 from dataclasses import replace
@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import (
     APG,
@@ -31,11 +30,9 @@ from sdcore.guidance import (
     sources_of,
     write,
 )
-from sdcore.lab import Gaussian, Mixture
 from sdcore.lab.worlds import IN_SIGMA
 from sdcore.models import UNet, UNetConfig
-from sdcore.sampling import Prediction, sample
-from sdcore.schedulers import resolve as scheduler_named
+from sdcore.sampling import Prediction
 
 SIGMAS = (14.6, 2.0, 0.7, 0.05)
 NAMES = ("uncond", "cond", "empty", "weak", "perturbed", "smoothed", "skipped", "cond 2")
@@ -139,51 +136,6 @@ def test_every_name_of_the_table_is_one(monkeypatch):
         assert named <= set(sources_of(guidance))
 
 
-# ours, diffusers' class, its options; both get an eps network's outputs
-GUIDERS = [
-    (CFG(7.5), "ClassifierFreeGuidance", {"guidance_scale": 7.5}),
-    (Rescale(CFG(7.5), 0.7), "ClassifierFreeGuidance",
-     {"guidance_scale": 7.5, "guidance_rescale": 0.7}),
-    (APG(7.5, 0.3, 0.0, "eps"), "AdaptiveProjectedGuidance",
-     {"guidance_scale": 6.5, "eta": 0.3, "use_original_formulation": True,
-      "adaptive_projected_guidance_rescale": 0.0}),
-    (APG(7.5, 1.0, 4.0, "eps"), "AdaptiveProjectedGuidance",
-     {"guidance_scale": 6.5, "eta": 1.0, "use_original_formulation": True,
-      "adaptive_projected_guidance_rescale": 4.0}),
-    (CFGZeroStar(5.0), "ClassifierFreeZeroStarGuidance",
-     {"guidance_scale": 5.0, "zero_init_steps": 0}),
-    (Autoguidance(2.5), "AutoGuidance",
-     {"guidance_scale": 2.5, "auto_guidance_layers": [0], "dropout": 0.1}),
-    (PAG(3.0), "SkipLayerGuidance",
-     {"guidance_scale": 0.0, "use_original_formulation": True,
-      "skip_layer_guidance_scale": 3.0, "skip_layer_guidance_layers": [0],
-      "skip_layer_guidance_start": 0.0, "skip_layer_guidance_stop": 1.0}),
-    (Sum((CFG(4.0), SkippedLayers(2.0))), "SkipLayerGuidance",
-     {"guidance_scale": 4.0, "skip_layer_guidance_scale": 2.0, "skip_layer_guidance_layers": [0],
-      "skip_layer_guidance_start": 0.0, "skip_layer_guidance_stop": 1.0}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("guidance", "name", "options"), GUIDERS, ids=lambda v: str(v)[:40])
-@pytest.mark.parametrize("sigma", SIGMAS)
-def test_diffusers_guider(guidance, name, options, sigma):
-    guiders = pytest.importorskip("diffusers.guiders")
-    branches = said(sigma, torch.float32)
-    theirs = getattr(guiders, name)(**options)
-    theirs.set_state(step=1, num_inference_steps=4, timestep=torch.tensor(500))
-    raw = branches.raw
-    worse = {"PAG": "perturbed", "Sum": "skipped"}.get(type(guidance).__name__)
-    given = {"pred_cond": raw["cond"]}
-    if type(guidance).__name__ == "Autoguidance":
-        given["pred_uncond"] = raw["weak"]
-    elif worse != "perturbed":
-        given["pred_uncond"] = raw["uncond"]
-    if worse is not None:
-        given["pred_cond_skip"] = raw[worse]
-    expected = theirs.forward(**given).pred
-    assert (asked(guidance, branches).eps - expected).abs().max() <= 5e-5
-
-
 def test_rescaled_spread_is_conds():
     branches = said(2.0)
     for form in ("eps", "x0"):
@@ -228,67 +180,6 @@ def test_a_scale_that_varies():
         Varying((1.0, 2.0), (1.0, 2.0))
 
 
-def in_worlds(guidance, **worlds):
-    """The guidance in a world for each branch; each of them is exact."""
-    told = {"nobody": {"context": torch.zeros(1)}}
-    return Denoiser(lambda *_, **__: None, IN_SIGMA, told, guidance, networks=worlds)
-
-
-START = torch.linspace(-12, 12, 64, dtype=torch.float64).reshape(1, 1, 8, 8)
-GRID = [10 * (0.05 / 10) ** (i / 400) for i in range(401)]
-
-
-def ends(denoise):
-    return list(sample(denoise, START, GRID, scheduler_named("heun").solver))[-1].x_next
-
-
-A, B, C = Gaussian(0.8, 0.5), Gaussian(-0.2, 0.5), Gaussian(0.5, 0.5)
-
-
-@pytest.mark.parametrize(
-    ("guidance", "worlds", "mean"),
-    [
-        (CFG(3.0), {"cond": A, "uncond": B}, -0.2 + 3 * 1.0),
-        (Autoguidance(2.0), {"cond": A, "weak": C}, 0.5 + 2 * 0.3),
-        (PAG(2.0), {"cond": A, "perturbed": C}, 0.8 + 2 * 0.3),
-        (SEG(1.0), {"cond": A, "smoothed": C}, 0.8 + 0.3),
-        (SkippedLayers(1.0), {"cond": A, "skipped": C}, 0.8 + 0.3),
-        (Composed(2.0, ("c",), (1.0, 0.5)), {"cond": A, "uncond": B, "cond 2": C}, -0.2 + 2 * 1.35),
-        (Sum((CFG(3.0), PAG(2.0))), {"cond": A, "uncond": B, "perturbed": C}, 2.8 + 0.6),
-        (PerpNeg(3.0, 0.0), {"cond": A, "empty": B}, 2.8),
-    ],
-    ids=lambda v: str(v)[:40],
-)
-def test_the_guided_law_between_gaussians(guidance, worlds, mean):
-    """A sum of such scores is the score of the Gaussian at the same sum of means: its flow."""
-    exact = Gaussian(mean, 0.5).flow(START, GRID[0], GRID[-1])
-    assert (ends(in_worlds(guidance, **worlds)) - exact).abs().max() <= 2e-3
-
-
-def test_an_interval_in_a_mixture_guides_where_it_says():
-    """Above and below the window the flow is cond's own, in it the sharpened one's."""
-    sharp = {"cond": Gaussian(0.9, 0.3), "uncond": Mixture()}
-    always, window = (ends(in_worlds(g, **sharp)) for g in (CFG(3.0), Interval(CFG(3.0), 0.3, 2.0)))
-    never = ends(in_worlds(CFG(1), **sharp))
-    spread = [values.std().item() for values in (never, window, always)]
-    assert spread[2] < spread[1] < spread[0]
-
-
-def test_what_tames_high_scales_does():
-    """At scale 15 the ends overshoot; each of these brings them nearer to cond's own mean."""
-    worlds = {"cond": A, "uncond": B}
-    wild = ends(in_worlds(CFG(15.0), **worlds)).mean().item()
-    exact = Gaussian(14.8, 0.5).flow(START, GRID[0], GRID[-1]).mean().item()
-    assert wild == pytest.approx(exact, abs=0.02)
-    tamed = (
-        Threshold(CFG(15.0), 0.995, 2.0),
-        Interval(CFG(15.0), 0.1, 1.0),
-        Varying((1.0, 15.0), (10.0, 0.05)),
-    )
-    for guidance in tamed:
-        assert ends(in_worlds(guidance, **worlds)).mean().item() < wild - 1, guidance
-
-
 CONFIG = UNetConfig(block_out_channels=(8, 16), down_block_types=("CrossAttnDownBlock2D",) * 2,
                     up_block_types=("CrossAttnUpBlock2D",) * 2, norm_num_groups=4,
                     attention_head_dim=2, cross_attention_dim=6, layers_per_block=1)  # fmt: skip
@@ -323,15 +214,6 @@ def test_no_blur_is_no_change(unet):
     assert (worse(*ARGUMENTS) - unet(*ARGUMENTS)).abs().max() <= 1e-5
     wide, mean = (sources_of(SEG(blur=b))["smoothed"].change(unet) for b in (1e4, math.inf))
     assert (wide(*ARGUMENTS) - mean(*ARGUMENTS)).abs().max() <= 1e-5
-
-
-def test_pag_is_diffusers_own(unet):
-    """Its attention processor for one branch: v alone, through the output's projection."""
-    attention = unet.mid_block.attentions[0].transformer_blocks[0].attn1
-    worse = sources_of(PAG())["perturbed"].change(unet)
-    ours = worse.mid_block.attentions[0].transformer_blocks[0].attn1
-    x = torch.randn(2, 16, 16)
-    assert torch.equal(ours(x), attention.to_out[0](attention.to_v(x)))
 
 
 def test_layers_that_are_not_there_are_refused(unet):
