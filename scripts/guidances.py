@@ -287,24 +287,26 @@ def page(rows: Sequence[Row], how: dict[str, Any]) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """A panel for each guidance: all right (left axis) and spread (right axis) against scale."""
+    """A panel for each guidance: all right (left axis) and spread (right) against its number."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(14, 9), layout="constrained")
     panels = figure.subplots(3, 5, sharey=True)
-    flat = {row.name: row for row in rows if row.name in ("off", "renderer")}
+    flat = {row.name: row for row in rows if row.name == "off"}
+    top = 1.1 * max((row.spread for row in rows), default=1)
     for axes, sweep in zip(panels.flat, SWEEPS, strict=True):
         mine = sorted((row for row in rows if row.name == sweep.name), key=lambda r: r.number)
         numbers = [row.number for row in mine]
         axes.plot(numbers, [100 * row.right["all right"] for row in mine], "o-", color="tab:blue")
         other = axes.twinx()
         other.plot(numbers, [row.spread for row in mine], "s--", color="tab:red")
-        if "off" in flat:
-            axes.axhline(100 * flat["off"].right["all right"], color="tab:blue", lw=0.7)
-            other.axhline(flat["off"].spread, color="tab:red", lw=0.7)
+        for row in flat.values():
+            axes.axhline(100 * row.right["all right"], color="tab:blue", lw=0.7)
+            other.axhline(row.spread, color="tab:red", lw=0.7)
         option = sweep.written.split("{")[0].rsplit(":", 1)[-1].split("=")[0].split(",")[-1]
-        axes.set(title=sweep.name, xlabel=option, ylim=(0, 100))
-        other.set_ylim(0, 2)
+        axes.set(title=sweep.name, xlabel=option, xticks=sweep.numbers, ylim=(-4, 104))
+        axes.set_xlim(0, 1.08 * sweep.numbers[-1])
+        other.set_ylim(-0.04 * top, top)
     figure.suptitle(
         "all right, % (blue, left) and spread (red, right); thin lines: without guidance"
     )
