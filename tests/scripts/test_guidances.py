@@ -56,7 +56,7 @@ def test_spread_is_the_distance_between_seeds():
 
 def test_it_goes_on_where_it_was_stopped(tmp_path):
     file = tmp_path / "rows.jsonl"
-    first, second = row("off", "cfg:scale=1", 1), row("cfg", "cfg:scale=2", 2)
+    first, second = row("off", "cfg:scale=1", 1), row("cfg", "cfg:scale=12", 12)
     add(file, first)
     file.write_text(file.read_text() + '{"name": "cfg", "writ')  # stopped in the middle of a line
     assert kept(file, HOW) == [first]
