@@ -79,8 +79,9 @@ def fitted(picture: Image.Image, size: tuple[int, int], fit: str) -> Image.Image
 def extended(picture: Image.Image, sides: tuple[int, int, int, int]) -> Image.Image:
     """With so many pixels more at the left, top, right and bottom: those of the edge again."""
     left, top, right, bottom = sides
-    around = [(top, bottom), (left, right), (0, 0)][: np.ndim(picture)]
-    return Image.fromarray(np.pad(np.asarray(picture), around, mode="edge"))
+    pixels = np.asarray(picture)
+    around = [(top, bottom), (left, right), (0, 0)][: pixels.ndim]
+    return Image.fromarray(np.pad(pixels, around, mode="edge"))
 
 
 def read_sides(text: str) -> tuple[int, int, int, int]:
