@@ -30,9 +30,9 @@ def main(model: str) -> None:
     versions = ", ".join(f"{k} {v}" for k, v in reference.VERSIONS.items())
     print(f"{versions}; float32, CPU\n")
     print("| component | max abs error | relative |\n|---|---|---|")
-    found = compare(model, steps=1)
-    for name, gap in found.components.items():
-        bad += name in found.beyond
+    report = compare(model, steps=1)
+    for name, gap in report.components.items():
+        bad += name in report.beyond
         print(f"| {name} | {gap.worst:.1e} | {gap.relative:.1e} |")
 
     settings = f"{reference.STEPS} steps, CFG {reference.CFG}, seeds {reference.SEEDS}"

@@ -106,7 +106,7 @@ class Conditioner:
         if text is None and self.zero_empty:
             empty = self.read("", grammar, clip_skip)
             return {key: torch.zeros_like(value) for key, value in empty.items()}
-        said = [
+        encodings = [
             encode(
                 chunked("" if text is None else text, reader.tokenizer, grammar),
                 reader.encoder,
@@ -116,24 +116,24 @@ class Conditioner:
             for reader in self.readers
         ]
         if not self.family.told:
-            return {"context": said[0][0]}
-        contexts = torch.cat([context for context, _ in said], dim=-1)
-        return {"context": contexts, "text_embeds": said[-1][1]}
+            return {"context": encodings[0][0]}
+        contexts = torch.cat([context for context, _ in encodings], dim=-1)
+        return {"context": contexts, "text_embeds": encodings[-1][1]}
 
     def numbers(self, settings: Settings, negative: bool) -> Rows:
         """What it is told beside the text, one row: `time_ids` [1,6 or 5], `timestep_cond`."""
         device, _ = placement(self.readers[0].encoder)
-        told = {}
+        inputs = {}
         if self.family.told:
             names = (n for n in self.family.told if n != SCORES[not negative])
             values = [getattr(settings, name) for name in names]
             pairs = [reversed(v) if isinstance(v, tuple) else (v,) for v in values]
             ids = [number for pair in pairs for number in pair]  # of a size height, then width
-            told["time_ids"] = torch.tensor([ids], dtype=torch.float32, device=device)
+            inputs["time_ids"] = torch.tensor([ids], dtype=torch.float32, device=device)
         if self.family.scale_width is not None:
             row = scale_embedding(settings.cfg, self.family.scale_width)
-            told["timestep_cond"] = row.to(device)
-        return told
+            inputs["timestep_cond"] = row.to(device)
+        return inputs
 
 
 def _said(

@@ -38,7 +38,9 @@ class Stage:
         """The same with further arguments [B,...], in every branch."""
         if isinstance(self.conditions, Rows):
             return replace(self, conditions=self.conditions.with_more(more))
-        conditions = {branch: {**told, **more} for branch, told in self.conditions.items()}
+        conditions = {
+            branch: {**condition, **more} for branch, condition in self.conditions.items()
+        }
         return replace(self, conditions=conditions)
 
     def of(self, part: slice) -> Stage:
@@ -47,14 +49,14 @@ class Stage:
         if isinstance(self.conditions, Rows):
             return replace(self, conditions=self.conditions.of(part), lengths=lengths)
         length = math.lcm(*lengths)
-        own = {
+        conditions = {
             branch: {
                 key: rows[part, :length] if key == "context" else rows[part]
-                for key, rows in told.items()
+                for key, rows in condition.items()
             }
-            for branch, told in self.conditions.items()
+            for branch, condition in self.conditions.items()
         }
-        return replace(self, conditions=own, lengths=lengths)
+        return replace(self, conditions=conditions, lengths=lengths)
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,9 @@ def handed_over(
     """
     below = math.nextafter(sigma, 0.0)
     begun = [stage for stage in then if stage.sigma >= below][-1]
-    own = [replace(begun, sigma=below), *(stage for stage in then if stage.sigma < below)]
+    later = [replace(begun, sigma=below), *(stage for stage in then if stage.sigma < below)]
     kept = [stage for stage in first if stage.sigma >= sigma]
-    return (*kept, *(replace(stage, networks=networks) for stage in own))
+    return (*kept, *(replace(stage, networks=networks) for stage in later))
 
 
 @dataclass(frozen=True)
@@ -147,12 +149,12 @@ class Rows(Mapping[str, Condition]):
         """With further arguments [B,...] in every branch."""
         parts = {key: value.split(1) for key, value in more.items()}
 
-        def row(told: Condition, i: int) -> Condition:
-            return {**told, **{key: rows[i] for key, rows in parts.items()}}
+        def row(condition: Condition, i: int) -> Condition:
+            return {**condition, **{key: rows[i] for key, rows in parts.items()}}
 
         return Rows(
             {
-                branch: tuple(row(told, i) for i, told in enumerate(rows))
+                branch: tuple(row(condition, i) for i, condition in enumerate(rows))
                 for branch, rows in self.told.items()
             }
         )

@@ -21,26 +21,26 @@ def parity(model: str, steps: int | None, size: int | None, as_json: bool) -> in
     """
     from sdcore.compare.parity import compare
 
-    found = compare(model, steps, size)
+    result = compare(model, steps, size)
     if as_json:
         report = {
             "model": model,
-            "versions": found.versions,
-            "run": vars(found.ask),
-            "components": {name: vars(gap) for name, gap in found.components.items()},
-            "latents": vars(found.latents),
-            "picture": found.levels,
-            "beyond": found.beyond,
+            "versions": result.versions,
+            "run": vars(result.ask),
+            "components": {name: vars(gap) for name, gap in result.components.items()},
+            "latents": vars(result.latents),
+            "picture": result.levels,
+            "beyond": result.beyond,
         }
         echo(json.dumps(report, indent=2))
-        return 1 if found.beyond else 0
-    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+        return 1 if result.beyond else 0
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     echo(f"{versions}; float32, CPU\n\n| component | max abs error | relative |\n|---|---|---|")
-    for name, gap in found.components.items():
+    for name, gap in result.components.items():
         echo(f"| {name} | {gap.worst:.1e} | {gap.relative:.1e} |")
-    ask, gap = found.ask, found.latents
+    ask, gap = result.ask, result.latents
     echo(f"| latents after {ask.steps} steps | {gap.worst:.1e} | {gap.relative:.1e} |")
-    echo(f"| picture of {ask.side} x {ask.side}, of 255 | {found.levels} | |")
-    if found.beyond:
-        tell(f"outside the limits: {'; '.join(found.beyond)}")
-    return 1 if found.beyond else 0
+    echo(f"| picture of {ask.side} x {ask.side}, of 255 | {result.levels} | |")
+    if result.beyond:
+        tell(f"outside the limits: {'; '.join(result.beyond)}")
+    return 1 if result.beyond else 0

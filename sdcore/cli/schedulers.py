@@ -26,10 +26,10 @@ def schedulers(spacings: bool, as_json: bool) -> None:
             f"{key}:{name}": f"as {tool.label} lays it" for key, tool in TOOLS.items()
             for name in tool.spacings
         }  # fmt: skip
-        listed = {**SPACINGS, **tools}
+        spacings_of_all = {**SPACINGS, **tools}
         lists = {"sigmas:14.6,7,0": "these noise levels", "timesteps:999,500": "these timesteps"}
         if as_json:
-            echo(json.dumps(listed, indent=1))
+            echo(json.dumps(spacings_of_all, indent=1))
         else:
             for name, what in (*SPACINGS.items(), *lists.items()):
                 echo(f"{name:18} {what}")

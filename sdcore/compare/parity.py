@@ -125,12 +125,12 @@ def compare(model: str | Path, steps: int | None = None, side: int | None = None
         drawn = their_picture(folder, latents, variant)
     sd = sdcore.load(model, device="cpu", dtype="float32", engine="plain")
     run = prepare(sd, asked)
-    own = our_text(sd, asked)
-    own |= our_networks(sd, run, asked, own)
-    end = own.pop("latents")
+    here = our_text(sd, asked)
+    here |= our_networks(sd, run, asked, here)
+    end = here.pop("latents")
     picture = to_tensor(sd.decode(end)[0])
     levels = ((picture - drawn).abs() * 127.5).max().round().item()
-    return Parity(asked, versions(), gaps(own, reference), Gap.between(end, latents), int(levels))
+    return Parity(asked, versions(), gaps(here, reference), Gap.between(end, latents), int(levels))
 
 
 def gaps(ours: Tensors, theirs: Tensors) -> dict[str, Gap]:
@@ -225,9 +225,9 @@ def theirs(folder: Path, asked: Ask, lean: bool = False, **how: Any) -> Tensors:
     pipe = kind.from_pretrained(folder, **how, **(others if lean else {}))
     given, out = inputs(asked), {}
     out |= _their_text(pipe, asked.prompt)
-    told: dict[str, Any] = {"num_inference_steps": asked.steps, "guidance_scale": asked.cfg}
-    told |= {"generator": [torch.Generator().manual_seed(asked.seed)], "output_type": "latent"}
-    told["prompt"] = asked.prompt
+    arguments: dict[str, Any] = {"num_inference_steps": asked.steps, "guidance_scale": asked.cfg}
+    arguments |= {"generator": [torch.Generator().manual_seed(asked.seed)], "output_type": "latent"}
+    arguments["prompt"] = asked.prompt
     if lean:
         del pipe
         pipe = kind.from_pretrained(folder, **how, **readers)
@@ -236,19 +236,19 @@ def theirs(folder: Path, asked: Ask, lean: bool = False, **how: Any) -> Tensors:
             names |= {
                 f"{k.replace('prompt', 'pooled_prompt')}": f"pooled {v}" for k, v in names.items()
             }
-        told |= {name: out[key] for name, key in names.items()} | {"prompt": None}
+        arguments |= {name: out[key] for name, key in names.items()} | {"prompt": None}
     pipe.set_progress_bar_config(desc="diffusers", leave=False, disable=None)
     for t in T:
         out[f"UNet, t = {t:g}"] = their_unet(pipe.unet, given, out, asked.cfg, t)
     if asked.from_image:  # the second half of twice the steps
-        told |= {"image": given["latents"][:1], "strength": 0.5}
-        told["num_inference_steps"] = 2 * asked.steps
+        arguments |= {"image": given["latents"][:1], "strength": 0.5}
+        arguments["num_inference_steps"] = 2 * asked.steps
     else:
-        told |= {"height": asked.side, "width": asked.side}
+        arguments |= {"height": asked.side, "width": asked.side}
     if given_pictures := pictures(asked):
-        told |= {"image": given_pictures["image"], "mask_image": given_pictures["mask"]}
-        told["strength"] = 1.0
-    out["latents"] = pipe(**told).images
+        arguments |= {"image": given_pictures["image"], "mask_image": given_pictures["mask"]}
+        arguments["strength"] = 1.0
+    out["latents"] = pipe(**arguments).images
     code, scale = pipe.vae.encode(given["image"]).latent_dist, pipe.vae.config.scaling_factor
     out["VAE encode, mean"], out["VAE encode, std"] = code.mean * scale, code.std * scale
     out["VAE decode"] = pipe.vae.decode(given["latents"] / scale).sample
@@ -269,20 +269,20 @@ def their_unet(unet: Any, given: Tensors, text: Tensors, cfg: float, t: float) -
     """Output [2,4,h,w] of diffusers' UNet, told the text and what else its family is told."""
     from diffusers.pipelines.latent_consistency_models import pipeline_latent_consistency_text2img
 
-    told: dict[str, Any] = {}
+    conditions: dict[str, Any] = {}
     if "pooled text" in text:
         count = unet.add_embedding.linear_1.in_features - text["pooled text"].shape[1]
         ids = torch.tensor([_numbers(count // unet.config.addition_time_embed_dim)] * 2)
         pooled = text["pooled text"].expand(2, -1).to(unet.dtype)
-        told["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": ids}
+        conditions["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": ids}
     if unet.config.time_cond_proj_dim is not None:
         embed: Any = pipeline_latent_consistency_text2img.LatentConsistencyModelPipeline
         scale = torch.tensor([cfg - 1.0] * 2)
-        told["timestep_cond"] = embed.get_guidance_scale_embedding(
+        conditions["timestep_cond"] = embed.get_guidance_scale_embedding(
             None, scale, embedding_dim=unet.config.time_cond_proj_dim, dtype=unet.dtype
         )
     context = text["text"].expand(2, -1, -1).to(unet.dtype)
-    return unet(given["x"].to(unet.dtype), torch.tensor(t), context, **told).sample
+    return unet(given["x"].to(unet.dtype), torch.tensor(t), context, **conditions).sample
 
 
 def _numbers(count: int) -> list[float]:
@@ -351,13 +351,13 @@ def our_networks(sd: StableDiffusion, run: Run, asked: Ask, text: Tensors) -> Te
 def our_unet(unet: Any, given: Tensors, text: Tensors, cfg: float, t: float) -> Tensor:
     """Output [2,4,h,w] of sdcore's UNet, told what `their_unet` is told."""
     dtype = unet.conv_in.weight.dtype
-    told: dict[str, Tensor] = {"context": text["text"].expand(2, -1, -1).to(dtype)}
+    condition: dict[str, Tensor] = {"context": text["text"].expand(2, -1, -1).to(dtype)}
     if "pooled text" in text:
         vector, each = unet.config.added_dims
         count = (vector - text["pooled text"].shape[1]) // each
-        told["text_embeds"] = text["pooled text"].expand(2, -1).to(dtype)
-        told["time_ids"] = torch.tensor([_numbers(count)] * 2)
+        condition["text_embeds"] = text["pooled text"].expand(2, -1).to(dtype)
+        condition["time_ids"] = torch.tensor([_numbers(count)] * 2)
     if (width := unet.config.inputs.scale_width) is not None:
         row = scale_embedding(cfg, width)
-        told["timestep_cond"] = row.expand(2, -1)
-    return unet(given["x"].to(dtype), t, **told)
+        condition["timestep_cond"] = row.expand(2, -1)
+    return unet(given["x"].to(dtype), t, **condition)

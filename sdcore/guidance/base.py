@@ -136,10 +136,10 @@ def parts_of(guidance: Guidance) -> Iterator[Guidance]:
 
 def sources_of(guidance: Guidance) -> dict[str, Source]:
     """What its branches other than "cond" and "uncond" are told, and by whom they are answered."""
-    found: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     for part in parts_of(guidance):
-        found |= getattr(part, "sources", {})
-    return found
+        sources |= getattr(part, "sources", {})
+    return sources
 
 
 def branch_names(guidance: Guidance, sigmas: Iterable[float]) -> tuple[str, ...]:

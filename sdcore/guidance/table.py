@@ -140,13 +140,14 @@ class Own:
         return tuple(names)
 
     def combine(self, predictions: Mapping[str, Prediction], x: Tensor, sigma: float) -> Prediction:
-        found = self._tried("combine", predictions, x, sigma)
-        if not isinstance(found, Prediction) or found.x0.shape != x.shape:
+        prediction = self._tried("combine", predictions, x, sigma)
+        if not isinstance(prediction, Prediction) or prediction.x0.shape != x.shape:
+            kind = type(prediction).__name__
             raise InputError(
-                f"{self.written.file}: combine returns {type(found).__name__} and not a Prediction "
-                f"of x's shape {list(x.shape)}"
+                f"{self.written.file}: combine returns {kind} and not a Prediction of x's shape "
+                f"{list(x.shape)}"
             )
-        return found
+        return prediction
 
     def _tried(self, method: str, *arguments: Any) -> Any:
         try:

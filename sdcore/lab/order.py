@@ -108,8 +108,8 @@ def measure(
     grids = [list(sigmas(count)) for count in counts]
     if _draws(solver, grids[0]):
         gaussian = world if isinstance(world, Gaussian) else Gaussian(0.3, 0.5)
-        found = [_variance_error(solver, grid, gaussian, brownian) for grid in grids]
-        errors, nfe = zip(*found, strict=True)
+        variances = [_variance_error(solver, grid, gaussian, brownian) for grid in grids]
+        errors, nfe = zip(*variances, strict=True)
         return Convergence(name, claimed, "variance", tuple(counts), nfe, errors)
     rows = [_flow_errors(solver, grid, world) for grid in grids]
     nfe, errors, last = zip(*rows, strict=True)
