@@ -14,9 +14,12 @@ from scripts.train.stream import description, lessons
 from scripts.train.world import canonical_caption
 from sdcore.adapters.files import find_adapter
 from sdcore.checkpoints import bundled_adapters, find_model
-from sdcore.process import Process, VariancePreserving
+from sdcore.denoiser import Denoiser
+from sdcore.guidance import CFG
+from sdcore.process import Process, RectifiedFlow, VariancePreserving
 from sdcore.schedulers import resolve
 from sdcore.schedulers.noise_schedule import SD_PROCESS
+from sdcore.schedulers.solvers.euler import euler
 from sdcore.strict_json import parse
 
 pytestmark = [
@@ -38,7 +41,8 @@ def drawn(sd: sdcore.StableDiffusion, prompts: Sequence[str] = PROMPTS, **option
 
 
 def test_adapters_are_known_by_name(sd: sdcore.StableDiffusion, tmp_path: Path) -> None:
-    assert {"picturebook-few-steps", "picturebook-v"} <= bundled_adapters().keys()
+    names = {"picturebook-few-steps", "picturebook-v", "picturebook-flow"}
+    assert names <= bundled_adapters().keys()
     file = bundled_adapters()["picturebook-v"]
     assert find_adapter("picturebook-v") == find_adapter(file) == file
     (lora,) = sd.with_lora("picturebook-v:0.5".partition(":")[0], 0.5).loras
@@ -62,13 +66,13 @@ def v_process() -> Process:
     return VariancePreserving(scheduler.noise_schedule, scheduler.prediction_type)
 
 
-def test_the_twin_says_v_to_the_last_timestep(sd: sdcore.StableDiffusion) -> None:
-    """x0 from either network is as near to the truth; the twin's also out of pure noise."""
+def test_the_twins_know_as_much(sd: sdcore.StableDiffusion) -> None:
+    """x0 from any of the networks is as near to the truth; that of v also out of pure noise."""
     tokenizer = str(find_model("picturebook") / "tokenizer" / "tokenizer.json")
     pictures = to_tensor(lessons(tokenizer, 9, 0, 8).pixels)
     texts = [canonical_caption(description(9, i)) for i in range(8)]
     eps = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    twin = sd.with_lora("picturebook-v")
+    twin, flow = sd.with_lora("picturebook-v"), sd.with_lora("picturebook-flow")
 
     def error(model: sdcore.StableDiffusion, process: Process, sigma: float) -> float:
         x, t = x0 + sigma * eps, process.clock.timestep(sigma)
@@ -80,7 +84,9 @@ def test_the_twin_says_v_to_the_last_timestep(sd: sdcore.StableDiffusion) -> Non
         ids = torch.tensor([sd.tokenizer(text).ids for text in texts])
         context = sd.text_encoder(ids).last
         for sigma in (0.4, 1.5, 5.0, 14.0):
-            assert error(twin, v_process(), sigma) < 1.2 * error(sd, SD_PROCESS, sigma)
+            plain = error(sd, SD_PROCESS, sigma)
+            assert error(twin, v_process(), sigma) < 1.2 * plain
+            assert error(flow, RectifiedFlow(), sigma) < 1.2 * plain
         assert error(twin, v_process(), 4000.0) < 0.7 * x0.var().item()
 
 
@@ -93,3 +99,15 @@ def test_the_twin_draws_with_its_own_scheduler(sd: sdcore.StableDiffusion) -> No
     assert run.sigmas[0] > 4000
     mine, its = drawn(sd, PROMPTS[:1], steps=8, cfg=3.0), drawn(twin, PROMPTS[:1], steps=8, cfg=3.0)
     assert (mine - its).square().mean() < 0.1 * mine.var()
+
+
+def test_the_flow_is_drawn_along_its_path(sd: sdcore.StableDiffusion) -> None:
+    """The card's lines: Euler evenly in s, from the noise that the eps model begins with."""
+    run = sd.prepare(PROMPTS[0], seeds=[3], steps=12, cfg=3.0, scheduler="euler")
+    flow = sd.with_lora("picturebook-flow")
+    denoise = Denoiser(flow.unet, RectifiedFlow(), run.conditions, CFG(3.0))
+    levels = [s / (1 - s) for s in (0.999, *(i / 12 for i in range(11, -1, -1)))]
+    with torch.inference_mode():
+        *_, last = sdcore.sample(denoise, run.noise.start() * levels[0], levels, euler)
+        *_, mine = run
+    assert (last.x_next - mine.x_next).square().mean() < 0.2 * mine.x_next.var()
