@@ -27,9 +27,9 @@ from tqdm import tqdm
 
 import sdcore
 from scripts.adherence import descriptions, mark, shares
+from scripts.guidance_sweeps import PLAN, SWEEPS, Sweep, recoloured
 from scripts.train.examiner import Examiner, load_examiner, read, specimen
-from scripts.train.world import COLOURS, Description, Thing, canonical_caption
-from sdcore.guidance import Composed, Guidance
+from scripts.train.world import Description, canonical_caption
 from sdcore.images import to_tensor
 from sdcore.lab.plot import check_plot
 from sdcore.run import Run
@@ -39,73 +39,6 @@ DOCS = Path(__file__).parents[1] / "docs"
 SCHEDULER = "euler"  # it steps along eps from x0, as CFG++ asks
 WEAKER = 0.2  # the noise in the weak model's weights, in standard deviations of each tensor
 SHOWN = ("object", "colour", "all right")
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A guidance and the numbers that it is tried with.
-
-    written: its written form, "{}" for the number. title: its line in the table, where the form
-    says too little. negative: whether there is a negative prompt, the things in other colours.
-    """
-
-    name: str
-    written: str
-    numbers: tuple[float, ...]
-    title: str = ""
-    negative: bool = False
-
-    def guidance(self, number: float, asked: Description) -> str | Guidance:
-        if self.name == "composed":
-            return composed(asked, number)
-        return self.form(number)
-
-    def form(self, number: float) -> str:
-        return self.written.replace("{2s-1}", f"{2 * number - 1:g}").replace("{}", f"{number:g}")
-
-
-SCALES = (2, 4, 7.5, 12)
-STRENGTHS = (1, 2, 4, 8)
-SWEEPS = (
-    Sweep("cfg", "cfg:scale={}", SCALES),
-    Sweep("rescale", "cfg:scale={}+rescale:share=0.7", SCALES),
-    Sweep("interval", "cfg:scale={}+interval:low=0.28,high=2.9", SCALES),
-    Sweep("varying", "varying:scales=[1,{2s-1}],sigmas=[8.4,0.04]", SCALES),
-    Sweep("cfgpp", "cfgpp:share={}", (0.2, 0.4, 0.7, 1)),
-    Sweep("apg", "apg:scale={}", SCALES),
-    Sweep("zero_star", "zero_star:scale={}", SCALES),
-    Sweep("threshold", "cfg:scale={}+threshold:least=3", SCALES),
-    Sweep("cfg, negative", "cfg:scale={}", SCALES, negative=True),
-    Sweep("perp_neg", "perp_neg:scale={}", SCALES, negative=True),
-    Sweep("auto", "auto:scale={}", (1.5, 2, 3, 4)),
-    Sweep("pag", "pag:strength={}", STRENGTHS),
-    Sweep("seg", "seg:strength={}", STRENGTHS),
-    Sweep("skip", "skip:strength={}", STRENGTHS),
-    Sweep("composed", "composed:scale={},prompts=[its things],weights=[0.5,0.5]", SCALES),
-)
-OFF = Sweep("off", "cfg:scale={}", (1,))
-PLAN = (  # the scale varies slowest: whenever it is stopped, all have been tried about as often
-    (OFF, 1.0),
-    *((sweep, sweep.numbers[i]) for i in (3, 1, 2, 0) for sweep in SWEEPS),  # the strongest first
-)
-
-
-def composed(asked: Description, scale: float) -> Composed:
-    """The whole prompt at half the weight, and each of its things by itself for the rest."""
-    alone = [
-        canonical_caption(Description(asked.scene, (thing,), place="middle"), placed=False)
-        for thing in asked.things
-    ]
-    return Composed(scale, tuple(alone), (0.5, *[0.5 / len(alone)] * len(alone)))
-
-
-def recoloured(asked: Description) -> str:
-    """The same with each thing in the colour that follows in the list: what must not come."""
-    things = tuple(
-        Thing(t.object, COLOURS[(COLOURS.index(t.colour) + 1) % len(COLOURS)], t.size)
-        for t in asked.things
-    )
-    return canonical_caption(replace(asked, things=things))
 
 
 # Drawing
@@ -273,7 +206,8 @@ def page(rows: Sequence[Row], how: dict[str, Any]) -> str:
         f"- The weak model of `auto` is the bundled UNet with noise of {WEAKER:g} standard "
         "deviations in its weights. The negative prompt (`cfg, negative` and `perp_neg`) is the "
         "prompt with its things in other colours. `composed` is told the prompt, at half the "
-        "weight, and each of its things by itself.",
+        "weight, and each of its things by itself. The scale of `varying` rises from 1 to 2s - 1 along "
+        "log sigma, with the mean s that its panel shows.",
         "",
         "| guidance | written | NFE | object | colour | all right | spread |",
         "|---|---|---:|---:|---:|---:|---:|",

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 from scripts import guidances
 from scripts.adherence import descriptions
-from scripts.guidances import OFF, PLAN, SWEEPS, Row, add, kept, missing, page, spread
+from scripts.guidance_sweeps import OFF, PLAN, SWEEPS, composed, recoloured
+from scripts.guidances import Row, add, kept, missing, page, spread
 from sdcore.guidance import GUIDANCES, Composed, branch_names, resolve, write
 
 HOW = {"prompts": 2, "seeds": [0, 1], "steps": 10}
@@ -35,13 +36,13 @@ def test_every_guidance_is_tried_weak_to_strong():
 
 def test_composed_and_negative_are_told_words_of_the_prompts_own():
     for asked in descriptions(4, held_out=True):
-        parts = guidances.composed(asked, 5.0)
+        parts = composed(asked, 5.0)
         assert isinstance(parts, Composed)
         assert len(parts.prompts) == len(asked.things)
         assert sum(parts.weights) == pytest.approx(1)
         assert all(thing.colour in text for thing, text in
                    zip(asked.things, parts.prompts, strict=True))  # fmt: skip
-        other = guidances.recoloured(asked)
+        other = recoloured(asked)
         assert asked.things[0].object in other
         assert asked.things[0].colour not in other
 
