@@ -206,8 +206,8 @@ def page(rows: Sequence[Row], how: dict[str, Any]) -> str:
         f"- The weak model of `auto` is the bundled UNet with noise of {WEAKER:g} standard "
         "deviations in its weights. The negative prompt (`cfg, negative` and `perp_neg`) is the "
         "prompt with its things in other colours. `composed` is told the prompt, at half the "
-        "weight, and each of its things by itself. The scale of `varying` rises from 1 to 2s - 1 along "
-        "log sigma, with the mean s that its panel shows.",
+        "weight, and each of its things by itself. The scale of `varying` rises from 1 to 2s - 1 "
+        "along log sigma, with the mean s that its panel shows.",
         "",
         "| guidance | written | NFE | object | colour | all right | spread |",
         "|---|---|---:|---:|---:|---:|---:|",
