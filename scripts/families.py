@@ -29,10 +29,10 @@ from torch import nn
 from scripts.vocabulary import write_tokenizer
 from sdcore.checkpoints import Component, load_component, open_model
 from sdcore.checkpoints.load import BUILD
-from sdcore.compare import parity
+from sdcore.compare import by_diffusers, parity, questions
 from sdcore.models.unet_inputs import unet_inputs
 
-PROMPT, SEED, STEPS = parity.PROMPT, parity.Ask.seed, 2
+PROMPT, SEED, STEPS = questions.PROMPT, questions.Ask.seed, 2
 T = 500.5  # the timestep at which UNets in other dtypes are compared
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text())
 
@@ -253,29 +253,29 @@ _ROW = 1_000_003  # a prime, so that no two rows of a matrix are cut alike
 # --- what both are asked -------------------------------------------------------------------------
 
 
-def asked(family: Family) -> parity.Ask:
+def asked(family: Family) -> questions.Ask:
     channels = family.parts["unet"].get("in_channels", 4)
     repaints = unet_inputs(family.parts["unet"]).repaints
-    return parity.Ask(
+    return questions.Ask(
         family.pipeline, family.cfg, STEPS, family.side, channels=channels, repaints=repaints
     )
 
 
 def pictures(family: Family) -> dict[str, Any]:
     """The picture and the mask of an inpainting family."""
-    return parity.pictures(asked(family))
+    return questions.pictures(asked(family))
 
 
-def theirs(folder: Path, family: Family, lean: bool = False) -> parity.Tensors:
+def theirs(folder: Path, family: Family, lean: bool = False) -> questions.Tensors:
     """Every component and a run of two steps, by diffusers and transformers in float32.
 
     lean: one network in memory at a time.
     """
-    return parity.theirs(folder, asked(family), lean)
+    return by_diffusers.theirs(folder, asked(family), lean)
 
 
 @torch.inference_mode()
-def ours(folder: Path, family: Family, lean: bool = False) -> parity.Tensors:
+def ours(folder: Path, family: Family, lean: bool = False) -> questions.Tensors:
     """The same by sdcore."""
     import sdcore
 
@@ -308,7 +308,7 @@ def errors(folder: Path, family: Family, dtype: torch.dtype) -> tuple[float, flo
 
     theirs = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32)
     unet = load_component(open_model(folder).components["unet"], "cpu", dtype)
-    given, config = parity.inputs(asked(family)), theirs.config
+    given, config = questions.inputs(asked(family)), theirs.config
     rng = torch.Generator().manual_seed(12)
     text = {"text": torch.randn(1, 77, config.cross_attention_dim, generator=rng)}
     inputs = unet_inputs(family.parts["unet"])
@@ -317,8 +317,8 @@ def errors(folder: Path, family: Family, dtype: torch.dtype) -> tuple[float, flo
         pooled = inputs.vector - numbers.count * inputs.each
         text["pooled text"] = torch.randn(1, pooled, generator=rng)
     with torch.inference_mode():
-        exact = parity.their_unet(theirs, given, text, family.cfg, T)
-        rough = parity.their_unet(theirs.to(dtype), given, text, family.cfg, T)
+        exact = by_diffusers.their_unet(theirs, given, text, family.cfg, T)
+        rough = by_diffusers.their_unet(theirs.to(dtype), given, text, family.cfg, T)
         own = parity.our_unet(unet, given, text, family.cfg, T)
     rms = [(each.float() - exact).square().mean().sqrt().item() for each in (own, rough)]
     return rms[0], rms[1]
@@ -370,7 +370,7 @@ def main(names: tuple[str, ...], dtype: str | None, job: tuple[str, Path] | None
 
     Exit status 1 where a relative error is above 1e-5, or ours in --dtype above 1.05 of theirs.
     """
-    parity.quiet()
+    by_diffusers.quiet()
     if job is not None:
         _do(*job, names[0])
         return

@@ -9,6 +9,8 @@
 | latent consistency models  | the guidance scale        | 4 steps, cfg 8.5   |
 
 Any of them repaints a given picture where its UNet has five more input channels.
+
+A family that is told other numbers of the picture is a row more in `models.unet_inputs.NUMBERS`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A checkpoint by diffusers and transformers, and by sdcore: the same questions put to both.
 
-diffusers is imported in here alone, and only when something is compared. Both compute in float32
-on the CPU, one engine after the other.
+Both compute in float32 on the CPU, one engine after the other.
 """
 
 from __future__ import annotations
@@ -21,10 +20,12 @@ from tqdm import tqdm
 
 from sdcore.checkpoints import Checkpoint, open_model
 from sdcore.checkpoints.convert import convert, pipeline_class
+from sdcore.compare.by_diffusers import quiet, their_picture, theirs
+from sdcore.compare.questions import Ask, T, Tensors, inputs, numbers, pictures
 from sdcore.conditioning import scale_embedding
 from sdcore.errors import InputError
 from sdcore.family import usual
-from sdcore.images import to_pictures, to_tensor
+from sdcore.images import to_tensor
 from sdcore.models import UNetConfig, VAEConfig
 from sdcore.sampling import State
 
@@ -32,31 +33,7 @@ if TYPE_CHECKING:
     from sdcore.pipeline import StableDiffusion
     from sdcore.run import Run
 
-PROMPT = "a red boat on a blue house"
-T = (1.0, 500.5, 999.0)  # the timesteps at which UNets are compared
 COMPONENT, LATENTS, LEVELS = 1e-5, 1e-4, 2  # limits: relative errors, and of 255
-
-Tensors = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What both engines are asked."""
-
-    pipeline: str  # diffusers' class
-    cfg: float
-    steps: int
-    side: int  # pixels, of a square picture
-    factor: int = 8  # pixels to a latent
-    channels: int = 4  # of the UNet's input
-    repaints: bool = False  # whether a picture and a mask are among them
-    prompt: str = PROMPT
-    seed: int = 3
-
-    @property
-    def from_image(self) -> bool:
-        """Whether the run is the second half of twice the steps, as SDXL's refiner is used."""
-        return "Img2Img" in self.pipeline
 
 
 @dataclass(frozen=True)
@@ -172,137 +149,7 @@ def _variant(checkpoint: Checkpoint) -> str | None:
     return "fp16" if ".fp16" in checkpoint.components["unet"].files[0].name else None
 
 
-def inputs(asked: Ask) -> Tensors:
-    """Seeded inputs of the single components: two of each, and a mask."""
-    rng = torch.Generator().manual_seed(11)
-    side, size = asked.side, asked.side // asked.factor
-    return {
-        "x": torch.randn(2, asked.channels, size, size, generator=rng),
-        "latents": torch.randn(2, 4, size, size, generator=rng),
-        "image": torch.rand(2, 3, side, side, generator=rng) * 2 - 1,
-        "mask": (torch.rand(1, 1, side, side, generator=rng) > 0.5).float(),
-    }
-
-
-def pictures(asked: Ask) -> dict[str, Any]:
-    """The picture and the mask, for a model that repaints one."""
-    from PIL import Image
-
-    if not asked.repaints:
-        return {}
-    given = inputs(asked)
-    mask = Image.fromarray((given["mask"][0, 0] * 255).byte().numpy())
-    return {"image": to_pictures(given["image"])[0], "mask": mask}
-
-
-# --- diffusers -----------------------------------------------------------------------------------
-
-
-def quiet() -> None:
-    """No talk of the other libraries, and no bars of theirs, in between the table."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers.utils.logging, transformers.logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-
-
-@torch.inference_mode()
-def theirs(folder: Path, asked: Ask, lean: bool = False, **how: Any) -> Tensors:
-    """Every component and the run's last "latents", by diffusers and transformers in float32.
-
-    Args:
-        lean: one network in memory at a time.
-        how: what diffusers' `from_pretrained` is told beside the folder.
-    """
-    import diffusers
-
-    kind = getattr(diffusers, asked.pipeline)
-    readers = {p.name: None for p in folder.glob("text_encoder*")}
-    others = dict.fromkeys(("unet", "vae"))
-    how = {"dtype": torch.float32, "local_files_only": True, **how}
-    pipe = kind.from_pretrained(folder, **how, **(others if lean else {}))
-    given, out = inputs(asked), {}
-    out |= _their_text(pipe, asked.prompt)
-    arguments: dict[str, Any] = {"num_inference_steps": asked.steps, "guidance_scale": asked.cfg}
-    arguments |= {"generator": [torch.Generator().manual_seed(asked.seed)], "output_type": "latent"}
-    arguments["prompt"] = asked.prompt
-    if lean:
-        del pipe
-        pipe = kind.from_pretrained(folder, **how, **readers)
-        names = {"prompt_embeds": "text", "negative_prompt_embeds": "text, negative"}
-        if "pooled text" in out:
-            names |= {
-                f"{k.replace('prompt', 'pooled_prompt')}": f"pooled {v}" for k, v in names.items()
-            }
-        arguments |= {name: out[key] for name, key in names.items()} | {"prompt": None}
-    pipe.set_progress_bar_config(desc="diffusers", leave=False, disable=None)
-    for t in T:
-        out[f"UNet, t = {t:g}"] = their_unet(pipe.unet, given, out, asked.cfg, t)
-    if asked.from_image:  # the second half of twice the steps
-        arguments |= {"image": given["latents"][:1], "strength": 0.5}
-        arguments["num_inference_steps"] = 2 * asked.steps
-    else:
-        arguments |= {"height": asked.side, "width": asked.side}
-    if given_pictures := pictures(asked):
-        arguments |= {"image": given_pictures["image"], "mask_image": given_pictures["mask"]}
-        arguments["strength"] = 1.0
-    out["latents"] = pipe(**arguments).images
-    code, scale = pipe.vae.encode(given["image"]).latent_dist, pipe.vae.config.scaling_factor
-    out["VAE encode, mean"], out["VAE encode, std"] = code.mean * scale, code.std * scale
-    out["VAE decode"] = pipe.vae.decode(given["latents"] / scale).sample
-    return out
-
-
-def _their_text(pipe: Any, prompt: str) -> Tensors:
-    options = {"num_images_per_prompt": 1, "do_classifier_free_guidance": True}
-    if not hasattr(pipe, "text_encoder_2"):
-        cond, uncond = pipe.encode_prompt(prompt, device="cpu", **options)
-        return {"text": cond, "text, negative": uncond}
-    cond, uncond, pooled, negative = pipe.encode_prompt(prompt, **options)
-    both = {"text": cond, "text, negative": uncond}
-    return {**both, "pooled text": pooled, "pooled text, negative": negative}
-
-
-def their_unet(unet: Any, given: Tensors, text: Tensors, cfg: float, t: float) -> Tensor:
-    """Output [2,4,h,w] of diffusers' UNet, told the text and what else its family is told."""
-    from diffusers.pipelines.latent_consistency_models import pipeline_latent_consistency_text2img
-
-    conditions: dict[str, Any] = {}
-    if "pooled text" in text:
-        count = unet.add_embedding.linear_1.in_features - text["pooled text"].shape[1]
-        ids = torch.tensor([_numbers(count // unet.config.addition_time_embed_dim)] * 2)
-        pooled = text["pooled text"].expand(2, -1).to(unet.dtype)
-        conditions["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": ids}
-    if unet.config.time_cond_proj_dim is not None:
-        embed: Any = pipeline_latent_consistency_text2img.LatentConsistencyModelPipeline
-        scale = torch.tensor([cfg - 1.0] * 2)
-        conditions["timestep_cond"] = embed.get_guidance_scale_embedding(
-            None, scale, embedding_dim=unet.config.time_cond_proj_dim, dtype=unet.dtype
-        )
-    context = text["text"].expand(2, -1, -1).to(unet.dtype)
-    return unet(given["x"].to(unet.dtype), torch.tensor(t), context, **conditions).sample
-
-
-def _numbers(count: int) -> list[float]:
-    return [1024.0, 768.0, 0.0, 16.0, 6.0, 512.0, 2.5, 8.0][:count]
-
-
-@torch.inference_mode()
-def their_picture(folder: Path, latents: Tensor, variant: str | None = None) -> Tensor:
-    """[1,3,H,W] in [-1, 1], rounded to the 256 values of a picture."""
-    from diffusers.image_processor import VaeImageProcessor
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    how = {"dtype": torch.float32, "local_files_only": True, "variant": variant}
-    vae: Any = AutoencoderKL.from_pretrained(folder / "vae", **how)
-    image = vae.decode(latents / vae.config.scaling_factor).sample
-    pixels: Any = VaeImageProcessor().postprocess(image)
-    return to_tensor(pixels[0])
-
-
-# --- sdcore --------------------------------------------------------------------------------------
+# --- by sdcore ------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -356,7 +203,7 @@ def our_unet(unet: Any, given: Tensors, text: Tensors, cfg: float, t: float) -> 
         vector, each = unet.config.added_dims
         count = (vector - text["pooled text"].shape[1]) // each
         condition["text_embeds"] = text["pooled text"].expand(2, -1).to(dtype)
-        condition["time_ids"] = torch.tensor([_numbers(count)] * 2)
+        condition["time_ids"] = torch.tensor([numbers(count)] * 2)
     if (width := unet.config.inputs.scale_width) is not None:
         row = scale_embedding(cfg, width)
         condition["timestep_cond"] = row.expand(2, -1)

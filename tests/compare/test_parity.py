@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from sdcore.checkpoints import open_model
 from sdcore.checkpoints.convert import convert
 from sdcore.cli import main
-from sdcore.compare import parity
+from sdcore.compare import by_diffusers, parity
 from sdcore.errors import InputError
 
 Command = Callable[..., tuple[int, str, str]]
@@ -99,8 +99,8 @@ def test_what_differs_is_named(
     command: Command, tiny_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("diffusers")
-    right = parity.their_unet
-    monkeypatch.setattr(parity, "their_unet", lambda *a: right(*a) * 1.0001)
+    right = by_diffusers.their_unet
+    monkeypatch.setattr(by_diffusers, "their_unet", lambda *a: right(*a) * 1.0001)
     status, out, err = command("--model", tiny_path, "--steps", 1)
     assert status == 1
     assert "| UNet, t = 999 |" in out
