@@ -13,8 +13,8 @@ from typing import Any
 
 from sdcore.adapters.embeddings import FOLDER_NAMES, open_embedding
 from sdcore.adapters.files import NAMES
-from sdcore.adapters.layer_names import split_key
 from sdcore.adapters.lora import BUNDLE
+from sdcore.adapters.names import split_key
 from sdcore.checkpoints.checkpoint import Checkpoint, Component
 from sdcore.checkpoints.convert import family_of
 from sdcore.checkpoints.find import find_model

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcore.adapters.deltas import LOW_RANK, MAGNITUDES, Parts, change, factor
-from sdcore.adapters.layer_names import Place
 from sdcore.adapters.lora import LoRA, open_lora
+from sdcore.adapters.names import Place
 from sdcore.checkpoints import Checkpoint, load_component
 from sdcore.checkpoints.read import as_dtype
 from sdcore.errors import InputError

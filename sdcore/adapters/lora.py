@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sdcore.adapters.deltas import Parts, check_numbers, scaled
 from sdcore.adapters.files import find_adapter, read_notes, read_tensors
-from sdcore.adapters.layer_names import Place, places, split_key
+from sdcore.adapters.names import Place, places, split_key
 from sdcore.checkpoints.kinds import other_kind
 from sdcore.errors import InputError, listed
 from sdcore.strengths import written_lora

@@ -15,7 +15,7 @@ AXES = ("x", "y", "xy")
 
 
 class SeamlessConv2d(nn.Conv2d):
-    """A Conv2d around a cylinder (x or y) or a torus (xy). Its padding is the same on both sides."""
+    """A Conv2d around a cylinder (x or y) or a torus (xy), padded alike on both sides."""
 
     axes: str = "xy"
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts import families
-from sdcore.adapters.layer_names import places
+from sdcore.adapters.names import places
 from sdcore.checkpoints.load import NoInit
 from sdcore.loading import load
 from sdcore.models import TextEncoder, TextEncoderConfig, UNet, UNetConfig
