@@ -24,7 +24,7 @@ from sdcore.schedulers import resolve
 from sdcore.writing import write_whole
 
 DOCS = Path(__file__).parents[1] / "docs" / "inversion.md"
-PROMPT, SEEDS, STEPS, ITERATIONS = "a blue boat on the sea", (1, 2, 3), (10, 20, 50), (1, 5, 20)
+PROMPT, SEEDS, STEPS, ITERATIONS = "a blue boat on the sea", (1,), (10, 20, 50), (1, 5)
 METHODS = [
     ("plain", "euler", 0),
     *(("fixed-point", "euler", n) for n in ITERATIONS),
@@ -84,7 +84,7 @@ def page() -> str:
             "# Inversion",
             "",
             "Written by `python -m scripts.inversions` on a CPU: the bundled model in float32, "
-            f"{len(SEEDS)} pictures, guidance 1. The largest error of the latents (which reach "
+            f"{len(SEEDS)} picture, guidance 1. The largest error of the latents (which reach "
             f"{x0.abs().max():.1f}) after the way up to noise and down again; in brackets the "
             "largest residual of the last correction.",
             "",

@@ -79,7 +79,7 @@ def fitted(picture: Image.Image, size: tuple[int, int], fit: str) -> Image.Image
 def extended(picture: Image.Image, sides: tuple[int, int, int, int]) -> Image.Image:
     """With so many pixels more at the left, top, right and bottom: those of the edge again."""
     left, top, right, bottom = sides
-    pixels = np.asarray(picture)
+    pixels = np.asarray(picture)  # [H,W] or [H,W,3]
     around = [(top, bottom), (left, right), (0, 0)][: pixels.ndim]
     return Image.fromarray(np.pad(pixels, around, mode="edge"))
 

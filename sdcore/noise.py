@@ -19,8 +19,8 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
 
     share: 0 is a, 1 is b (Shoemake 1985).
     """
-    flat = [each.double().flatten(1) for each in (a, b)]
-    cosine = F.cosine_similarity(*flat).clamp(-1, 1)[:, None, None, None]
+    cosine = F.cosine_similarity(a.double().flatten(1), b.double().flatten(1))
+    cosine = cosine.clamp(-1, 1)[:, None, None, None]
     angle = torch.acos(cosine)
     arc = torch.sin(angle)
     weights = [torch.where(arc > 1e-6, torch.sin(part * angle) / arc, part)

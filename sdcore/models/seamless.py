@@ -11,19 +11,29 @@ from torch import Tensor, nn
 
 from sdcore.errors import InputError
 
-AXES = ("x", "y", "xy")
-
 
 class SeamlessConv2d(nn.Conv2d):
     """A Conv2d around a cylinder (x or y) or a torus (xy), padded alike on both sides."""
 
-    axes: str = "xy"
+    axes = "xy"
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         down, across = (int(side) for side in self.padding)
         for axis, sides in (("x", (across, across, 0, 0)), ("y", (0, 0, down, down))):
             input = F.pad(input, sides, mode="circular" if axis in self.axes else "constant")
         return F.conv2d(input, weight, bias, self.stride, 0, self.dilation, self.groups)
+
+
+class _AroundX(SeamlessConv2d):
+    axes = "x"
+
+
+class _AroundY(SeamlessConv2d):
+    axes = "y"
+
+
+_KINDS = {"x": _AroundX, "y": _AroundY, "xy": SeamlessConv2d}
+AXES = tuple(_KINDS)
 
 
 def check_axes(axes: str) -> str:
@@ -39,6 +49,5 @@ def seamless(network: nn.Module, axes: str) -> nn.Module:
     network = copy.deepcopy(network, shared)
     for module in network.modules():
         if type(module) is nn.Conv2d and any(module.padding):
-            module.__class__ = SeamlessConv2d
-            module.axes = axes
+            module.__class__ = _KINDS[axes]
     return network
