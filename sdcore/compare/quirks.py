@@ -249,6 +249,24 @@ QUIRKS: tuple[Quirk, ...] = (
         test="schedulers/test_quirks.py::test_sa_solver_karras_with_one_step_steps",
     ),
     Quirk(
+        name="diffusers.seg.two_blurs",
+        reference=DIFFUSERS,
+        number=1 / 64,
+        what="Smoothed-energy guidance takes the mean of the queries where a finite blur is asked "
+        "for, and blurs by a box where an infinite one is: the paper's code the other way round. "
+        "The number is what a blur of 1 leaves of one query of 1 among zeros on 8 by 8 positions; "
+        "a Gaussian's middle is 0.16.",
+        test="guidance/test_beside_diffusers.py::test_smoothed_energy_has_its_two_blurs_exchanged_there",
+    ),
+    Quirk(
+        name="diffusers.guiders.not_in_the_first_step",
+        reference=DIFFUSERS,
+        number=0.0,
+        what="Skip-layer, perturbed-attention and smoothed-energy guidance that start at 0 are off "
+        "in the first step, as CFG with start 0 is not; the number is what they add there.",
+        test="guidance/test_beside_diffusers.py::test_three_guiders_are_off_in_the_first_step_there",
+    ),
+    Quirk(
         name="all.dpm3m.half_curvature",
         reference=f"{DIFFUSERS}, k-diffusion 0.0.16 and every copy",
         number=2,

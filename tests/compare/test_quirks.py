@@ -28,6 +28,6 @@ def test_names_are_unique_and_say_whose():
 
 def test_every_number_that_a_test_takes_is_registered():
     taken = set()
-    for path in (TESTS / "schedulers").glob("*.py"):
+    for path in (*(TESTS / "schedulers").glob("*.py"), *(TESTS / "guidance").glob("*.py")):
         taken |= set(re.findall(r'number\("([\w.]+)"\)', path.read_text()))
     assert taken == set(BY_NAME)

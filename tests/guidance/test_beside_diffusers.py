@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sdcore.compare.quirks import BY_NAME
 from sdcore.guidance import (
     APG,
     CFG,
@@ -23,12 +24,14 @@ from sdcore.guidance import (
     Sum,
     sources_of,
 )
+from sdcore.guidance.perturbed import BlurredQuery
 from sdcore.lab.worlds import IN_SIGMA
 from sdcore.models import UNet, UNetConfig
 from sdcore.process import PREDICTION_TYPES, Process, RectifiedFlow
 from sdcore.sampling import Prediction
 
 guiders = pytest.importorskip("diffusers.guiders")
+utils = pytest.importorskip("diffusers.hooks.smoothed_energy_guidance_utils")
 SIGMAS = (14.6, 2.0, 0.7, 0.05)
 NETWORKS = {name: replace(IN_SIGMA, prediction_type=name) for name in PREDICTION_TYPES}
 NETWORKS["flow"] = RectifiedFlow()  # type: ignore[assignment]
@@ -203,8 +206,6 @@ def skipping(**options):
 
 
 def smoothing(blur: float):
-    from diffusers.hooks import smoothed_energy_guidance_utils as utils
-
     config = utils.SmoothedEnergyGuidanceConfig([0], MIDDLE)
     return lambda network: utils._apply_smoothed_energy_guidance_hook(network, config, blur)
 
@@ -234,13 +235,38 @@ def test_skipped_layers(unet, same):
     assert apart(whole(SkippedLayers(2.0), unet), expected) <= 1e-6
 
 
-def test_smoothed_energy_has_its_two_blurs_the_other_way_round_there(unet, same):
-    """diffusers takes the mean of the queries where a finite blur is asked for, and a box with
-    mirrored edges where an infinite one is; the paper's code has the mean for the infinite one."""
-    made = seg(**ALONE, seg_guidance_scale=3.0)
-    finite = hooked(same, made, "pred_cond_seg", smoothing(2.0))
+def number(name):
+    """What the registry says that diffusers does."""
+    return BY_NAME[name].number
+
+
+def test_smoothed_energy_has_its_two_blurs_exchanged_there(unet, same):
+    """Its finite blur is our infinite one, which is what the paper's code does for that."""
+    finite = hooked(same, seg(**ALONE, seg_guidance_scale=3.0), "pred_cond_seg", smoothing(2.0))
     assert apart(whole(SEG(3.0), unet), finite) <= 1e-6
     assert apart(whole(SEG(3.0, blur=2.0), unet), finite) > 1e-4
+    one = torch.zeros(1, 64, 1, dtype=torch.float64)
+    one[0, 27] = 1
+    left = utils._gaussian_blur_2d(one.clone(), 7, 1.0, 9999.0)[0, 27].item()
+    assert left == pytest.approx(number("diffusers.seg.two_blurs"))
+    blurred = BlurredQuery(torch.nn.Identity(), 1.0)
+    blurred.side = (8, 8)
+    assert blurred(one)[0, 27].item() == pytest.approx(1 / (2 * math.pi), rel=0.02)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_three_guiders_are_off_in_the_first_step_there(sigma):
+    branches = said(sigma)
+    for made, names in (
+        (pag(**ALONE), {"pred_cond_skip": "perturbed"}),
+        (seg(**ALONE), {"pred_cond_seg": "smoothed"}),
+        (skip(**ALONE), {"pred_cond_skip": "skipped"}),
+    ):
+        made.set_state(step=0, num_inference_steps=4, timestep=torch.tensor(999))
+        there = theirs(made, branches, names)
+        added = apart(there, branches["cond"])
+        assert added == number("diffusers.guiders.not_in_the_first_step")
+    assert apart(asked(PAG(2.8), branches), branches["cond"]) > 0.1
 
 
 def test_an_infinite_blur_there_is_a_box(unet, same):
@@ -250,14 +276,10 @@ def test_an_infinite_blur_there_is_a_box(unet, same):
 
 def test_a_blur_is_the_papers_away_from_the_edges():
     """There it is cut off at 3 standard deviations and mirrored at the edges; ours is neither."""
-    from diffusers.hooks.smoothed_energy_guidance_utils import _gaussian_blur_2d
-
-    from sdcore.guidance.perturbed import BlurredQuery
-
     query = torch.randn(1, 24 * 24, 3, generator=torch.Generator().manual_seed(3)).double()
     blurred = BlurredQuery(torch.nn.Identity(), 1.5)
     blurred.side = (24, 24)
-    expected = _gaussian_blur_2d(query.clone(), math.ceil(9) | 1, 1.5, 0.0)
+    expected = utils._gaussian_blur_2d(query.clone(), math.ceil(9) | 1, 1.5, 0.0)
     inner = (slice(None), slice(6, -6), slice(6, -6))
     found, paper = (each.unflatten(1, (24, 24))[inner] for each in (blurred(query), expected))
     assert (found - paper).abs().max() <= 0.01 * query.std()
