@@ -105,10 +105,10 @@ def resolve(
     if SAME_AS.get(label, label) == class_name:
         method = method_of(conventions, fields)
         entry = entry if method is None else _entry(method, class_name)
-    laid, tool = _spacing(name, chosen.spacing, tool, spacing)
+    wanted, tool = _spacing(name, chosen.spacing, tool, spacing)
     schedule = noise_schedule_of(conventions, fields, tool)
-    if not isinstance(spacing, Spacing):
-        laid = _with_ends(laid, tool, partial(spacing_of, conventions, fields, schedule), entry)
+    of_class = partial(spacing_of, conventions, fields, schedule)
+    laid = spacing if isinstance(spacing, Spacing) else _with_ends(wanted, tool, of_class, entry)
     process = VariancePreserving(schedule, fields["prediction_type"])
     options = _options(entry, {**fields, "process": process}, chosen.options, eta)
     if label in INVERSE:
