@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sdcore.guidance.base import of_one_network, parallel, with_form
 from sdcore.guidance.table_entry import Entry
+from sdcore.process import RectifiedFlow
 from sdcore.sampling import Prediction
 
 
@@ -18,8 +19,8 @@ class CFGZeroStar:
 
     s uncond + scale * (cond - s uncond), where s = <cond, uncond> / |uncond|^2 of each picture
     brings uncond nearest to cond: of the network's own output, eps, v or x0; of eps where two
-    networks answer. Above sigma `zero_above` eps is 0, and x stays where it is; inf is never.
-    scale 1 is off.
+    networks answer. Above sigma `zero_above` x stays where it is: eps is 0, or v of a flow; inf is
+    never. scale 1 is off.
     """
 
     scale: float = 7.5
@@ -30,6 +31,9 @@ class CFGZeroStar:
 
     def combine(self, predictions: Mapping[str, Prediction], x: Tensor, sigma: float) -> Prediction:
         if sigma > self.zero_above:
+            said = of_one_network(predictions, "cond")
+            if said is not None and isinstance(said.process, RectifiedFlow):
+                return said.made_of(torch.zeros_like(x))
             return with_form("eps", torch.zeros_like(x), x, sigma)
         if self.scale == 1:
             return predictions["cond"]

@@ -127,6 +127,19 @@ def test_sums(guidance, made, names, network, sigma):
     assert apart(asked(guidance, branches), theirs(made(), branches, names)) <= 1e-6
 
 
+@pytest.mark.parametrize("network", ["epsilon", "flow"])
+def test_cfg_zero_star_stands_still_at_first(network):
+    """The paper's zero velocity; after Euler's step x is in the network's form what it was."""
+    branches, after = said(3.0, NETWORKS[network]), 2.0
+    made = guider("ClassifierFreeZeroStarGuidance", zero_init_steps=2)
+    expected = theirs(made, branches, {"pred_uncond": "uncond"})
+    found = asked(CFGZeroStar(5.0, zero_above=2.5), branches)
+    assert apart(found, expected) == 0
+    spread = {"epsilon": lambda sigma: 1, "flow": RectifiedFlow.spread}[network]
+    moved = (found.x0 + after * found.eps) / spread(after) - branches.x / spread(3.0)
+    assert moved.abs().max() <= 1e-12
+
+
 def apg(rescale: float = 0.0, momentum: float | None = None, **options):
     made = guider("AdaptiveProjectedGuidance", guidance_scale=6.5, use_original_formulation=True,
                   adaptive_projected_guidance_rescale=rescale, **options)  # fmt: skip
