@@ -1,10 +1,14 @@
-"""What a picture may not do: its settings come from a stranger, and run no code and ask no hub.
+"""What a picture, or a list of prompts, may not do: its options come from a stranger, and run no
+code and ask neither a hub nor another machine.
 
-`rerun` takes over whatever the user does not name. A solver of one's own is a Python file, and a
-model that is not here is fetched with the user's token: both only where the user names it.
+`rerun` takes over whatever the user does not name, and a line of a list brings options of its own.
+A solver of one's own is a Python file, a model that is not here is fetched with the user's token,
+and Windows opens \\\\host\\share with the user's login: each only where the user names it.
 """
 
+import re
 from collections.abc import Iterator, Mapping
+from itertools import product
 
 from sdcore.checkpoints.find import WEIGHT_SUFFIXES, is_here, is_hub_id
 from sdcore.errors import InputError
@@ -22,32 +26,52 @@ PLACES = {
     "loras": "--lora",
     "embeddings": "--embedding",
 }
+# Two slashes where a path may begin: \\host\share, //host/share, an address; and \??\UNC\host.
+_ELSEWHERE = re.compile(r"""(?:^|[\s=:,;+(\[{'"])(?:[\\/]{2}|[\\/]\?\?[\\/])""")
 
 
-def check_inherited(fields: Mapping[str, object]) -> None:
-    """Raises InputError where settings that a picture brings name a file of code, or a model that
-    would have to be fetched.
+def is_elsewhere(place: str) -> bool:
+    """Whether a path, wherever it stands in a written form, leads to another machine.
 
-    fields: by the names of Settings, those that are taken from the picture and not from the user.
+    >>> is_elsewhere("//host/share/x.png"), is_elsewhere("pictures/x.png")
+    (True, False)
     """
+    return _ELSEWHERE.search(place) is not None
+
+
+def check_inherited(fields: Mapping[str, object], whose: str = "the picture") -> None:
+    """Raises InputError where settings that a stranger brings name a file of code, a path on
+    another machine, or a model that would have to be fetched.
+
+    fields: by the names of Settings, those that are not the user's. whose: what brings them.
+    """
+    for name in fields.keys() - {"negative"}:  # words, in which anything may stand
+        for value in _texts(fields[name]):
+            if is_elsewhere(value):
+                raise InputError(
+                    f"{whose} names a place on another machine, {value!r}: it is looked for only "
+                    "where you name it yourself"
+                )
     for name, option in CODE.items():
         for value in _texts(fields.get(name)):
             # Wherever it stands in the written form, also inside an option's value.
             if ".py" in value.casefold():
                 raise InputError(
-                    f"the picture names a file of code, {value!r}: it is run only where you name "
+                    f"{whose} names a file of code, {value!r}: it is run only where you name "
                     f"it yourself, {option} {value}"
                 )
-    variant, revision = (next(_texts(fields.get(name)), None) for name in ("variant", "revision"))
+    editions = [
+        *product(*((*_texts(fields.get(name)),) or (None,) for name in ("variant", "revision")))
+    ]
     for name, option in PLACES.items():
         for value in _texts(fields.get(name)):
             place = parse_lora(value)[0] if name == "loras" else value
             place = place.rpartition(":")[0] or place if name == "embeddings" else place
-            own = (variant, revision) if name == "model" else (None, None)
+            wanted = editions if name == "model" else [(None, None)]
             fetched = is_hub_id(place) and not place.endswith(WEIGHT_SUFFIXES)
-            if fetched and not is_here(place, *own):
+            if fetched and not all(is_here(place, *each) for each in wanted):
                 raise InputError(
-                    f"the picture names {place}, which is not here: it is fetched only where you "
+                    f"{whose} names {place}, which is not here: it is fetched only where you "
                     f"name it yourself, {option} {value} (or sdcore download {place})"
                 )
 

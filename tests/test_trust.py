@@ -28,6 +28,18 @@ def test_no_hub_is_asked(field: str) -> None:
         check_inherited({field: value})
 
 
+@pytest.mark.parametrize("field", ["image", "mask", "latents", "scheduler", "loras", *PLACES])
+@pytest.mark.parametrize(
+    "text",
+    [r"\\host\share\x.png", "//host/x.png", r"\/host\x", r"\??\UNC\host\x", r"sigmas:\\host\x"],
+)
+def test_no_other_machine_is_asked(field: str, text: str) -> None:
+    value = (text,) if field in ("loras", "embeddings") else text
+    with pytest.raises(InputError, match="the list names a place on another machine"):
+        check_inherited({field: value}, "the list")
+    check_inherited({"negative": text, "image": "C:/a/x.png", "mask": r"C:\a\x.png"})
+
+
 def test_what_is_here_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own" / "model").mkdir(parents=True)

@@ -67,10 +67,15 @@ def jobs_of(
     options: as click hands them over. drawn: the seed where none is given; None: a random one.
     taken: what a picture that is drawn again adds to one combination.
     typed: whether the prompts are the user's own.
+
+    Raises InputError, too, where the options of a list of prompts name what only a user may.
     """
+    from sdcore.trust import check_inherited
+
     jobs: list[Job] = []
     common = secrets.randbits(32) if drawn is None else drawn
     for own, group in groupby(asked, key=lambda each: each.options):
+        check_inherited(_foreign(own, options), "the list of prompts")
         prompts = tuple(each.prompt for each in group)
         given = dict(options) | dict(own)
         if "loras" in own:
@@ -86,6 +91,24 @@ def jobs_of(
             for part in _expanded(job):
                 jobs += _untagged(part, typed)
     return jobs
+
+
+def _foreign(own: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the options of a list of prompts, those that the command line does not name as well.
+
+    A model goes with what is read of it: another revision of the user's model is another one.
+    """
+    foreign: dict[str, Any] = {}
+    for name, value in own.items():
+        named = options.get(name)
+        if isinstance(value, tuple):
+            value = tuple(each for each in value if each not in (named or ()))
+        if value not in ((), named):
+            foreign[name] = value
+    edition = ("model", "variant", "revision")
+    if any(name in foreign for name in edition):
+        foreign |= {name: own.get(name, options.get(name)) for name in edition}
+    return foreign
 
 
 def told_seeds(jobs: Sequence[Job]) -> str:
@@ -125,12 +148,19 @@ def _untagged(job: Job, typed: bool) -> Iterator[Job]:
     said = [(text, *untagged(text)) for text in job.prompts]
     for tags, group in groupby(said, key=lambda each: each[2]):
         same = list(group)
-        loras = (*job.chosen["loras"], *(tagged_lora(tag, job.chosen, typed) for tag in tags))
+        own = typed and all(_is_typed(tag[0], text, job) for text, _, _ in same for tag in tags)
+        loras = (*job.chosen["loras"], *(tagged_lora(tag, job.chosen, own) for tag in tags))
         templates = {words: job.templates[text] for text, words, _ in same if text in job.templates}
         prompts = tuple(words for _, words, _ in same)
         yield replace(
             job, prompts=prompts, chosen={**job.chosen, "loras": loras}, templates=templates
         )
+
+
+def _is_typed(name: str, text: str, job: Job) -> bool:
+    """Whether the user wrote <lora:NAME>, and no line of a wildcard's file brought it."""
+    template = job.templates.get(text, text)
+    return any(f"<{kind}:{name}" in template for kind in ("lora", "lyco"))
 
 
 def tagged_lora(tag: tuple[str, float, float], chosen: Mapping[str, Any], typed: bool) -> str:
@@ -140,8 +170,11 @@ def tagged_lora(tag: tuple[str, float, float], chosen: Mapping[str, Any], typed:
     """
     from sdcore.checkpoints.library import by_name
     from sdcore.strengths import written_lora
+    from sdcore.trust import is_elsewhere
 
     name, unet, text = tag
+    if is_elsewhere(name):
+        raise InputError(f"<lora:{name}> is on another machine: name it by --lora {name}")
     folders = (*chosen["lora_dir"], *chosen["models"])
     found = by_name(name, folders)
     if not found and typed:

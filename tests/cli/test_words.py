@@ -1,6 +1,7 @@
 """Spellings, lists of prompts with options of their own, options given several times."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,53 @@ def test_foreign_lines_are_refused_by_their_number(shell: Shell, line: str, told
     assert result.err.startswith("sdcore: list.txt, line 2: ")
     assert told in result.err
     assert not Path("out").exists()
+
+
+STRANGE = [
+    ("--scheduler evil.py", "a file of code, 'evil.py'"),
+    ("--sampler cfg:x=evil.py", "a file of code"),
+    ("--guidance EVIL.PY:Mine", "a file of code"),
+    ("--vae somebody/tiny", "somebody/tiny, which is not here"),
+    ("--revision other", "somebody/theirs, which is not here"),
+    (r"--image '\\host\x.png'", "another machine"),
+]
+
+
+@pytest.mark.parametrize(("options", "told"), STRANGE)
+def test_a_list_runs_no_code_and_asks_no_hub(shell: Shell, options: str, told: str) -> None:
+    Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    name, value = shlex.split(options)
+    model = ["--model", "somebody/theirs"] if name == "--revision" else ["--model", shell.model]
+    for line in (f"red {options}", json.dumps({"prompt": "red", name[2:]: value})):
+        Path("list.txt").write_text(line)
+        result = shell("sample", "--prompts", "list.txt", "--seed", 0, *model)
+        assert (result.status, result.paths, result.err.count("\n")) == (2, [], 1)
+        assert told in result.err
+        assert "the list of prompts names" in result.err
+    assert not Path("ran").exists()
+
+
+def test_the_user_allows_a_list_what_the_command_line_names_too(shell: Shell) -> None:
+    Path("mine.py").write_text("from sdcore.schedulers.solvers.euler import euler as mine\n")
+    Path("list.txt").write_text("red --scheduler mine.py\nblue --scheduler euler\n")
+    drawn = shell.sample("--prompts", "list.txt", "--seed", 0, "--scheduler", "mine.py")
+    assert drawn.status == 0, drawn.err
+    assert len(drawn.paths) == 2
+
+
+def test_a_path_in_a_file_of_wildcards_is_not_the_users(shell: Shell) -> None:
+    Path("wildcards").mkdir()
+    Path("wildcards/style.txt").write_text("<lora:./there:1>\n")
+    Path("there").touch()
+    words = ["--grammar", "a1111", "--wildcards", "one", "--wildcard-dir", "wildcards"]
+    refused = shell.sample("red __style__", "--seed", 0, *words)
+    assert refused.status == 2
+    assert "the adapter of <lora:./there> is not in" in refused.err
+    typed = shell.sample("{red|red} <lora:./there:1>", "--seed", 0, *words)
+    assert "is not in" not in typed.err  # looked into, and found to be no adapter
+    assert typed.status == 2
+    far = shell.sample("red <lora://host/there:1>", "--seed", 0, *words)
+    assert "on another machine" in far.err
 
 
 def test_words_of_a_line_stay_as_they_are() -> None:
