@@ -7,12 +7,12 @@ fields: whoever adds one adds it in one place.
 from __future__ import annotations
 
 import inspect
-import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from os import PathLike
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 from sdcore.errors import InputError
 
@@ -98,8 +98,8 @@ def _taking(function: Any, options: Any, also: Mapping[str, str]) -> Any:
             bound = given.bind(*args[len(own) :], **named)
         except TypeError as error:
             raise TypeError(f"{function.__name__}(): {error}") from None
-        for name, value in bound.arguments.items():
-            _check(function.__name__, name, value, options)
+        for name, value in [*bound.arguments.items()]:
+            bound.arguments[name] = _converted(name, value, options)
         return function(*args[: len(own)], options(*bound.args, **bound.kwargs))
 
     parameters = [*own, *given.parameters.values()]
@@ -117,17 +117,73 @@ def documented(options: type) -> str:
     return "\n".join(f"    {name}: {each.doc or each.help}" for name, each in told.items())
 
 
-def _check(what: str, name: str, value: Any, options: type) -> None:
-    """Raises InputError, naming the option, for a number that is none."""
-    known = options_of(options).get(name)
-    kind = None if known is None else known[1].kind
-    if value is None or kind not in (int, float):
-        return
+def _converted(name: str, value: Any, options: type) -> Any:
+    """The value as Python's own type, whatever library's number it is.
+
+    Raises InputError, naming the option, for one of another kind. What may also be an object (a
+    scheduler, a picture) is left as it is.
+    """
+    declared = options_of(options).get(name)
+    if value is None or declared is None:
+        return value
+    kind = declared[1].kind
+    if kind is str:
+        types = get_args(declared[0].type) or (declared[0].type,)
+        only_text = str in types and {str, float, type(None)}.issuperset(types)
+        return _text(name, value, float in types) if only_text else value
+    what, convert = _KINDS[kind]
     try:
-        if kind is int:
-            operator.index(value)
-        else:
-            math.isfinite(value)
-    except TypeError:
-        number = "a whole number" if kind is int else "a number"
-        raise InputError(f"{name} must be {number}, not {value!r:.80}") from None
+        return convert(value)
+    except OverflowError:
+        raise InputError(f"{name} is out of range: {value!r:.80}") from None
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} must be {what}, not {value!r:.80}") from None
+
+
+def _text(name: str, value: Any, or_number: bool) -> Any:
+    if isinstance(value, str | PathLike):
+        return str(value)
+    try:
+        if or_number:
+            return _number(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        pass
+    what = "a text or a number" if or_number else "a text"
+    raise InputError(f"{name} must be {what}, not {value!r:.80}")
+
+
+def _whole(value: Any) -> int:
+    if isinstance(_plain(value), bool):
+        raise TypeError
+    return operator.index(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(_plain(value), bool | str | bytes):  # "3" is no number, but where it is typed
+        raise TypeError
+    return float(value)
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(plain := _plain(value), bool):
+        raise TypeError
+    return plain
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    first, second = value
+    return _whole(first), _whole(second)
+
+
+def _plain(value: Any) -> Any:
+    """What a number of numpy or torch holds: neither's truth is Python's."""
+    return value.item() if hasattr(value, "item") else value
+
+
+_KINDS: Mapping[type | str, tuple[str, Callable[[Any], Any]]] = {
+    int: ("a whole number", _whole),
+    float: ("a number", _number),
+    bool: ("True or False", _truth),
+    "size": ("two whole numbers, (width, height)", _pair),
+    "corner": ("two whole numbers, (left, top)", _pair),
+}

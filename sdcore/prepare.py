@@ -332,13 +332,9 @@ def _side(what: str, pixels: int | None, networks: Networks, given: int | None) 
 def _words(request: Request, networks: Networks) -> tuple[list[str], list[str | None], list[int]]:
     """The prompts, the negative prompt of each, and the seeds."""
     prompts = _texts("prompts", request.prompts)
-    seeds = [request.seeds] if isinstance(request.seeds, int) else list(request.seeds)
+    seeds = _seeds(request.seeds)
     if not prompts or not seeds:
         raise InputError("at least one prompt and one seed are needed")
-    try:
-        seeds = [operator.index(seed) for seed in seeds]
-    except TypeError:
-        raise InputError(f"seeds are whole numbers, not {seeds!r:.80}") from None
     if request.negative is None:
         return prompts, [None if networks.zero_empty else ""] * len(prompts), seeds
     negatives = _texts("negative", request.negative)
@@ -350,6 +346,14 @@ def _words(request: Request, networks: Networks) -> tuple[list[str], list[str | 
             "or one for each"
         )
     return prompts, [*negatives], seeds
+
+
+def _seeds(given: Any) -> list[int]:
+    try:
+        several = given if isinstance(given, Iterable) and getattr(given, "ndim", 1) else [given]
+        return [operator.index(seed) for seed in several]
+    except TypeError:
+        raise InputError(f"seeds are whole numbers, not {given!r:.80}") from None
 
 
 def _texts(what: str, given: Any) -> list[str]:
