@@ -40,6 +40,7 @@ def draw(
     batch: int = 1,
     start: State | None = None,
     noise: Recorded | None = None,
+    sigmas: Sequence[float] = (),
     smaller: bool = False,
     watch: Watch = lambda run, step: None,
     tell: Tell = lambda line: None,
@@ -53,6 +54,7 @@ def draw(
         batch: how many are drawn at once.
         start: where the first batch stands already; None: at its beginning.
         noise: the draws that it goes on with; None: its seeds'.
+        sigmas: those in which `start` counts; (): the settings' own, or those of them below it.
         smaller: whether pictures that do not fit even so may be drawn with sides of three quarters.
         watch: gets every step.
         tell: gets a line for each prompt that was cut, and for whatever else should be known.
@@ -73,8 +75,9 @@ def draw(
             tell(line)
         told.update(run.warnings)
         if start is not None:
-            run, start = run.resumed(start), None
-            run = run if noise is None else replace(run, noise=noise)
+            run, start = run.resumed(start, sigmas), None
+            if noise is not None:
+                run = replace(run, noise=noise.to(run.start.x.device))
         return run
 
     def pictures(run: Run, waiting: Sequence[Settings]) -> Iterator[Drawn]:

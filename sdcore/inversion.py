@@ -34,6 +34,7 @@ from sdcore.sampling import (
     Step,
     sample,
 )
+from sdcore.state_file import FoundDraw
 
 
 def rising(sigmas: Sequence[float]) -> tuple[float, ...]:
@@ -99,14 +100,28 @@ def _no_noise(sigma: float, sigma_next: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A Noise that gives back tensors that were found: one a draw, [B,C,H,W]."""
+    """A Noise that gives back draws that were found, each in the step it was found for.
 
-    tensors: tuple[Tensor, ...]
+    Raises InputError where another step asks: there the draw would be noise like any other.
+    """
+
+    draws: tuple[FoundDraw, ...]
 
     def __call__(self, draw: int, sigma: float, sigma_next: float) -> Tensor:
-        if draw >= len(self.tensors):
-            raise InputError(f"{len(self.tensors)} draws were found, and another one is asked for")
-        return self.tensors[draw]
+        if draw >= len(self.draws):
+            raise InputError(f"{len(self.draws)} draws were found, and another one is asked for")
+        found = self.draws[draw]
+        if (sigma, sigma_next) != found[:2]:
+            raise InputError(
+                f"the noise of step {draw + 1} was found from sigma {found.sigma:.4g} to "
+                f"{found.sigma_next:.4g}, and is asked for from {sigma:.4g} to {sigma_next:.4g}: "
+                "keep scheduler, spacing and steps, or invert again with others"
+            )
+        return found.value
+
+    def to(self, device: torch.device) -> Recorded:
+        """The same draws on a device."""
+        return Recorded(tuple(each._replace(value=each.value.to(device)) for each in self.draws))
 
 
 def edit_friendly(
@@ -141,25 +156,31 @@ def edit_friendly(
     count, found = len(sigmas) - 1, []
     for index, (x, x_next) in enumerate(pairwise(levels), start=start):
         interval = Interval(sigmas[index], sigmas[index + 1], index, count, sigmas)
-        mean, std = _mean_and_std(denoise, x, interval, solver)
+        mean, std, asked = _mean_and_std(denoise, x, interval, solver)
         if std > 0:
-            found.append((x_next - mean) / std)
+            found.append(FoundDraw(*asked, (x_next - mean) / std))
         elif interval.sigma_next > 0:
             raise InputError("edit-friendly noise needs a solver that draws in each step: euler_a")
-    return State(levels[0], start), Recorded(tuple(found))
+    return State(levels[0], start, sigma=sigmas[start]), Recorded(tuple(found))
 
 
 def _mean_and_std(
     denoise: Denoise, x: Tensor, interval: Interval, solver: Solver
-) -> tuple[Tensor, float]:
-    """Of where the solver goes from x: it is mean + std * noise. std is 0 where it draws none."""
+) -> tuple[Tensor, float, tuple[float, float]]:
+    """Of where the solver goes from x: it is mean + std * noise, with noise between two levels.
+
+    std is 0 where it draws none.
+    """
     asked, drawn = [], []
+    levels = interval.sigma, interval.sigma_next
 
     def ask(x: Tensor, sigma: float) -> Prediction:
         asked.append(denoise(x, sigma) if not asked else asked[0])
         return asked[0]
 
     def draw(sigma: float, sigma_next: float) -> Tensor:
+        nonlocal levels
+        levels = sigma, sigma_next
         drawn.append(len(asked) - 1)  # all 0 in the first pass, all 1 in the second
         return torch.full_like(x, float(drawn[-1]))
 
@@ -168,7 +189,7 @@ def _mean_and_std(
     lifted, _, _ = solver(ask, x, interval, (), draw)
     if memory != () or not once:
         raise InputError("edit-friendly noise needs a solver that asks and draws once: euler_a")
-    return mean, (lifted - mean).double().mean().item()
+    return mean, (lifted - mean).double().mean().item(), levels
 
 
 def turned(step: Step) -> State:

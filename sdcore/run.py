@@ -175,12 +175,15 @@ class Run:
             solver = whole_steps(solver)
         return sample(self.denoise, *self._placed(first), solver, self.noise)
 
-    def resumed(self, state: State) -> Run:
+    def resumed(self, state: State, sigmas: Sequence[float] = ()) -> Run:
         """This run from where another one stands, of these pictures: what is left of it.
 
-        Where its sigmas are not these, the steps are those of this run below it. Raises InputError
-        for a state of other pictures, or with nothing below it.
+        Where its sigmas are not these, the steps are those of this run below it. sigmas: of the
+        other run (`state_file.read(path).sigmas`), to go on with all of them in place of these.
+        Raises InputError for a state of other pictures, or with nothing below it.
         """
+        if sigmas:
+            return replace(self, sigmas=tuple(sigmas)).resumed(state)
         if state.x.shape != self.start.x.shape:
             shapes = [" x ".join(map(str, x.shape)) for x in (state.x, self.start.x)]
             raise InputError(f"a state of {shapes[0]} values does not go on with {shapes[1]}")

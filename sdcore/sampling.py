@@ -84,13 +84,17 @@ class State:
         return replace(self, index=0, memory=placed), (self.sigma, *rest)
 
     def save(
-        self, path: str | Path, settings: Sequence[str] = (), noise: Sequence[Tensor] = ()
+        self,
+        path: str | Path,
+        settings: Sequence[str] = (),
+        noise: Sequence[state_file.FoundDraw] = (),
+        sigmas: Sequence[float] = (),
     ) -> None:
-        """Write it whole, with the settings of each picture as JSON (`sdcore.state_file`).
+        """Write it whole, with the settings of each picture as JSON (`sdcore.state_file.write`).
 
         Raises InputError where it cannot be written.
         """
-        state_file.write(path, self, settings, noise)
+        state_file.write(path, self, settings, noise, sigmas)
 
     @classmethod
     def load(cls, path: str | Path) -> "State":

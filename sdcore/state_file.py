@@ -2,8 +2,9 @@
 
 safetensors: "x" and a tensor for each thing remembered, "memory.0" the newest; "noise.0" ... where
 the draws are no seed's but were found (edit-friendly inversion). In the metadata, under
-"sdcore_state", JSON: index, draws, sigma, what each remembered tensor is, and the settings of every
-picture. Floats are written as Python writes them, which gives back the same bits.
+"sdcore_state", JSON: index, draws, sigma, the run's sigmas, what each remembered tensor is, between
+which levels each found draw leads, and the settings of every picture. Floats are written as Python
+writes them, which gives back the same bits.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from sdcore.writing import write_whole
 KEY = "sdcore_state"
 VERSION = 1
 MOST_REMEMBERED = 100  # tensors; solvers remember up to 4
+MOST_SIGMAS = 1_000_000
 
 
 class Remembered(NamedTuple):
@@ -36,6 +38,14 @@ class Remembered(NamedTuple):
     value: Tensor
     origin: str
     note: tuple[str | float, ...]
+
+
+class FoundDraw(NamedTuple):
+    """A draw that is no seed's, and the step that it was found for."""
+
+    sigma: float
+    sigma_next: float
+    value: Tensor  # [B,C,H,W]
 
 
 class Held(Protocol):
@@ -54,35 +64,43 @@ class Held(Protocol):
 
 
 class Read(NamedTuple):
-    """The fields of a State, and the settings of its pictures, each as JSON."""
+    """The fields of a State, and what was written beside it."""
 
     x: Tensor
     index: int
     memory: tuple[Remembered, ...]
     draws: int
     sigma: float | None
-    settings: tuple[str, ...]
-    noise: tuple[Tensor, ...] = ()
+    settings: tuple[str, ...]  # of each picture, as JSON
+    noise: tuple[FoundDraw, ...] = ()
+    sigmas: tuple[float, ...] = ()  # of the run, in which index counts; () where none were written
 
 
 def write(
-    path: str | Path, state: Held, settings: Sequence[str] = (), noise: Sequence[Tensor] = ()
+    path: str | Path,
+    state: Held,
+    settings: Sequence[str] = (),
+    noise: Sequence[FoundDraw] = (),
+    sigmas: Sequence[float] = (),
 ) -> None:
     """Whole or not at all, in place of what is there.
 
     settings: of each picture, as JSON. noise: the draws of the loop, where they are no seed's.
+    sigmas: of the run, in which the state's index counts.
 
     Raises InputError where it cannot be written.
     """
     target = path_of(path)
     check_folder(target.parent)
     tensors = {"x": state.x} | {f"memory.{i}": memo.value for i, memo in enumerate(state.memory)}
-    tensors |= {f"noise.{i}": drawn for i, drawn in enumerate(noise)}
+    tensors |= {f"noise.{i}": drawn.value for i, drawn in enumerate(noise)}
     facts = {
         "version": VERSION,
         "index": state.index,
         "draws": state.draws,
         "sigma": state.sigma,
+        "sigmas": list(sigmas),
+        "noise": [[drawn.sigma, drawn.sigma_next] for drawn in noise],
         "memory": [
             {"kind": memo.kind, "sigma": memo.sigma, "origin": memo.origin, "note": list(memo.note)}
             for memo in state.memory
@@ -123,11 +141,7 @@ def _checked(facts: Mapping[str, Any], tensors: dict[str, Tensor]) -> Read:
     if type(said) is not list or len(said) > MOST_REMEMBERED:
         raise InputError("what it remembers is garbled")
     memory = tuple(_remembered(each, tensors.pop(f"memory.{i}"), x) for i, each in enumerate(said))
-    noise = tuple(
-        tensors.pop(f"noise.{i}") for i in range(sum(name.startswith("noise.") for name in tensors))
-    )
-    if any(each.shape != x.shape or not each.is_floating_point() for each in noise):
-        raise InputError(f"its noise is of another shape than {list(x.shape)}")
+    noise = _found(facts.get("noise", []), tensors, x)
     if tensors:
         raise InputError(f"it holds {min(tensors)!r}, which is no part of a state")
     settings = facts["settings"]
@@ -137,7 +151,26 @@ def _checked(facts: Mapping[str, Any], tensors: dict[str, Tensor]) -> Read:
         raise InputError(f"it has {len(x)} pictures and settings of {len(settings)}")
     counts = [_count(facts, name) for name in ("index", "draws")]
     level = None if sigma is None else _level(sigma)
-    return Read(x, counts[0], memory, counts[1], level, tuple(settings), noise)
+    sigmas = facts.get("sigmas", [])
+    if type(sigmas) is not list or len(sigmas) > MOST_SIGMAS:
+        raise InputError("its sigmas are garbled")
+    levels = tuple(map(_level, sigmas))
+    return Read(x, counts[0], memory, counts[1], level, tuple(settings), noise, levels)
+
+
+def _found(said: Any, tensors: dict[str, Tensor], x: Tensor) -> tuple[FoundDraw, ...]:
+    count = sum(name.startswith("noise.") for name in tensors)
+    values = [tensors.pop(f"noise.{i}") for i in range(count)]
+    if any(each.shape != x.shape or not each.is_floating_point() for each in values):
+        raise InputError(f"its noise is of another shape than {list(x.shape)}")
+    if type(said) is not list or len(said) != count:
+        raise InputError(f"it holds {count} draws, and not the levels of each: invert again")
+    if any(type(pair) is not list or len(pair) != 2 for pair in said):
+        raise InputError("the levels of its noise are garbled")
+    return tuple(
+        FoundDraw(_level(sigma), _level(sigma_next), value)
+        for (sigma, sigma_next), value in zip(said, values, strict=True)
+    )
 
 
 def _remembered(said: Mapping[str, Any], value: Tensor, x: Tensor) -> Remembered:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdcore.errors import InputError
-from sdcore.inversion import Recorded, edit_friendly, fixed_point, rising, turned
+from sdcore.inversion import edit_friendly, fixed_point, rising, turned
 from sdcore.lab import Gaussian, Mixture
 from sdcore.noise import SeededNoise
 from sdcore.sampling import Solver, sample
@@ -114,10 +114,12 @@ def test_edit_friendly_noise_from_the_middle() -> None:
     fresh = SeededNoise((3,), (1, 4, 4), spent=0)
     solver = resolve("ddpm").solver
     state, noise = edit_friendly(WORLD, X0.float(), down, solver, fresh, start=7)
-    assert (state.index, len(noise.tensors)) == (7, 4)
+    assert (state.index, state.sigma, len(noise.draws)) == (7, down[7], 4)
     assert len(list(sample(WORLD, state, down, solver, noise))) == 5
     with pytest.raises(InputError, match="4 draws were found"):
-        Recorded(noise.tensors)(4, 1.0, 0.5)
+        noise(4, 1.0, 0.5)
+    with pytest.raises(InputError, match=r"noise of step 1 was found from sigma .* invert again"):
+        list(sample(WORLD, state.x, (down[7], *down[9:]), solver, noise))
 
 
 @pytest.mark.parametrize("solver", [euler, dpmpp_2m, heun, resolve("dpm2_a").solver])

@@ -11,7 +11,7 @@ from scripts.trajectories import our_steps
 from sdcore.errors import InputError
 from sdcore.sampling import Memo, State
 from sdcore.schedulers import TABLE, resolve
-from sdcore.state_file import KEY, read
+from sdcore.state_file import KEY, FoundDraw, read
 
 NAMES = [entry.name for entry in TABLE]
 
@@ -50,7 +50,9 @@ def saved(tmp_path: Path) -> Path:
         Memo("eps", 1e-3, torch.zeros(1, 4, 2, 2, dtype=torch.float64)),
     )
     path = tmp_path / "run.safetensors"
-    State(torch.randn(1, 4, 2, 2), 3, memory, 5, 0.1 + 0.2).save(path, ["{}"])
+    draw = FoundDraw(0.1 + 0.2, 0.0, torch.ones(1, 4, 2, 2))
+    state = State(torch.randn(1, 4, 2, 2), 3, memory, 5, 0.1 + 0.2)
+    state.save(path, ["{}"], [draw], (9, 1, 0.5, 0.1 + 0.2, 0))
     return path
 
 
@@ -60,7 +62,9 @@ def test_every_field_comes_back(saved: Path) -> None:
     first, second = state.memory
     assert first[:2] + first[3:] == ("x0", 2.5, "cfg:scale=3", ("unipc", 2, 0.1))
     assert second.value.dtype == torch.float64
-    assert read(saved).settings == ("{}",)
+    held = read(saved)
+    assert (held.settings, held.sigmas) == (("{}",), (9.0, 1.0, 0.5, 0.1 + 0.2, 0.0))
+    assert held.noise[0][:2] == (0.1 + 0.2, 0.0)
 
 
 def changed(path: Path, tensors: dict | None = None, **facts: object) -> None:
@@ -93,6 +97,10 @@ ODD = {"kind": "x0", "sigma": "2", "origin": "", "note": []}
         ({"memory": [1, 2]}, "cannot be read"),
         ({"settings": ["{}", "{}"]}, "1 pictures and settings of 2"),
         ({"settings": [1]}, "its settings are garbled"),
+        ({"sigmas": 3}, "its sigmas are garbled"),
+        ({"sigmas": ["1"]}, "is no noise level"),
+        ({"noise": []}, "not the levels of each"),
+        ({"noise": [[1]]}, "the levels of its noise are garbled"),
         ({"tensors": {"x": torch.zeros(2)}}, "no latents"),
         ({"tensors": {"x": torch.zeros(1, 4, 2, 2, dtype=torch.int64)}}, "no latents"),
         ({"tensors": {"memory.0": torch.zeros(1, 4, 2, 3)}}, "beside"),

@@ -69,7 +69,7 @@ def draw(
             for batch in batches:
                 if how["state"] is not None:  # one state, one run
                     more["batch"] = len(batch.settings)
-                more |= {"start": batch.start, "noise": batch.noise}
+                more |= {"start": batch.start, "noise": batch.noise, "sigmas": batch.sigmas}
                 drawing = drawn(networks, batch.settings, batch.parts, tell=told, **more)
                 if begun is None:
                     output.open()
@@ -85,7 +85,9 @@ def draw(
                     networks = each.networks  # in a leaner mode, perhaps
     if how["sheet"]:
         echo(output.save_sheet(sheet_of(done), "sheet"))
-    if how["steps_sheet"]:
+    if film.empty and how["steps_sheet"]:
+        tell("no step was left to run: there is no sheet of steps")
+    elif how["steps_sheet"]:
         echo(output.save_sheet(film.strip(), "steps"))
     echo(_summary(done, time.perf_counter() - (begun or 0)), True)
 
@@ -98,7 +100,7 @@ def _steps(batch: Batch) -> int:
     plan = batch.parts.scheduler.plan(first.steps)
     if batch.start is None or batch.start.sigma is None:
         return steps_run(first, plan)
-    return sum(sigma < batch.start.sigma for sigma in plan.sigmas)
+    return sum(sigma < batch.start.sigma for sigma in batch.sigmas or plan.sigmas)
 
 
 def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
@@ -190,6 +192,10 @@ class _Film:
             for each, *frames in zip(run.run.settings, *self._frames, strict=True):
                 title = "\n".join((f"{each.prompt}, seed {each.seed}", *each.changes))
                 self._sections.append(Section(title, frames, self._captions))
+
+    @property
+    def empty(self) -> bool:
+        return not self._sections
 
     def strip(self) -> Image:
         from sdcore.sheets import compose

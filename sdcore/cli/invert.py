@@ -76,8 +76,8 @@ def invert(picture: str, method: str, iterations: int, out: str, **options: Any)
         *_, last = sample(
             run.denoise, there.state, run.sigmas, run.solver, there.noise or run.noise
         )
-    draws = () if there.noise is None else there.noise.tensors
-    there.state.save(out, [each.to_json() for each in run.settings], draws)
+    draws = () if there.noise is None else there.noise.draws
+    there.state.save(out, [each.to_json() for each in run.settings], draws, run.sigmas)
     echo(out)
     if there.residual is not None:
         echo(f"residual {there.residual:.3g}")

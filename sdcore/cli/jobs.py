@@ -53,6 +53,7 @@ class Batch:
     labels: Mapping[str, Any]
     start: State | None = None  # where they stand already
     noise: Recorded | None = None  # and the draws that they go on with, where they are no seed's
+    sigmas: tuple[float, ...] = ()  # and the noise levels, where they are not laid anew
 
 
 def jobs_of(
@@ -223,13 +224,13 @@ def ready(
             settings = complete(request, networks, parts)
             look(networks, settings[0])
             settings = tuple(
-                replace(each, template=_template(job, each.prompt)) for each in settings
+                replace(each, template=template_of(job, each.prompt)) for each in settings
             )
             batches.append(Batch(settings, parts, job.labels))
         yield networks, list(_joined(batches))
 
 
-def _template(job: Job, prompt: str) -> str | None:
+def template_of(job: Job, prompt: str) -> str | None:
     """What the prompt was drawn from; None where that is itself."""
     text = job.templates.get(prompt)
     return None if text == prompt else text

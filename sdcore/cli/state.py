@@ -49,10 +49,14 @@ class Unfinished:
         self._before: Any = None
 
     def keep(self, run: Run, step: Step) -> None:
-        if self.path is not None:
-            self.begun = True
-            settings = [each.to_json() for each in run.settings]
-            step.state.save(self.path, settings, getattr(run.noise, "tensors", ()))
+        if self.path is None:
+            return
+        from sdcore.inversion import Recorded
+
+        self.begun = True
+        settings = [each.to_json() for each in run.settings]
+        draws = run.noise.draws if isinstance(run.noise, Recorded) else ()
+        step.state.save(self.path, settings, draws, run.sigmas)
 
     def __enter__(self) -> Unfinished:
         if self.path is not None and current_thread() is main_thread():
@@ -66,9 +70,11 @@ class Unfinished:
             signal.signal(signal.SIGTERM, self._before)
         if self.path is None:
             return
+        if not self.begun:  # what is there now, if anything, is somebody else's
+            return
         if kind is None:
             self.path.unlink(missing_ok=True)
-        elif self.begun and self.path.exists():
+        elif self.path.exists():
             tell(f"stopped: sdcore resume {shlex.quote(str(self.path))} goes on")
 
 

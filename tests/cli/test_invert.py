@@ -47,8 +47,10 @@ def test_every_method(printed: Printed, tiny_path: Path, tmp_path: Path) -> None
         assert (status, lines[0]) == (0, out)
         assert ("residual" in figures) == (method == "fixed-point")
         errors[method] = figures["round trip"]
-        status, lines, err = printed("resume", out, "--prompt", "blue")
-        assert (status, err.count("Error")) == (0, 0)
+        kept = Path(out).read_bytes()
+        for words in ("green", "blue"):  # an inversion is there for as many edits as one likes
+            status, lines, err = printed("resume", out, "--prompt", words)
+            assert (status, err.count("Error"), Path(out).read_bytes()) == (0, 0, kept)
         assert read_settings(Path(lines[0])).prompt == "blue"
     assert errors["exact"] < 1e-4
     assert errors["exact"] < errors["fixed-point"] <= errors["plain"]
@@ -71,6 +73,11 @@ def test_found_draws_are_gone_on_with(printed: Printed, tiny_path: Path) -> None
         assert again.decode(step.x_next)[0].tobytes() == drawn.tobytes()
         *_, other = run.resumed(State(held.x))
     assert not torch.equal(step.x_next, other.x_next)
+    kept = Path("up.safetensors").read_bytes()
+    for more in (("--steps", 3), ("--scheduler", "euler_a", "--spacing", "karras")):
+        status, _, err = printed("resume", "up.safetensors", *more)
+        assert (status, "and is asked for from" in err, err.count("\n")) == (2, True, 1)
+    assert Path("up.safetensors").read_bytes() == kept
 
 
 def test_likelihood(printed: Printed, tiny_path: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from sdcore.images import read_settings
 from sdcore.loading import load
 from sdcore.sampling import State
+from sdcore.state_file import read
 
 Command = Callable[..., tuple[int, Path, str]]
 
@@ -33,7 +34,7 @@ def stopped(tiny_path: Path, tmp_path: Path, command: Command) -> Callable[..., 
             for step in run:
                 if step.index + 1 == steps:
                     break
-        step.state.save(path, [each.to_json() for each in run.settings])
+        step.state.save(path, [each.to_json() for each in run.settings], sigmas=run.sigmas)
         return path
 
     return after
@@ -52,11 +53,47 @@ def test_equal_to_the_run_that_was_never_stopped(
     command(*asked(tiny_path, *HOW, "--out", "whole", "--batch", 2))
     for steps in (3, 6):  # also between the last step and the picture
         state = stopped(steps)
-        status, path, _ = command("resume", state, "--out", f"rest{steps}")
-        assert status == 0
+        kept = state.read_bytes()
+        more = ("--state", "rest.safetensors") if steps == 3 else ("--steps-sheet",)
+        status, path, err = command("resume", state, "--out", f"rest{steps}", *more)
+        assert (status, "there is no sheet of steps" in err) == (0, steps == 6)
         for each in sorted((tmp_path / "whole").iterdir()):
             assert (path.parent / each.name).read_bytes() == each.read_bytes()
-        assert not state.exists()
+        assert state.read_bytes() == kept
+        assert not (tmp_path / "rest.safetensors").exists()
+
+
+@pytest.mark.parametrize("scheduler", ["restart:high=4,low=0.5", "euler_churn:s_churn=1", "dpmpp_2m"])
+def test_a_second_stop(
+    tiny_path: Path, command: Command, stopped: Callable[..., Path], scheduler: str
+) -> None:
+    """Of a run that was given other steps at its first: its sigmas above are not the settings'."""
+    first = stopped(2, scheduler="euler")
+    names = {"scheduler": scheduler, "steps": 9}
+    run = load(tiny_path, device="cpu").prepare("a red boat", seeds=[1, 2], **names)
+    with torch.inference_mode():
+        changed = run.resumed(State.load(first))
+        steps = list(changed)
+        steps[1].state.save(first, [each.to_json() for each in run.settings], sigmas=changed.sigmas)
+        rest = list(run.resumed(State.load(first), read(first).sigmas))
+        assert torch.equal(rest[-1].x_next, steps[-1].x_next)
+        _, path, _ = command("resume", first)
+        drawn = run.decode(steps[-1].x_next)[0]
+    assert drawn.tobytes() == Image.open(path).tobytes()
+
+
+def test_another_prompt_is_read_as_one(command: Command, stopped: Callable[..., Path]) -> None:
+    state = stopped()
+    for words, why in (("a <lora:style:0.8>", "<lora:style>"), ("a" * 200_000, "letters")):
+        status, _, err = command("resume", state, "--grammar", "a1111", "--prompt", words)
+        assert (status, why in err, err.count("\n")) == (2, True, 1)
+
+
+def test_a_state_is_not_written_over(command: Command, stopped: Callable[..., Path]) -> None:
+    state = stopped()
+    kept = state.read_bytes()
+    status, _, err = command("resume", state, "--state", state)
+    assert (status, "is there already" in err, state.read_bytes() == kept) == (2, True, True)
 
 
 def test_whatever_is_changed_is_told(
@@ -116,7 +153,6 @@ def test_a_state_of_another_model_or_size(
     state = stopped()
     held = State.load(state)
     from sdcore.settings import Settings
-    from sdcore.state_file import read
 
     settings = [Settings.from_json(each) for each in read(state).settings]
     replace(held, x=held.x.repeat(1, 1, 2, 1), memory=()).save(
