@@ -63,7 +63,9 @@ def test_equal_to_the_run_that_was_never_stopped(
         assert not (tmp_path / "rest.safetensors").exists()
 
 
-@pytest.mark.parametrize("scheduler", ["restart:high=4,low=0.5", "euler_churn:s_churn=1", "dpmpp_2m"])
+@pytest.mark.parametrize(
+    "scheduler", ["restart:high=4,low=0.5", "euler_churn:s_churn=1", "dpmpp_2m"]
+)
 def test_a_second_stop(
     tiny_path: Path, command: Command, stopped: Callable[..., Path], scheduler: str
 ) -> None:
