@@ -28,7 +28,7 @@ from sdcore.models.layers import placement
 from sdcore.models.unet import sinusoid
 from sdcore.models.unet_inputs import SCORES, SIZES
 from sdcore.networks import Reader
-from sdcore.prompts import at_step, chunked, compose, encode, report, switches
+from sdcore.prompts import at_step, chunked, encode, prompt_parts, report, switches
 from sdcore.settings import Settings
 from sdcore.stages import Stage, stack
 
@@ -90,7 +90,7 @@ class Conditioner:
 
     def warnings(self, settings: Sequence[Settings], branches: Iterable[str]) -> list[str]:
         """One line for whatever of the texts is read otherwise than a user might think."""
-        most = max(len(prompt_parts(each)) for each in settings)
+        most = max(len(prompt_parts(each.prompt, each.grammar)) for each in settings)
         known = set(branches) & {*part_names(most), "uncond"}
         texts = dict.fromkeys(t for row in _said(settings, known).values() for t in row if t)
         tokenizer, first = self.readers[0].tokenizer, settings[0]
@@ -142,7 +142,7 @@ def _said(
     sources: Mapping[str, Source] = MappingProxyType({}),
 ) -> dict[str, list[str | None]]:
     """The words of each branch, one for each picture."""
-    parts = [prompt_parts(s) for s in settings]
+    parts = [prompt_parts(s.prompt, s.grammar) for s in settings]
     words: dict[str, list[str | None]] = {
         name: [texts[n][0] if n < len(texts) else texts[0][0] for texts in parts]
         for n, name in enumerate(part_names(max(map(len, parts))))
@@ -157,11 +157,6 @@ def _said(
                 f"it an attribute sources = {{{name!r}: Source(...)}}"
             )
     return {name: words[name] for name in sorted(branches)}
-
-
-def prompt_parts(settings: Settings) -> tuple[tuple[str, float], ...]:
-    """What AND joins in its prompt, each with its weight: one of weight 1 where there is none."""
-    return ((settings.prompt, 1.0),) if settings.grammar == "plain" else compose(settings.prompt)
 
 
 def with_numbers(settings: Settings, families: Sequence[Family]) -> Settings:

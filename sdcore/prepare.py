@@ -20,14 +20,13 @@ import torch
 
 from sdcore.adapters import unmatched_warnings
 from sdcore.brownian import noise_named
-from sdcore.conditioning import Conditioner, prompt_parts, with_numbers
+from sdcore.conditioning import Conditioner, with_numbers
 from sdcore.devices import float32_as
 from sdcore.engine import choose
 from sdcore.errors import InputError
 from sdcore.family import Family
 from sdcore.guidance import (
     CFG,
-    Conjunction,
     Guidance,
     accepted,
     branch_names,
@@ -41,9 +40,9 @@ from sdcore.models.seamless import check_axes, seamless
 from sdcore.networks import Networks
 from sdcore.noise import SeededNoise
 from sdcore.process import known_prediction_type
-from sdcore.prompts import check_grammar, switches
+from sdcore.prompts import check_grammar, prompt_parts, switches
 from sdcore.prompts.grammar import check_length
-from sdcore.run import Run
+from sdcore.run import Run, over_parts
 from sdcore.schedulers import Scheduler, Spacing
 from sdcore.schedulers import resolve as resolve_scheduler
 from sdcore.settings import Options, Settings, Source, Words
@@ -206,7 +205,7 @@ def complete(
     parts.noise(tuple(seeds), (1, 1, 1), "cpu")  # raises for a seed that is none
     for text in {*prompts, *filter(None, negatives)}:
         check_length(text)
-        for part, _ in prompt_parts(replace(shared, prompt=text)):
+        for part, _ in prompt_parts(text, shared.grammar):
             _ = shared.grammar != "plain" and switches(part, shared.steps)  # reads it
     return tuple(
         replace(shared, prompt=prompt, negative=negative, seed=seed)
@@ -396,8 +395,7 @@ def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | Non
     networks = _freed(networks, parts)
     plan = parts.scheduler.plan(first.steps)
     canvas = None if parts.canvas is None else parts.canvas.scaled(first.width, first.height)
-    guidance = _joined(parts.guidance, settings)
-    spoken = branch_names(accepted(guidance), plan.sigmas)
+    spoken = branch_names(over_parts(parts.guidance, settings), plan.sigmas)
     with float32_as(networks.tf32):
         stages = _stages(networks, settings, parts, spoken, plan.sigmas)
         noise = _noise(networks, settings, parts)
@@ -409,7 +407,7 @@ def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | Non
         settings=tuple(settings),
         scheduler=parts.scheduler,
         plan=plan,
-        guidance=guidance,
+        guidance=parts.guidance,
         noise=begun.noise,
         stages=stages,
         start=begun.state,
@@ -419,14 +417,6 @@ def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | Non
         pasted=canvas if first.paste else None,
         warnings=_warnings(networks, settings, parts, spoken),
     )
-
-
-def _joined(guidance: Guidance, settings: Sequence[Settings]) -> Guidance:
-    """The guidance; over the parts of the prompts, where AND divides any of these."""
-    weights = tuple(tuple(w for _, w in prompt_parts(each)) for each in settings)
-    if all(row == (1.0,) for row in weights):
-        return guidance
-    return Conjunction(accepted(guidance), weights)
 
 
 def conditioner_of(networks: Networks) -> Conditioner:

@@ -16,11 +16,20 @@ from sdcore.denoiser import Denoiser
 from sdcore.devices import float32_as
 from sdcore.engine import choose, ready
 from sdcore.errors import InputError
-from sdcore.guidance import CFG, Conjunction, Guidance, Source, accepted, sources_of
+from sdcore.guidance import (
+    CFG,
+    Conjunction,
+    Guidance,
+    Source,
+    accepted,
+    branch_names,
+    sources_of,
+)
 from sdcore.inpainting import Canvas, Kept, with_pixels
 from sdcore.networks import Networks
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
+from sdcore.prompts import prompt_parts
 from sdcore.sampling import Denoise, Solver, State, Step, sample
 from sdcore.schedulers import Plan, Scheduler
 from sdcore.schedulers.rehearsal import rehearse
@@ -75,7 +84,8 @@ class Run:
 
     def __len__(self) -> int:
         """The number of steps that iterating over it makes."""
-        return len(self.sigmas) - 1 - self.start.index
+        start, sigmas = self._placed(self.start)
+        return len(sigmas) - 1 - start.index
 
     def __repr__(self) -> str:
         first, more = self.settings[0], len(self.settings) - 1
@@ -115,7 +125,7 @@ class Run:
     def nfe(self) -> int:
         """How many evaluations of the network each picture will take, every branch counted."""
         start, sigmas = self._placed(self.start)
-        return sum(s.nfe for s in rehearse(self.solver, sigmas, start, self.guidance.branches))
+        return sum(s.nfe for s in rehearse(self.solver, sigmas, start, self.joined.branches))
 
     @cached_property
     def denoise(self) -> Denoise:
@@ -123,6 +133,11 @@ class Run:
         stages = [(stage.sigma, self._denoiser(stage)) for stage in self.stages]
         denoise = stages[0][1] if len(stages) == 1 else Staged(stages)
         return self.around(denoise if self.kept is None else self.kept(denoise))
+
+    @cached_property
+    def joined(self) -> Guidance:
+        """The guidance; over the parts of the prompts, where AND divides any of these."""
+        return over_parts(self.guidance, self.settings)
 
     def _denoiser(self, stage: Stage) -> Denoiser:
         other = stage.networks
@@ -132,11 +147,14 @@ class Run:
         if networks.device.type == "cpu":
             unet = EachAlone(unet, len(self.settings), stage.lengths)
         process = VariancePreserving(self.plan, said)
-        guidance = accepted(self.guidance)
+        guidance = self.joined
 
-        def precise(x: Tensor, t: float, **told: Tensor) -> Tensor:
-            with float32_as(networks.tf32):
-                return unet(x, t, **told)
+        def precise(unet: Callable[..., Tensor]) -> Callable[..., Tensor]:
+            def ask(x: Tensor, t: float, **told: Tensor) -> Tensor:
+                with float32_as(networks.tf32):
+                    return unet(x, t, **told)
+
+            return ask
 
         def worse(name: str, source: Source) -> Denoise:
             """The branch that the network answers with a change in it."""
@@ -149,7 +167,7 @@ class Run:
             if networks.device.type == "cpu":
                 unet = EachAlone(unet, len(self.settings), stage.lengths)
             told = {"cond": stage.conditions[name]}
-            return Denoiser(unet, process, told, CFG(1), networks.dtype)
+            return Denoiser(precise(unet), process, told, CFG(1), networks.dtype)
 
         others = {
             name: self.answers[name] if name in self.answers else worse(name, source)
@@ -157,8 +175,14 @@ class Run:
             if (source.model or source.change is not None)
             if name in self.answers or name in stage.conditions
         }
+        for name in branch_names(guidance, self.sigmas):
+            if name not in stage.conditions and name not in others:
+                raise InputError(
+                    f"the guidance asks for the branch {name!r}, which this run has not read: "
+                    "give the guidance to prepare(guidance=...)"
+                )
         return Denoiser(
-            precise, process, stage.conditions, guidance, networks.dtype, networks=others
+            precise(unet), process, stage.conditions, guidance, networks.dtype, networks=others
         )
 
     def __iter__(self) -> Iterator[Step]:
@@ -241,7 +265,6 @@ class Run:
                 settings=self.settings[part],
                 noise=replace(self.noise, seeds=self.noise.seeds[part]),
                 stages=tuple(stage.of(part) for stage in self.stages),
-                guidance=_guidance_of(self.guidance, part),
                 start=_part_of(self.start, part),
                 kept=None if self.kept is None else self.kept.of(part),
             )
@@ -249,9 +272,14 @@ class Run:
         ]
 
 
-def _guidance_of(guidance: Guidance, part: slice) -> Guidance:
-    """The guidance of some of the pictures."""
-    return guidance.of(part) if isinstance(guidance, Conjunction) else guidance
+def over_parts(guidance: Guidance, settings: Sequence[Settings]) -> Guidance:
+    """The guidance; over the parts of the prompts, where AND divides any of these."""
+    guidance = accepted(guidance)
+    parts = [prompt_parts(each.prompt, each.grammar) for each in settings]
+    weights = tuple(tuple(weight for _, weight in row) for row in parts)
+    if all(row == (1.0,) for row in weights):
+        return guidance
+    return Conjunction(guidance, weights)
 
 
 def _part_of(state: State, part: slice) -> State:

@@ -45,9 +45,11 @@ def check_axes(axes: str) -> str:
 
 def seamless(network: nn.Module, axes: str) -> nn.Module:
     """The network with such convolutions; the one given stays as it is, all weights are shared."""
-    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    network = copy.deepcopy(network, shared)
-    for module in network.modules():
-        if type(module) is nn.Conv2d and any(module.padding):
-            module.__class__ = _KINDS[axes]
-    return network
+    twin = copy.copy(network)  # what it holds, its hooks too, is the one given's
+    twin._modules = {
+        name: None if module is None else seamless(module, axes)
+        for name, module in network._modules.items()
+    }
+    if type(network) is nn.Conv2d and any(network.padding):
+        twin.__class__ = _KINDS[axes]
+    return twin

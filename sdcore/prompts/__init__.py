@@ -2,7 +2,16 @@
 
 from sdcore.prompts.chunks import Chunk, chunked
 from sdcore.prompts.encode import emphasise, encode
-from sdcore.prompts.grammar import GRAMMARS, Part, at_step, check_grammar, compose, switches, weigh
+from sdcore.prompts.grammar import (
+    GRAMMARS,
+    Part,
+    at_step,
+    check_grammar,
+    compose,
+    prompt_parts,
+    switches,
+    weigh,
+)
 from sdcore.prompts.report import cut_warning, report
 from sdcore.prompts.tokens import Tokenizer, Tokens, Unit, load_tokenizer
 
@@ -21,6 +30,7 @@ __all__ = [
     "emphasise",
     "encode",
     "load_tokenizer",
+    "prompt_parts",
     "report",
     "switches",
     "weigh",

@@ -104,6 +104,11 @@ def check_grammar(name: str) -> str:
     return name
 
 
+def prompt_parts(prompt: str, grammar: str) -> tuple[tuple[str, float], ...]:
+    """What AND joins in a prompt, each with its weight: one of weight 1 where there is none."""
+    return ((prompt, 1.0),) if grammar == "plain" else compose(prompt)
+
+
 def _shared(piece: str) -> tuple[str, float]:
     words, colon, last = piece.rpartition(":")
     number = _NUMBER.fullmatch(last) if colon else None

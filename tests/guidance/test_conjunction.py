@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 import sdcore
-from sdcore.guidance import CFG, Conjunction, Rescale
+from sdcore.errors import InputError
+from sdcore.guidance import CFG, Conjunction, Rescale, resolve
 from sdcore.run import Run
 
 HOW = {"grammar": "a1111", "steps": 3, "cfg": 4.0, "seeds": [1], "scheduler": "dpmpp_2m"}
@@ -71,13 +72,28 @@ def test_any_guidance_sees_one_prompt(sd: sdcore.StableDiffusion) -> None:
     prompt = "a red house AND a red house:0"
     for guidance in (CFG(3.0), Rescale(CFG(3.0), 0.7), CFG(3.0, sigma_low=1.0), CFG(1.0), CFG(0.0)):
         run = sd.prepare(prompt, guidance=guidance, **HOW)
-        assert isinstance(run.guidance, Conjunction)
+        assert isinstance(run.joined, Conjunction)
         plain = sd.prepare("a red house ", guidance=guidance, **HOW)
         assert (last(run) - last(plain)).abs().max() < 1e-5
 
 
 def test_outside_the_grammar_it_is_a_word(sd: sdcore.StableDiffusion) -> None:
     run = sd.prepare("a AND b", **{**HOW, "grammar": "plain"})
-    assert not isinstance(run.guidance, Conjunction)
+    assert not isinstance(run.joined, Conjunction)
     negative = sd.prepare("a", negative="b AND c", **HOW)
     assert set(negative.conditions) == {"cond", "uncond"}
+
+
+def test_another_guidance_keeps_the_parts(sd: sdcore.StableDiffusion) -> None:
+    run = sd.prepare("a AND b:0.5", **HOW)
+    changed = replace(run, guidance=CFG(2.0))
+    assert torch.equal(last(changed), last(sd.prepare("a AND b:0.5", guidance=CFG(2.0), **HOW)))
+
+
+def test_a_branch_that_was_not_read_is_told(sd: sdcore.StableDiffusion) -> None:
+    for run, guidance in (
+        (sd.prepare("a", guidance=CFG(1.0), **HOW), CFG(3.0)),
+        (sd.prepare("a", **HOW), resolve("cfg+pag:strength=2", 3.0)),
+    ):
+        with pytest.raises(InputError, match=r"which this run has not read: .*prepare\(guidance"):
+            last(replace(run, guidance=guidance))
