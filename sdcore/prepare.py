@@ -31,8 +31,10 @@ from sdcore.guidance import (
     accepted,
     branch_names,
     resolve,
+    scale_of,
     sources_of,
     write,
+    written_parts,
 )
 from sdcore.inpainting import Canvas, Picture
 from sdcore.models.freeu import FreeU, with_freeu
@@ -155,7 +157,7 @@ def _left_to(family: Family, asked: Options, name: str) -> tuple[str, ...]:
 def _guidance(asked: Options, family: Family) -> Guidance:
     scale = family.cfg if asked.cfg is None else float(asked.cfg)
     if isinstance(asked.guidance, str):
-        return resolve(asked.guidance, scale)
+        return resolve(asked.guidance, family.scale(CFG(scale).scale))
     if asked.guidance is not None:
         accepted(asked.guidance)  # raises where it is none
         return asked.guidance
@@ -246,6 +248,9 @@ def _of_parts(request: Request, parts: Parts) -> dict[str, Any]:
     scheduler, spacing, guidance = parts.scheduler, parts.scheduler.spacing, request.guidance
     steps = next(n for n in (request.steps, spacing.steps, parts.family.steps) if n is not None)
     cfg = parts.family.cfg if request.cfg is None else float(request.cfg)
+    if guidance is not None and not parts.family.tells_scale:
+        ran = scale_of(parts.guidance)  # a guidance may say a scale of its own
+        cfg = cfg if ran is None else ran
     refiner = parts.refiner
     return {
         "scheduler": scheduler.written or f"{scheduler.name} {IN_MEMORY}",
@@ -256,7 +261,7 @@ def _of_parts(request: Request, parts: Parts) -> dict[str, Any]:
         "prediction_type": scheduler.prediction_type,
         "steps": steps,
         "guidance": guidance if guidance is None or isinstance(guidance, str) else _form(guidance),
-        "cfg": cfg if guidance is None else getattr(parts.guidance, "scale", cfg),
+        "cfg": cfg,
         "grammar": check_grammar("plain" if request.grammar is None else request.grammar),
         "clip_skip": 1 if request.clip_skip is None else request.clip_skip,
         "freeu": None if parts.freeu is None else str(parts.freeu),
@@ -364,8 +369,9 @@ def _texts(what: str, given: Any) -> list[str]:
 
 def _digests(settings: Settings, experts: Sequence[Networks]) -> tuple[str, ...]:
     """ "<digest> <name>" of every file that the pictures will be made of."""
-    code = (settings.scheduler, settings.spacing, settings.noise, settings.guidance)
-    of_code = digests(text for text in code if text and not text.endswith(IN_MEMORY))
+    named = (settings.scheduler, settings.spacing, settings.noise, settings.guidance)
+    *others, guidance = (None if text and text.endswith(IN_MEMORY) else text for text in named)
+    of_code = digests([*others, *(written_parts(guidance) if guidance else ())])
     if settings.latents and not settings.latents.endswith(IN_MEMORY):
         of_code[settings.latents] = digest(settings.latents)
     of_weights = {name: digest for each in experts for name, digest in each.digests.items()}

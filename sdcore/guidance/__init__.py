@@ -10,6 +10,7 @@ from sdcore.guidance.base import (
     branch_names,
     described,
     lerp,
+    scale_of,
     sources_of,
     with_form,
     with_x0,
@@ -21,7 +22,7 @@ from sdcore.guidance.composed import Composed, Conjunction, part_names
 from sdcore.guidance.perpendicular import PerpNeg
 from sdcore.guidance.perturbed import PAG, SEG, SkippedLayers
 from sdcore.guidance.rescale import Rescale
-from sdcore.guidance.table import GUIDANCES, resolve, write
+from sdcore.guidance.table import GUIDANCES, resolve, write, written_parts
 from sdcore.guidance.threshold import Threshold
 from sdcore.guidance.varying import Varying
 from sdcore.guidance.zero_star import CFGZeroStar
@@ -30,5 +31,6 @@ __all__ = [
     "APG", "Autoguidance", "Branches", "CFG", "CFGPlusPlus", "CFGZeroStar", "Composed",
     "Conjunction", "GUIDANCES", "Guidance", "Interval", "PAG", "PerpNeg", "Rescale", "SEG",
     "SkippedLayers", "Source", "Sum", "Threshold", "Varying", "accepted", "branch_names",
-    "described", "lerp", "part_names", "resolve", "sources_of", "with_form", "with_x0", "write",
+    "described", "lerp", "part_names", "resolve", "scale_of", "sources_of", "with_form",
+    "with_x0", "write", "written_parts",
 ]  # fmt: skip

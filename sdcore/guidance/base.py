@@ -1,10 +1,11 @@
 """The seam between the denoiser and a guidance: which branches run, and what becomes of them."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from types import MappingProxyType
+from types import MappingProxyType, MethodType
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from sdcore.errors import InputError
 from sdcore.process import Process
 from sdcore.sampling import Prediction
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class Guidance(Protocol):
@@ -134,6 +137,12 @@ def parts_of(guidance: Guidance) -> Iterator[Guidance]:
         yield from parts_of(part)
 
 
+def scale_of(guidance: Guidance) -> float | None:
+    """The scale of the first of its parts that has one; None where none has."""
+    scales = (getattr(part, "scale", None) for part in parts_of(guidance))
+    return next((float(s) for s in scales if isinstance(s, int | float)), None)
+
+
 def sources_of(guidance: Guidance) -> dict[str, Source]:
     """What its branches other than "cond" and "uncond" are told, and by whom they are answered."""
     sources: dict[str, Source] = {}
@@ -152,10 +161,28 @@ def branch_names(guidance: Guidance, sigmas: Iterable[float]) -> tuple[str, ...]
     return tuple(found)
 
 
-def described(guidance: Any) -> str:
-    """The guidance and its numbers as a text: equal for equal ones, also in another process."""
+def described(guidance: Any, above: tuple[Any, ...] = ()) -> str:
+    """The guidance and its numbers as a text: equal for equal ones, also in another process.
+
+    So no address stands in it. above: what holds it, for one that holds itself.
+    """
     text = repr(guidance)
-    return text if " at 0x" not in text else f"{type(guidance).__qualname__}({vars(guidance)})"
+    if not _ADDRESS.search(text):
+        return text
+    if any(holder is guidance for holder in above):
+        return "..."
+    above = (*above, guidance)
+    if isinstance(guidance, Mapping):
+        return f"{{{', '.join(f'{k!s}: {described(v, above)}' for k, v in guidance.items())}}}"
+    if isinstance(guidance, tuple | list):
+        return f"({', '.join(described(item, above) for item in guidance)})"
+    if isinstance(guidance, MethodType):
+        return f"{guidance.__name__} of {described(guidance.__self__, above)}"
+    held = getattr(guidance, "__dict__", {})
+    name = getattr(guidance, "__qualname__", type(guidance).__qualname__)
+    if not held:
+        return _ADDRESS.sub("", text)
+    return f"{name}({', '.join(f'{k}={described(v, above)}' for k, v in held.items())})"
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,11 @@ def split(text: str) -> list[Written]:
     return [parse(part) for part in parts]
 
 
+def written_parts(text: str) -> list[str]:
+    """What a + joins in a written form, each as it stands alone."""
+    return [format(part) for part in split(text)]
+
+
 def write(guidance: Guidance) -> str:
     """The text that `resolve` reads as this guidance.
 
@@ -126,7 +131,7 @@ class Own:
     written: Written
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("inner", "parts", "sources"):
+        if name in ("inner", "parts", "scale", "sources"):
             return getattr(self.guidance, name)
         raise AttributeError(name)
 

@@ -29,7 +29,7 @@ class Varying:
         if not len(self.scales) == len(self.sigmas) > 0 or not falls:
             raise InputError("varying needs as many scales as sigmas, and sigmas that fall above 0")
 
-    def scale(self, sigma: float) -> float:
+    def at(self, sigma: float) -> float:
         """The scale at this noise level."""
         if sigma >= self.sigmas[0]:
             return self.scales[0]
@@ -40,10 +40,10 @@ class Varying:
         return self.scales[-1]
 
     def branches(self, sigma: float) -> tuple[str, ...]:
-        return CFG(self.scale(sigma)).branches(sigma)
+        return CFG(self.at(sigma)).branches(sigma)
 
     def combine(self, predictions: Mapping[str, Prediction], x: Tensor, sigma: float) -> Prediction:
-        return CFG(self.scale(sigma)).combine(predictions, x, sigma)
+        return CFG(self.at(sigma)).combine(predictions, x, sigma)
 
 
 ENTRIES = (

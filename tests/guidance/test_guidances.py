@@ -172,9 +172,7 @@ def test_threshold_is_the_papers():
 
 def test_a_scale_that_varies():
     guidance = Varying((8.0, 2.0), (10.0, 0.1))
-    assert [guidance.scale(s) for s in (20.0, 10.0, 1.0, 0.1, 0.01)] == pytest.approx(
-        [8, 8, 5, 2, 2]
-    )
+    assert [guidance.at(s) for s in (20.0, 10.0, 1.0, 0.1, 0.01)] == pytest.approx([8, 8, 5, 2, 2])
     assert Varying((1.0, 3.0), (10.0, 0.1)).branches(12.0) == ("cond",)
     with pytest.raises(InputError, match="sigmas that fall"):
         Varying((1.0, 2.0), (1.0, 2.0))

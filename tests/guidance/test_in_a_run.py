@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import sdcore
+from sdcore.a1111 import parameters
 from sdcore.errors import InputError
-from sdcore.guidance import CFG, Autoguidance
+from sdcore.guidance import CFG, GUIDANCES, Autoguidance
+from sdcore.settings import Settings
 
 HOW = {"seeds": [3, 4], "steps": 2, "scheduler": "euler", "width": 64, "height": 64}
 
@@ -75,3 +77,65 @@ def test_a_branch_that_nobody_tells_is_refused(sd):
 
     with pytest.raises(InputError, match="asks for a branch 'other'"):
         sd.prepare("a red house", guidance=Third(3.0), **HOW)
+
+
+@pytest.mark.parametrize("name", GUIDANCES)
+def test_the_settings_of_each_can_be_written(sd, name):
+    (settings,) = sd.prepare("a red house", guidance=name, cfg=3, **HOW | {"seeds": 3}).settings
+    assert (settings.guidance, settings.cfg) == (name, 3.0)
+    assert Settings.from_json(settings.to_json()) == settings
+    assert "CFG scale: 3" in parameters(settings)
+
+
+def test_the_scale_that_is_written_is_the_one_that_ran(sd, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from sdcore.guidance import CFG as Mine\n")
+    said = {
+        "cfg:scale=3": 3, "cfg:scale=3+interval:low=0.1": 3, "cfg+rescale": 9, "pag": 9,
+        "rescale+cfg:scale=2": 9, "varying:scales=[5,1],sigmas=[10,1]": 9,
+        f"{file}:Mine,scale=4": 4,
+    }  # fmt: skip
+    for text, scale in said.items():
+        assert sd.prepare("a red house", guidance=text, cfg=9, **HOW).settings[0].cfg == scale
+
+
+def test_a_unet_that_is_told_the_scale_is_not_guided_by_it_as_well(family_path):
+    sd = sdcore.load(family_path("LCM"))
+    plain = sd.prepare("a red house", cfg=5, **HOW)
+    for text in ("cfg", "cfg+interval:high=100", "apg"):
+        run = sd.prepare("a red house", guidance=text, cfg=5, **HOW)
+        assert (run.settings[0].cfg, run.nfe) == (5, 2)
+        assert torch.equal(end(run), end(plain))
+    asked = sd.prepare("a red house", guidance="cfg:scale=2", cfg=5, **HOW)
+    assert (asked.settings[0].cfg, asked.nfe) == (5, 4)
+
+
+PLAIN = """
+from sdcore.guidance import CFG
+
+class Plain:
+    def __init__(self, scale=3.0):
+        self.inside, self.changed = CFG(scale), lambda prediction: prediction
+
+    def branches(self, sigma):
+        return self.inside.branches(sigma)
+
+    def combine(self, predictions, x, sigma):
+        return self.changed(self.inside.combine(predictions, x, sigma))
+"""
+
+
+def test_a_plain_class_of_ones_own_goes_on_with_the_memory_of_another_prepare(sd, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(PLAIN)
+    how = HOW | {"steps": 4, "scheduler": "dpmpp_2m"}
+    for text in (f"{file}:Plain", f"{file}:Plain+interval:high=9"):
+        first, second = (sd.prepare("a red house", guidance=text, **how) for _ in range(2))
+        with torch.inference_mode():
+            steps = list(first)
+            resumed = list(second.resumed(steps[1].state))
+        assert torch.equal(resumed[-1].x_next, steps[-1].x_next)
+        origins = [steps[-1].prediction.origin, resumed[-1].prediction.origin]
+        assert origins[0] == origins[1]
+        assert "0x" not in origins[0]
+        assert "scale=7.5" in origins[0]
