@@ -1,7 +1,7 @@
 """Every command of `sdcore`."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,6 +49,11 @@ class _Commands(click.Group):
         with _heard():
             return super().invoke(ctx)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, commands in _COMMANDS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(str(each.name), line) for each, line in commands.items()])
+
 
 @click.group(
     cls=_Commands,
@@ -63,25 +68,34 @@ def cli() -> None:
     """Draw pictures with Stable Diffusion, and see how."""
 
 
-for command in (
-    sample,
-    rerun,
-    resume,
-    invert,
-    likelihood,
-    schedulers,
-    guidances,
-    plan,
-    lab,
-    check,
-    parity,
-    download,
-    convert,
-    merge,
-    inspect,
-    bench,
-):
-    cli.add_command(command)
+_COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
+    "Drawing": {
+        sample: "Pictures from prompts, or from a picture and a prompt.",
+        rerun: "A picture once more, from the settings inside it.",
+        resume: "Go on with a run that was stopped.",
+        invert: "From a picture up to the noise that it is drawn from.",
+    },
+    "Solvers and guidances": {
+        schedulers: "Every scheduler, and where its steps are.",
+        guidances: "Every guidance, and its options.",
+        plan: "Every step of a schedule in numbers, here and in other tools.",
+        check: "Does a solver keep the laws, and what is its order?",
+        lab: "Measure solvers where the answer is known.",
+        likelihood: "How likely a picture is to the model.",
+    },
+    "Models and files": {
+        inspect: "What is in a file, a folder or a picture.",
+        convert: "Write a model in another layout, with LoRAs merged in.",
+        merge: "Mix two models, or add what sets a third one apart.",
+        download: "Fetch a model, and of it what is read.",
+        parity: "A model beside diffusers, component by component.",
+        bench: "How fast your model is on your machine.",
+    },
+}
+for commands in _COMMANDS.values():
+    for command, line in commands.items():
+        command.short_help = line
+        cli.add_command(command)
 
 
 def run(args: Sequence[str] | None) -> int:
