@@ -108,14 +108,15 @@ class Recorded:
     draws: tuple[FoundDraw, ...]
 
     def __call__(self, draw: int, sigma: float, sigma_next: float) -> Tensor:
+        keep = "keep scheduler, spacing and steps, or invert again with others"
         if draw >= len(self.draws):
-            raise InputError(f"{len(self.draws)} draws were found, and another one is asked for")
+            raise InputError(f"{len(self.draws)} draws were found, and one more is needed: {keep}")
         found = self.draws[draw]
         if (sigma, sigma_next) != found[:2]:
             raise InputError(
                 f"the noise of step {draw + 1} was found from sigma {found.sigma:.4g} to "
                 f"{found.sigma_next:.4g}, and is asked for from {sigma:.4g} to {sigma_next:.4g}: "
-                "keep scheduler, spacing and steps, or invert again with others"
+                f"{keep}"
             )
         return found.value
 
