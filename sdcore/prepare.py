@@ -354,7 +354,9 @@ def _words(request: Request, networks: Networks) -> tuple[list[str], list[str | 
 
 def _seeds(given: Any) -> list[int]:
     try:
-        several = given if isinstance(given, Iterable) and getattr(given, "ndim", 1) else [given]
+        several: Iterable[Any] = (
+            given if isinstance(given, Iterable) and getattr(given, "ndim", 1) else [given]
+        )
         return [operator.index(seed) for seed in several]
     except TypeError:
         raise InputError(f"seeds are whole numbers, not {given!r:.80}") from None
