@@ -107,12 +107,26 @@ def _fitting(value: Value, default: Any, kind: Any) -> Any:
     elif isinstance(default, str):
         fits = isinstance(value, str)
     elif isinstance(default, (tuple, list)):
-        value, fits = value if isinstance(value, tuple) else (value,), True
+        value = value if isinstance(value, tuple) else (value,)
+        fits = all(_is_item(item, _item_type(kind)) for item in value)
     else:
         fits = True
     if fits and isinstance(value, (int, float)):
         fits = all(value in limit for limit in _limits(kind))
     return value if fits else _UNFIT
+
+
+def _item_type(kind: Any) -> Any:
+    """float of tuple[float, ...]; None where nothing is said."""
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return get_args(kind)[0] if get_origin(kind) in (tuple, list) and get_args(kind) else None
+
+
+def _is_item(item: Value, kind: Any) -> bool:
+    """Whether it may stand in a list of this type."""
+    if kind is float:
+        return type(item) in (int, float) and math.isfinite(item) and _is_float32(item)  # type: ignore[arg-type]
+    return not isinstance(kind, type) or type(item) is kind
 
 
 def _is_float32(value: float) -> bool:
@@ -123,6 +137,10 @@ def _is_float32(value: float) -> bool:
 def _allowed(default: Any, kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
+    if (item := _item_type(kind)) is not None:
+        return {float: "numbers", int: "whole numbers", str: "texts"}.get(item, "others") + (
+            " in square brackets"
+        )
     name = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     return " ".join((name.get(type(default), "another"), *map(str, _limits(kind))))
 

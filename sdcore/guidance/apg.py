@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
 from sdcore.guidance.base import of_form, parallel, with_form
 from sdcore.guidance.cfg import CFG
 from sdcore.guidance.table_entry import Entry
+from sdcore.keywords import Range
 from sdcore.sampling import Prediction
 
 
@@ -24,7 +25,7 @@ class APG:
 
     scale: float = 7.5
     eta: float = 0.0
-    norm: float = 0.0
+    norm: Annotated[float, Range(0)] = 0.0
     form: Literal["x0", "eps"] = "x0"
 
     def branches(self, sigma: float) -> tuple[str, ...]:

@@ -15,8 +15,6 @@ from sdcore.errors import InputError
 from sdcore.process import Process
 from sdcore.sampling import Prediction
 
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-
 
 class Guidance(Protocol):
     """What the denoiser asks of a guidance. Two pure methods, and sigma decides, never a counter.
@@ -143,6 +141,19 @@ def scale_of(guidance: Guidance) -> float | None:
     return next((float(s) for s in scales if isinstance(s, int | float)), None)
 
 
+def check_paired(guidance: Guidance, taker: str) -> None:
+    """Raises InputError where x0 and eps of the guidance are not those of one x (`unpaired`).
+
+    taker: what would make one follow from the other, and so undo that.
+    """
+    for part in parts_of(guidance):
+        if getattr(part, "unpaired", False):
+            raise InputError(
+                f"{taker} cannot follow {type(part).__name__}, whose eps is not that of its x0: "
+                f"leave {taker} out, or let it take another guidance"
+            )
+
+
 def sources_of(guidance: Guidance) -> dict[str, Source]:
     """What its branches other than "cond" and "uncond" are told, and by whom they are answered."""
     sources: dict[str, Source] = {}
@@ -161,28 +172,31 @@ def branch_names(guidance: Guidance, sigmas: Iterable[float]) -> tuple[str, ...]
     return tuple(found)
 
 
-def described(guidance: Any, above: tuple[Any, ...] = ()) -> str:
-    """The guidance and its numbers as a text: equal for equal ones, also in another process.
-
-    So no address stands in it. above: what holds it, for one that holds itself.
-    """
+def described(guidance: Any) -> str:
+    """The guidance and its numbers as a text: equal for equal ones, also in another process."""
     text = repr(guidance)
-    if not _ADDRESS.search(text):
+    return text if " at 0x" not in text else _without_address(guidance)
+
+
+def _without_address(thing: Any, above: tuple[Any, ...] = ()) -> str:
+    """What an object is and holds, without where it lies. above: what holds it."""
+    text = repr(thing)
+    if " at 0x" not in text:
         return text
-    if any(holder is guidance for holder in above):
+    if any(holder is thing for holder in above):
         return "..."
-    above = (*above, guidance)
-    if isinstance(guidance, Mapping):
-        return f"{{{', '.join(f'{k!s}: {described(v, above)}' for k, v in guidance.items())}}}"
-    if isinstance(guidance, tuple | list):
-        return f"({', '.join(described(item, above) for item in guidance)})"
-    if isinstance(guidance, MethodType):
-        return f"{guidance.__name__} of {described(guidance.__self__, above)}"
-    held = getattr(guidance, "__dict__", {})
-    name = getattr(guidance, "__qualname__", type(guidance).__qualname__)
+    above = (*above, thing)
+    if isinstance(thing, Mapping):
+        return f"{{{', '.join(f'{k!s}: {_without_address(v, above)}' for k, v in thing.items())}}}"
+    if isinstance(thing, tuple | list):
+        return f"({', '.join(_without_address(item, above) for item in thing)})"
+    if isinstance(thing, MethodType):
+        return f"{thing.__name__} of {_without_address(thing.__self__, above)}"
+    held = getattr(thing, "__dict__", {})
     if not held:
-        return _ADDRESS.sub("", text)
-    return f"{name}({', '.join(f'{k}={described(v, above)}' for k, v in held.items())})"
+        return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+    name = getattr(thing, "__qualname__", type(thing).__qualname__)
+    return f"{name}({', '.join(f'{k}={_without_address(v, above)}' for k, v in held.items())})"
 
 
 @dataclass(frozen=True)

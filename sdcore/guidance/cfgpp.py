@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
 from sdcore.guidance.base import lerp
 from sdcore.guidance.table_entry import Entry
+from sdcore.keywords import Range
 from sdcore.sampling import Prediction
 
 
@@ -17,10 +19,12 @@ class CFGPlusPlus:
     x0 is guided by `share` (lambda, 0 to 1): uncond + share * (cond - uncond). The noise that is
     added back is uncond's, so that x stays where pictures with that much noise are. For solvers
     that step along eps from x0 (Euler, DDIM, ancestral ones, Heun ...); those that step from x by
-    x0 alone (DPM++) are guided by x0. share 0 is uncond alone.
+    x0 alone (DPM++) are guided by x0. share 0 is uncond alone. Nothing that makes eps follow from
+    x0, or x0 from eps, can take it: `Rescale` and `Threshold` refuse it.
     """
 
-    share: float = 0.6
+    share: Annotated[float, Range(0, 1)] = 0.6
+    unpaired: ClassVar[bool] = True  # x0 + sigma eps is not x
 
     def branches(self, sigma: float) -> tuple[str, ...]:
         return ("uncond",) if self.share == 0 else ("uncond", "cond")

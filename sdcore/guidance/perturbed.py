@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sdcore.errors import InputError
 from sdcore.guidance.base import Source, lerp
 from sdcore.guidance.table_entry import Entry
+from sdcore.keywords import Range
 from sdcore.models.layers import Attention
 from sdcore.models.unet import Transformer2D, TransformerBlock
 from sdcore.sampling import Prediction
@@ -74,7 +75,7 @@ class SEG(Perturbed):
     0 is off.
     """
 
-    blur: float = math.inf
+    blur: Annotated[float, Range(0)] = math.inf
     branch = "smoothed"
 
     def change(self, module: nn.Module) -> nn.Module | None:

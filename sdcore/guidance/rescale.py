@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
-from sdcore.guidance.base import Guidance, of_form, with_form
+from sdcore.guidance.base import Guidance, check_paired, of_form, with_form
 from sdcore.guidance.cfg import CFG
 from sdcore.guidance.table_entry import Entry
+from sdcore.keywords import Range
 from sdcore.sampling import Prediction
 
 
@@ -18,12 +19,15 @@ class Rescale:
 
     Lin et al. 2024 (arXiv 2305.08891, eq. 15 and 16): guided * std(cond) / std(guided), and `share`
     of that with the rest of what was; 0 is off. Of each picture, over channels and pixels; form: of
-    "eps" or of "x0".
+    "eps" or of "x0". Raises InputError for CFG++, which this would undo.
     """
 
     inner: Guidance = field(default_factory=CFG)
-    share: float = 0.7
+    share: Annotated[float, Range(0, 1)] = 0.7
     form: Literal["eps", "x0"] = "eps"
+
+    def __post_init__(self) -> None:
+        check_paired(self.inner, "rescale")
 
     def branches(self, sigma: float) -> tuple[str, ...]:
         names = self.inner.branches(sigma)

@@ -131,7 +131,7 @@ class Own:
     written: Written
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("inner", "parts", "scale", "sources"):
+        if name in ("inner", "parts", "scale", "sources", "unpaired"):
             return getattr(self.guidance, name)
         raise AttributeError(name)
 

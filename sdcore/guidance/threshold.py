@@ -3,13 +3,15 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from sdcore.guidance.base import Guidance, with_x0
+from sdcore.guidance.base import Guidance, check_paired, with_x0
 from sdcore.guidance.cfg import CFG
 from sdcore.guidance.table_entry import Entry
+from sdcore.keywords import Range
 from sdcore.sampling import Prediction
 
 
@@ -29,11 +31,15 @@ class Threshold:
 
     Where the `ratio` quantile of |x0| is above `least`, x0 is clipped there and scaled down to
     least. The paper's 1 is for pixels in -1 .. 1; SD's latents reach about 4. inf is off.
+    Raises InputError for CFG++, which this would undo.
     """
 
     inner: Guidance = field(default_factory=CFG)
-    ratio: float = 0.995
-    least: float = 4.0
+    ratio: Annotated[float, Range(0, 1)] = 0.995
+    least: Annotated[float, Range(0, above=True)] = 4.0
+
+    def __post_init__(self) -> None:
+        check_paired(self.inner, "threshold")
 
     def branches(self, sigma: float) -> tuple[str, ...]:
         return self.inner.branches(sigma)

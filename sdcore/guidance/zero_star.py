@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from sdcore.guidance.base import of_one_network, parallel, with_form
 from sdcore.guidance.table_entry import Entry
+from sdcore.keywords import Range
 from sdcore.process import RectifiedFlow
 from sdcore.sampling import Prediction
 
@@ -24,7 +26,7 @@ class CFGZeroStar:
     """
 
     scale: float = 7.5
-    zero_above: float = math.inf
+    zero_above: Annotated[float, Range(0)] = math.inf
 
     def branches(self, sigma: float) -> tuple[str, ...]:
         return ("cond",) if self.scale == 1 or sigma > self.zero_above else ("uncond", "cond")
