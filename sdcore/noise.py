@@ -5,7 +5,10 @@ any device, and equal to diffusers' `randn_tensor` with a list of such generator
 starting noise first and then once per stochastic step.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,3 +93,60 @@ class SeededNoise:
             after.append(generator.get_state())
         self._states[number + 1] = after
         return torch.cat(images)
+
+
+@dataclass(frozen=True)
+class OwnNoise:
+    """A user's noise, which has start() and the loop's draws alone, where a SeededNoise is taken.
+
+    make: (seeds, shape, device) -> that noise: for some of the pictures it is made again.
+    spent, begin: as of a SeededNoise; the user's noise counts its own draws.
+    """
+
+    make: Callable[[tuple[int, ...], tuple[int, ...], torch.device | str], Any]
+    seeds: tuple[int, ...]
+    shape: tuple[int, ...]
+    device: torch.device | str = "cpu"
+    spent: int = 1
+    begin: int | None = None
+
+    @cached_property
+    def _made(self) -> Any:
+        return self.make(self.seeds, self.shape, self.device)
+
+    def __call__(self, draw: int, sigma: float, sigma_next: float) -> Tensor:
+        """The loop's draw number `draw` (from 0): [B,C,H,W]."""
+        return self._made(draw, sigma, sigma_next)
+
+    def start(self) -> Tensor:
+        """The starting noise [B,C,H,W]."""
+        return self._made.start()
+
+    def stream(self, number: int) -> Tensor:
+        """What the VAE's posterior is sampled with, [B,C,H,W]: of a stream apart.
+
+        The user's noise may well begin with its seeds' first draw, and is not to meet it again.
+        """
+        apart = tuple(seed % 2**64 ^ _APART for seed in self.seeds)
+        return SeededNoise(apart, self.shape, self.device).stream(number)
+
+
+_APART = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: no seed that anybody counts to
+
+
+@dataclass(frozen=True)
+class PartOfNoise:
+    """Any Noise, of some of the pictures that it draws for."""
+
+    noise: Callable[[int, float, float], Tensor]
+    part: slice
+
+    def __call__(self, draw: int, sigma: float, sigma_next: float) -> Tensor:
+        return self.noise(draw, sigma, sigma_next)[self.part]
+
+
+def part_of(noise: Any, part: slice) -> Any:
+    """The noise of some of the pictures: made for their seeds alone, where it has seeds."""
+    if isinstance(noise, SeededNoise | OwnNoise):
+        return replace(noise, seeds=noise.seeds[part])
+    return PartOfNoise(noise, part)

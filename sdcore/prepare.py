@@ -40,7 +40,7 @@ from sdcore.inpainting import Canvas, Picture
 from sdcore.models.freeu import FreeU, with_freeu
 from sdcore.models.seamless import check_axes, seamless
 from sdcore.networks import Networks
-from sdcore.noise import SeededNoise
+from sdcore.noise import OwnNoise, SeededNoise
 from sdcore.process import known_prediction_type
 from sdcore.prompts import check_grammar, prompt_parts, switches
 from sdcore.prompts.grammar import check_length
@@ -354,7 +354,9 @@ def _words(request: Request, networks: Networks) -> tuple[list[str], list[str | 
 
 def _seeds(given: Any) -> list[int]:
     try:
-        several = given if isinstance(given, Iterable) and getattr(given, "ndim", 1) else [given]
+        several: Iterable[Any] = (
+            given if isinstance(given, Iterable) and getattr(given, "ndim", 1) else [given]
+        )
         return [operator.index(seed) for seed in several]
     except TypeError:
         raise InputError(f"seeds are whole numbers, not {given!r:.80}") from None
@@ -430,11 +432,17 @@ def conditioner_of(networks: Networks) -> Conditioner:
     return Conditioner(networks.readers, networks.family, networks.zero_empty)
 
 
-def _noise(networks: Networks, settings: Sequence[Settings], parts: Parts) -> SeededNoise:
+def _noise(
+    networks: Networks, settings: Sequence[Settings], parts: Parts
+) -> SeededNoise | OwnNoise:
     """Every picture's own stream of noise."""
     factor, first = networks.vae.config.factor, settings[0]
     shape = (networks.vae.config.latent_channels, first.height // factor, first.width // factor)
-    return parts.noise(tuple(each.seed for each in settings), shape, networks.device)
+    seeds = tuple(each.seed for each in settings)
+    noise = parts.noise(seeds, shape, networks.device)
+    if isinstance(noise, SeededNoise):
+        return noise
+    return OwnNoise(parts.noise, seeds, shape, networks.device)
 
 
 def _stages(

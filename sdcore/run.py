@@ -27,7 +27,7 @@ from sdcore.guidance import (
 )
 from sdcore.inpainting import Canvas, Kept, with_pixels
 from sdcore.networks import Networks
-from sdcore.noise import SeededNoise
+from sdcore.noise import OwnNoise, SeededNoise, part_of
 from sdcore.process import VariancePreserving
 from sdcore.prompts import prompt_parts
 from sdcore.sampling import Denoise, Solver, State, Step, sample
@@ -71,7 +71,7 @@ class Run:
     scheduler: Scheduler
     plan: Plan
     guidance: Guidance
-    noise: SeededNoise  # every picture's own stream
+    noise: SeededNoise | OwnNoise  # every picture's own stream
     stages: tuple[Stage, ...]  # what the UNet is told; several where a prompt changes midway
     start: State
     solver: Solver
@@ -263,7 +263,7 @@ class Run:
             replace(
                 self,
                 settings=self.settings[part],
-                noise=replace(self.noise, seeds=self.noise.seeds[part]),
+                noise=part_of(self.noise, part),
                 stages=tuple(stage.of(part) for stage in self.stages),
                 start=_part_of(self.start, part),
                 kept=None if self.kept is None else self.kept.of(part),

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from sdcore.errors import InputError, unknown
 from sdcore.inpainting import Canvas, Kept, open_canvas
 from sdcore.networks import Networks
-from sdcore.noise import SeededNoise, slerp
+from sdcore.noise import OwnNoise, SeededNoise, slerp
 from sdcore.paths import path_of
 from sdcore.sampling import State
 from sdcore.schedulers import Plan
@@ -126,7 +126,7 @@ class Beginning:
 
     state: State
     sigmas: tuple[float, ...]
-    noise: SeededNoise  # whose first draws are spent
+    noise: SeededNoise | OwnNoise  # whose first draws are spent
     kept: Kept | None  # of a picture of which a part is repainted
     extra: torch.Tensor | None  # [B,5,h,w] the further input channels of an inpainting UNet
 
@@ -136,7 +136,7 @@ def beginning(
     settings: Settings,
     canvas: Canvas | None,
     plan: Plan,
-    noise: SeededNoise,
+    noise: SeededNoise | OwnNoise,
     given: torch.Tensor | None = None,
 ) -> Beginning:
     """canvas: of the picture's size. noise: of which nothing is spent. given: the starting noise.
@@ -163,7 +163,9 @@ def beginning(
     return Beginning(State(x, index), sigmas, noise, kept, extra)
 
 
-def first_noise(settings: Settings, noise: SeededNoise, given: torch.Tensor | None) -> torch.Tensor:
+def first_noise(
+    settings: Settings, noise: SeededNoise | OwnNoise, given: torch.Tensor | None
+) -> torch.Tensor:
     """The starting noise [B,4,h,w]: the seeds', or what is given; on the way to another seed's."""
     start = noise.start()
     if given is not None:

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import sdcore
 from sdcore.guidance import CFG
 from sdcore.inpainting import Kept
 from sdcore.loading import load
+from sdcore.noise import SeededNoise
 from sdcore.pipeline import StableDiffusion
 from sdcore.sampling import Denoise, Prediction, State
 from sdcore.schedulers import resolve
@@ -148,3 +150,43 @@ def test_nothing_is_remembered_of_what_was_there_before(run: sdcore.Run) -> None
     assert plain.nfe == run.nfe / 2
     assert not torch.equal(last(plain), before)
     assert torch.equal(last(replace(plain, guidance=run.guidance)), before)
+
+
+class Own:
+    """A noise that can do what is promised to be enough, and no more."""
+
+    def __init__(self, seeds: Any, shape: Any, device: Any) -> None:
+        self.plain = SeededNoise(seeds, shape, device)
+
+    def start(self) -> torch.Tensor:
+        return self.plain.start()
+
+    def __call__(self, draw: int, sigma: float, sigma_next: float) -> torch.Tensor:
+        return self.plain(draw, sigma, sigma_next)
+
+
+@pytest.mark.parametrize("how", ["noise", "image", "mask", "variation"])
+@torch.inference_mode()
+def test_a_noise_of_ones_own(sd: StableDiffusion, how: str) -> None:
+    """Whole and picture by picture; where it draws what the seeds draw, so is the picture."""
+    options: dict[str, Any] = {"seeds": [1, 2], "steps": 4, "scheduler": "euler_a"}
+    side = sd.prepare("red").settings[0].width
+    if how in ("image", "mask"):
+        options |= {"image": Image.new("RGB", (side, side), "red"), "posterior": "mode"}
+    if how == "mask":
+        options |= {"mask": Image.new("L", (side, side), 128), "strength": 0.8}
+    if how == "variation":
+        options["variation"] = "5:0.3"
+    run = sd.prepare("red", noise=Own, **options)
+    assert torch.equal(torch.cat([last(part) for part in run.split(1)]), last(run))
+    assert torch.equal(last(run), last(sd.prepare("red", **options)))
+    sampled = sd.prepare("red", noise=Own, **(options | {"posterior": "sample"}))
+    assert last(sampled).isfinite().all()
+    assert torch.equal(last(sampled), last(sampled))
+    assert (how in ("noise", "variation")) == torch.equal(last(sampled), last(run))
+
+
+@torch.inference_mode()
+def test_any_noise_is_split(run: sdcore.Run) -> None:
+    mine = replace(run, noise=lambda draw, sigma, after: run.noise(draw, sigma, after) * 2)
+    assert torch.equal(torch.cat([last(part) for part in mine.split(1)]), last(mine))
