@@ -85,7 +85,7 @@ class Run:
     def __len__(self) -> int:
         """The number of steps that iterating over it makes."""
         start, sigmas = self._placed(self.start)
-        return len(sigmas) - 1 - start.index
+        return len(sigmas) - 1 - (start.index if isinstance(start, State) else 0)
 
     def __repr__(self) -> str:
         first, more = self.settings[0], len(self.settings) - 1

@@ -19,8 +19,8 @@ from functools import cache
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 _ROWS = 16  # pixels that a program of the GroupNorm holds at a time
