@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from sdcore.cli.echo import tell
 from sdcore.errors import InputError
 from sdcore.options import Option
 from sdcore.settings import EXTRA, MODEL, OPTIONS, SAMPLING, START, WORDS
@@ -224,7 +225,8 @@ class Drawing(click.Command):
 def products(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every combination of the options that are given several times, the last one changing first.
 
-    options: as click hands them over; what was not given is (), and becomes None.
+    options: as click hands them over; what was not given is (), and becomes None. Where --out names
+        one file there is one combination, of the last values, and a line says so.
     """
     many = {name for name, option in OPTIONS.items() if option.many}
     values = {
@@ -232,6 +234,10 @@ def products(options: Mapping[str, Any]) -> list[dict[str, Any]]:
         for name, given in options.items()
         if isinstance(given, tuple) and name in {*OPTIONS, "sigmas", "timesteps"} - many
     }
+    several = [name for name, given in values.items() if len(given) > 1]
+    if several and str(options.get("out")).lower().endswith(".png"):
+        tell(f"{', '.join(several)}: the last value counts, since --out names one file")
+        values = {name: given[-1:] for name, given in values.items()}
     count = math.prod(map(len, values.values()))
     if count > MAX_PICTURES:
         raise InputError(

@@ -211,3 +211,10 @@ def test_a_product_of_models_and_sizes(shell: Shell) -> None:
         for width in (32, 40)
         for memory in ("fast", "low")
     )
+
+
+def test_one_file_takes_the_last_of_several_values(shell: Shell) -> None:
+    twice = shell.sample("red", "--steps", 1, "--steps", 2, "--seed", 1, "--out", "twice.png")
+    assert "steps: the last value counts" in twice.err
+    once = shell.sample("red", "--steps", 2, "--seed", 1, "--out", "once.png")
+    assert pixels(twice.paths[0]) == pixels(once.paths[0])
