@@ -120,7 +120,9 @@ def theirs(made, branches: Branches, names) -> Prediction:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize(("guidance", "made", "names"), SUMS, ids=[str(row[0])[:40] for row in SUMS])
+@pytest.mark.parametrize(
+    ("guidance", "made", "names"), SUMS, ids=[str(row[0])[:40] for row in SUMS]
+)
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_sums(guidance, made, names, network, sigma):
     branches = said(sigma, NETWORKS[network])
