@@ -33,7 +33,6 @@ from sdcore.guidance import (
     resolve,
     scale_of,
     sources_of,
-    write,
     written_parts,
 )
 from sdcore.inpainting import Canvas, Picture
@@ -44,10 +43,10 @@ from sdcore.noise import OwnNoise, SeededNoise
 from sdcore.process import known_prediction_type
 from sdcore.prompts import check_grammar, prompt_parts, switches
 from sdcore.prompts.grammar import check_length
-from sdcore.run import Run, over_parts
+from sdcore.run import Run, over_parts, said_of
 from sdcore.schedulers import Scheduler, Spacing
 from sdcore.schedulers import resolve as resolve_scheduler
-from sdcore.settings import Options, Settings, Source, Words
+from sdcore.settings import IN_MEMORY, Options, Settings, Source, Words
 from sdcore.stages import Stage, handed_over
 from sdcore.starting import (
     beginning,
@@ -62,7 +61,6 @@ from sdcore.user_file import digest, digests
 from sdcore.version import VERSION
 
 MAX_SIDE = 8192  # pixels; beyond it a size is a slip of the finger
-IN_MEMORY = "(in memory)"  # behind the name of an object of a program, which no picture can hold
 MakesNoise = Callable[..., Any]  # (seeds, shape, device) -> a Noise with start()
 
 
@@ -257,10 +255,10 @@ def _of_parts(request: Request, parts: Parts) -> dict[str, Any]:
         "spacing": spacing.written or f"{spacing.name} {IN_MEMORY}",
         "eta": scheduler.eta,
         "tail": None if request.tail is None else str(request.tail),
-        "noise": _written(scheduler.entry.noise if request.noise is None else request.noise),
+        "noise": said_of(scheduler.entry.noise if request.noise is None else request.noise),
         "prediction_type": scheduler.prediction_type,
         "steps": steps,
-        "guidance": guidance if guidance is None or isinstance(guidance, str) else _form(guidance),
+        "guidance": None if guidance is None else said_of(guidance),
         "cfg": cfg,
         "grammar": check_grammar("plain" if request.grammar is None else request.grammar),
         "clip_skip": 1 if request.clip_skip is None else request.clip_skip,
@@ -274,20 +272,6 @@ def _of_parts(request: Request, parts: Parts) -> dict[str, Any]:
 
 def _latents(given: Any) -> str | None:
     return f"latents {IN_MEMORY}" if isinstance(given, torch.Tensor) else given and str(given)
-
-
-def _written(thing: Any) -> str:
-    """A name as it is, an object by the name of its class or function."""
-    if isinstance(thing, str):
-        return thing
-    return f"{getattr(thing, '__name__', type(thing).__name__)} {IN_MEMORY}"
-
-
-def _form(guidance: Guidance) -> str:
-    try:
-        return write(guidance)
-    except InputError:
-        return _written(guidance)
 
 
 def _handover(sigma: float | None, refiner: Networks | None, scheduler: Scheduler) -> float | None:

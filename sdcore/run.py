@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,7 +23,9 @@ from sdcore.guidance import (
     Source,
     accepted,
     branch_names,
+    scale_of,
     sources_of,
+    write,
 )
 from sdcore.inpainting import Canvas, Kept, with_pixels
 from sdcore.networks import Networks
@@ -33,7 +35,7 @@ from sdcore.prompts import prompt_parts
 from sdcore.sampling import Denoise, Solver, State, Step, sample
 from sdcore.schedulers import Plan, Scheduler
 from sdcore.schedulers.rehearsal import rehearse
-from sdcore.settings import Settings
+from sdcore.settings import IN_MEMORY, Settings
 from sdcore.shown import brief, clipped
 from sdcore.stages import Conditions, Stage, Staged, whole_steps
 
@@ -81,6 +83,22 @@ class Run:
     kept: Kept | None = None  # what is kept of a picture: laid around the model, below `around`
     pasted: Canvas | None = None  # whose pixels are put back where they are kept
     warnings: tuple[str, ...] = ()  # one line for each guess and each prompt that was cut
+    described: tuple[Solver, Guidance] | None = None  # those that the settings speak of
+
+    def __post_init__(self) -> None:
+        """Let the settings say what will run, where another solver or guidance was put in."""
+        solver, guidance = (
+            (self.solver, self.guidance) if self.described is None else self.described
+        )
+        said: dict[str, Any] = {}
+        if self.solver is not solver:
+            said["scheduler"] = said_of(self.solver)
+        if self.guidance is not guidance:
+            cfg = scale_of(self.guidance)
+            said |= {"guidance": said_of(self.guidance)} | ({} if cfg is None else {"cfg": cfg})
+        settings = tuple(replace(each, **said) for each in self.settings)
+        object.__setattr__(self, "settings", settings if said else self.settings)
+        object.__setattr__(self, "described", (self.solver, self.guidance))
 
     def __len__(self) -> int:
         """The number of steps that iterating over it makes."""
@@ -272,6 +290,17 @@ class Run:
         ]
 
 
+def said_of(thing: Any) -> str:
+    """Its written form: a name as it is, a guidance that has one; else what it is called."""
+    if isinstance(thing, str):
+        return thing
+    if hasattr(thing, "combine"):
+        with suppress(InputError):
+            return write(thing)
+    function = getattr(thing, "func", thing)
+    return f"{getattr(function, '__name__', type(function).__name__)} {IN_MEMORY}"
+
+
 def over_parts(guidance: Guidance, settings: Sequence[Settings]) -> Guidance:
     """The guidance; over the parts of the prompts, where AND divides any of these."""
     guidance = accepted(guidance)
@@ -279,6 +308,12 @@ def over_parts(guidance: Guidance, settings: Sequence[Settings]) -> Guidance:
     weights = tuple(tuple(weight for _, weight in row) for row in parts)
     if all(row == (1.0,) for row in weights):
         return guidance
+    for name, source in sources_of(guidance).items():
+        if source.like == "cond" and (source.model or source.change is not None):
+            raise InputError(
+                f"AND joins several prompts, and the branch {name!r} of this guidance would be "
+                "told the first one alone: take another guidance, or one prompt"
+            )
     return Conjunction(guidance, weights)
 
 

@@ -29,6 +29,7 @@ Names = tuple[str, ...]
 WORDS, SAMPLING, MODEL, EXTRA = "Words", "Sampling", "Model", "SDXL"
 START = "Start from a picture"
 MODELS, SCHEDULERS = ("model",), ("scheduler",)  # what brings its own of an option
+IN_MEMORY = "(in memory)"  # behind the name of an object of a program, which no picture can hold
 LISTS = ("sigmas:", "timesteps:")  # how a spacing begins that is a list
 
 

@@ -190,3 +190,14 @@ def test_a_noise_of_ones_own(sd: StableDiffusion, how: str) -> None:
 def test_any_noise_is_split(run: sdcore.Run) -> None:
     mine = replace(run, noise=lambda draw, sigma, after: run.noise(draw, sigma, after) * 2)
     assert torch.equal(torch.cat([last(part) for part in mine.split(1)]), last(mine))
+
+
+def test_settings_say_what_was_put_in(sd: StableDiffusion, run: sdcore.Run) -> None:
+    changed = replace(run, solver=resolve("heun").solver, guidance=CFG(3.0))
+    for each in (*changed.settings, *replace(changed, around=stronger).settings):
+        assert (each.scheduler, each.guidance, each.cfg) == ("heun (in memory)", "cfg:scale=3.0", 3)
+    assert changed.split(1)[1].settings == changed.settings[1:]
+    assert run.settings[0].scheduler == "euler_a"
+    assert replace(run, around=stronger).settings == run.settings
+    again = replace(changed, solver=resolve("lms").solver)
+    assert {each.scheduler for each in again.settings} == {"lms (in memory)"}

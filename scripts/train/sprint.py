@@ -79,6 +79,7 @@ def sprint(
     between: Callable[[], None] = lambda: None,
     save: Callable[[], None] = lambda: None,
     save_every: float = 45.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Train what of `model` has gradients, in place, until the time is up; it ends as the average.
 
@@ -86,6 +87,7 @@ def sprint(
         loss: a scalar on the model's device, made without anything that the host must wait for.
         between: called every `LOOK` steps.
         save: called every `save_every` seconds, with the average in the model.
+        clock: seconds, from any beginning.
 
     A loss that is no number ends it, with the average as it was at the last look.
     """
@@ -93,7 +95,7 @@ def sprint(
     device = params[0].device
     lr, total = torch.zeros((), device=device), torch.zeros((), device=device)
     optimizer = _optimizer(params, lr, plan.weight_decay)
-    begin = time.monotonic()
+    begin = clock()
     average = [p.detach().clone() for p in params]
     backends = [SDPBackend.MATH]  # the others' backward is slow in bfloat16 on a CPU
     if device.type == "cuda":
@@ -111,11 +113,11 @@ def sprint(
             total.add_(value)
 
     run = captured(step, device) if plan.graph and device.type == "cuda" else step
-    print(f"{name}: ready after {time.monotonic() - begin:.1f} s", flush=True)
+    print(f"{name}: ready after {clock() - begin:.1f} s", flush=True)
     total.zero_()
     steps, good = 0, [p.clone() for p in average]
-    told, saved = (0, time.monotonic()), time.monotonic()
-    while (now := time.monotonic()) - begin < plan.seconds:
+    told, saved = (0, clock()), clock()
+    while (now := clock()) - begin < plan.seconds:
         lr.fill_(plan.lr * rate((now - begin) / plan.seconds, steps, plan.warmup, plan.flat))
         run()
         steps += 1
@@ -129,17 +131,17 @@ def sprint(
             break
         torch._foreach_copy_(good, average)
         between()
-        if (now := time.monotonic()) - told[1] > TELL:
+        if (now := clock()) - told[1] > TELL:
             pace = (steps - told[0]) / (now - told[1])
             print(f"{name} {now - begin:.0f} s: step {steps}, {pace:.1f}/s, loss {mean:.5f}")
             told = steps, now
         if now - saved > save_every:
             with _swapped(params, average):
                 save()
-            saved = time.monotonic()
+            saved = clock()
     with torch.no_grad():
         torch._foreach_copy_(params, average)
-    print(f"{name}: {steps} steps in {time.monotonic() - begin:.1f} s", flush=True)
+    print(f"{name}: {steps} steps in {clock() - begin:.1f} s", flush=True)
 
 
 def _optimizer(params: list[nn.Parameter], lr: Tensor, decay: float) -> torch.optim.AdamW:

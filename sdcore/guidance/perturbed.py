@@ -2,6 +2,7 @@
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ Change = Callable[[nn.Module], nn.Module | None]  # what stands in a module's pl
 
 
 @dataclass(frozen=True)
-class Perturbed:
+class Perturbed(ABC):
     """cond + strength * (cond - worse); 0 is off. A subclass says what "worse" is.
 
     layers: the blocks of the UNet that are made worse, by the beginnings of their names:
@@ -35,8 +36,9 @@ class Perturbed:
     layers: tuple[str, ...] = ("mid_block",)
     branch: ClassVar[str]
 
+    @abstractmethod
     def change(self, module: nn.Module) -> nn.Module | None:
-        raise NotImplementedError
+        """What stands in a module's place; None: itself."""
 
     @property
     def sources(self) -> Mapping[str, Source]:

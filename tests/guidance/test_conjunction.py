@@ -97,3 +97,9 @@ def test_a_branch_that_was_not_read_is_told(sd: sdcore.StableDiffusion) -> None:
     ):
         with pytest.raises(InputError, match=r"which this run has not read: .*prepare\(guidance"):
             last(replace(run, guidance=guidance))
+
+
+def test_a_worse_network_is_not_told_one_part_of_several(sd: sdcore.StableDiffusion) -> None:
+    for guidance in ("cfg+pag", "cfg+seg", "cfg+skip"):
+        with pytest.raises(InputError, match="AND joins several prompts, and the branch"):
+            sd.prepare("a AND b", guidance=guidance, **HOW)
