@@ -50,7 +50,7 @@ def draw(
     from sdcore.drawing import draw as drawn
 
     size = 1 if how["batch"] is None else how["batch"]
-    unfinished = Unfinished(how["state"])
+    unfinished = Unfinished(how["state"], how["stop_after"])
     done: list[Done] = []
     film, told = _Film(how["steps_sheet"]), _once(tell)
     begun = None
@@ -83,6 +83,9 @@ def draw(
                     kept = each.picture if how["sheet"] else None
                     done.append(Done(kept, each.settings, _steps(batch), each.nfe, batch.labels))
                     networks = each.networks  # in a leaner mode, perhaps
+    if unfinished.stopped:
+        echo(str(unfinished.path))
+        return
     if how["sheet"]:
         echo(output.save_sheet(sheet_of(done), "sheet"))
     if film.empty and how["steps_sheet"]:

@@ -154,6 +154,7 @@ _COMMAND: Mapping[str, Sequence[click.Option]] = {
             help="A .png file or a folder.",
         ),
         _option("--state", metavar="FILE", help="Where it stands, to go on with sdcore resume."),
+        _option("--stop-after", type=int, metavar="STEPS", help="Stop there, and leave --state."),
         _option("--batch", type=int, help="How many are drawn at once.  [default: 1]"),
         _option("--sheet", is_flag=True, help="Also all pictures on one labelled sheet."),
         _option("--steps-sheet", is_flag=True, help="Also what each step thought, as a strip."),

@@ -207,3 +207,45 @@ def test_a_signal_leaves_the_state(tiny_path: Path, tmp_path: Path, number: sign
     assert f"sdcore resume {state} goes on" in err
     assert "Traceback" not in err
     assert State.load(state).index >= 1
+
+
+def test_stopping_after_a_number_of_steps(
+    tiny_path: Path, tmp_path: Path, command: Command
+) -> None:
+    """It leaves the state that goes on to the same picture, and says where it is."""
+    how = ("--scheduler", "euler_a", "--seed", 3)
+    _, whole, _ = command(*asked(tiny_path, *how, "--out", "whole.png"))
+    status, path, err = command(
+        *asked(tiny_path, *how, "--state", "two.safetensors", "--stop-after", 2, "--sheet")
+    )
+    assert (status, path.name, "sdcore resume two.safetensors goes on" in err) == (
+        *(0, "two.safetensors", True),
+    )
+    assert State.load(tmp_path / "two.safetensors").index == 2
+    more = ("--state", "three.safetensors", "--stop-after", 1)
+    assert command("resume", "two.safetensors", *more)[0] == 0
+    assert State.load(tmp_path / "three.safetensors").index == 3
+    for state in ("two.safetensors", "three.safetensors"):
+        _, path, _ = command("resume", state, "--out", f"{state}.png")
+        assert path.read_bytes() == whole.read_bytes()
+    for lacking in (("--stop-after", 2), ("--state", "no.safetensors", "--stop-after", 0)):
+        status, _, err = command(*asked(tiny_path, *how, *lacking))
+        assert (status, "at least 1 step" in err, err.count("\n")) == (2, True, 1)
+
+
+def test_another_seed_for_the_noise_that_is_left(
+    tiny_path: Path, tmp_path: Path, command: Command
+) -> None:
+    more = ("--state", "two.safetensors", "--stop-after", 2)
+    command(*asked(tiny_path, "--scheduler", "euler_a", "--seed", 3, *more))
+    _, same, _ = command("resume", "two.safetensors", "--seed", 3, "--out", "same.png")
+    assert read_settings(same).changes == ()
+    _, other, _ = command("resume", "two.safetensors", "--seed", 4, "--out", "other.png")
+    settings = read_settings(other)
+    assert (settings.seed, "seed 3 -> 4" in settings.changes[0]) == (4, True)
+    sd = load(tiny_path, device="cpu")
+    run = sd.prepare("a red boat", seeds=[4], scheduler="euler_a", steps=6)
+    with torch.inference_mode():
+        *_, step = run.resumed(State.load(tmp_path / "two.safetensors"))
+        assert run.decode(step.x_next)[0].tobytes() == Image.open(other).tobytes()
+    assert Image.open(same).tobytes() != Image.open(other).tobytes()
