@@ -16,8 +16,10 @@ from sdcore.adapters.networks import (
     with_lora,
     without_loras,
 )
+from sdcore.adapters.write import LAYOUTS, write_lora
 
 __all__ = [
+    "LAYOUTS",
     "Adapted",
     "Embedding",
     "LoRA",
@@ -35,4 +37,5 @@ __all__ = [
     "with_embedding",
     "with_lora",
     "without_loras",
+    "write_lora",
 ]

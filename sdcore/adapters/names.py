@@ -93,6 +93,25 @@ def places(components: Mapping[str, nn.Module]) -> dict[str, Place]:
     return table
 
 
+def kohya_names(components: Mapping[str, nn.Module]) -> dict[Place, str]:
+    """How kohya's trainer spells each layer: of a model with two text encoders as LDM files do."""
+    several = "text_encoder_2" in components
+    prefixes = {name: own[several and len(own) - 1] for name, own in _PREFIXES.items()}
+    prefixes["unet"] = "lora_unet"
+    names = {
+        (component, name): f"{prefixes[component]}_{name.replace('.', '_')}"
+        for component, root in components.items()
+        for name, layer in root.named_modules()
+        if isinstance(getattr(layer, "weight", None), nn.Parameter)
+    }
+    unet = components.get("unet")
+    if several and isinstance(unet, UNet):
+        layers = [name for component, name in names if component == "unet"]
+        for spelt, name in _ldm_layers(unet, layers):
+            names["unet", name] = f"lora_unet_{spelt.replace('.', '_')}"
+    return names
+
+
 def _ldm_layers(unet: UNet, layers: list[str]) -> Iterator[tuple[str, str]]:
     """Each layer's name in the LDM layout, and its own: the rule tried on all there can be."""
     per_level = unet.config.layers[0]
