@@ -22,7 +22,7 @@ from sdcore.adapters import unmatched_warnings
 from sdcore.brownian import noise_named
 from sdcore.conditioning import Conditioner, with_numbers
 from sdcore.devices import float32_as
-from sdcore.engine import choose
+from sdcore.engine import Lossy, check_fits, choose
 from sdcore.errors import InputError
 from sdcore.family import Family
 from sdcore.guidance import (
@@ -82,6 +82,7 @@ class Parts:
     noise: MakesNoise
     family: Family
     freeu: FreeU | None = None
+    lossy: Lossy | None = None
     canvas: Canvas | None = None  # the picture to start from, as it was given
     latents: torch.Tensor | None = None  # the starting noise, where it is given
     tile: str | None = None
@@ -114,6 +115,7 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
         noise=noise_named(noise) if isinstance(noise, str) else noise,
         family=family,
         freeu=FreeU.read(asked.freeu) if isinstance(asked.freeu, str) else asked.freeu,
+        lossy=Lossy.read(asked.lossy) if isinstance(asked.lossy, str) else asked.lossy,
         canvas=canvas_of(asked, networks),
         latents=open_latents(asked.latents),
         tile=None if asked.tile is None else check_axes(asked.tile),
@@ -215,13 +217,18 @@ def complete(
 
 
 def _freed(networks: Networks, parts: Parts) -> Networks:
-    """The networks that draw: with the FreeU and the seams that were asked for."""
+    """The networks that draw: with the FreeU and the seams that were asked for.
+
+    Raises InputError where they cannot be run as lossily as was asked.
+    """
     if parts.freeu is not None:
         networks = replace(networks, unet=with_freeu(networks.unet, parts.freeu))
     if parts.tile is not None:
         names = ("unet", "vae")
         meeting = {name: seamless(networks.modules[name], parts.tile) for name in names}
         networks = networks.with_modules(meeting)
+    if parts.lossy is not None:
+        check_fits(parts.lossy, networks.unet, networks.engine)
     return networks
 
 
@@ -263,6 +270,7 @@ def _of_parts(request: Request, parts: Parts) -> dict[str, Any]:
         "grammar": check_grammar("plain" if request.grammar is None else request.grammar),
         "clip_skip": 1 if request.clip_skip is None else request.clip_skip,
         "freeu": None if parts.freeu is None else str(parts.freeu),
+        "lossy": None if parts.lossy is None else str(parts.lossy),
         "refiner": None if refiner is None else refiner.name,
         "handover": _handover(request.handover, refiner, scheduler),
         "latents": _latents(request.latents),
@@ -405,6 +413,7 @@ def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | Non
         start=begun.state,
         solver=parts.scheduler.solver,
         sigmas=begun.sigmas,
+        lossy=parts.lossy,
         kept=begun.kept,
         pasted=canvas if first.paste else None,
         warnings=_warnings(networks, settings, parts, spoken),

@@ -14,7 +14,7 @@ from torch import Tensor
 from sdcore.batch_invariance import EachAlone
 from sdcore.denoiser import Denoiser
 from sdcore.devices import float32_as
-from sdcore.engine import choose, ready
+from sdcore.engine import Lossy, choose, ready
 from sdcore.errors import InputError
 from sdcore.guidance import (
     CFG,
@@ -81,6 +81,7 @@ class Run:
     around: Callable[[Denoise], Denoise] = unchanged
     answers: Mapping[str, Denoise] = field(default_factory=dict)  # by branch: of other models
     kept: Kept | None = None  # what is kept of a picture: laid around the model, below `around`
+    lossy: Lossy | None = None  # what is traded for time, in the networks of the stages
     pasted: Canvas | None = None  # whose pixels are put back where they are kept
     warnings: tuple[str, ...] = ()  # one line for each guess and each prompt that was cut
     described: tuple[Solver, Guidance] | None = None  # those that the settings speak of
@@ -161,7 +162,7 @@ class Run:
         other = stage.networks
         networks = self.networks if other is None else other
         said = self.scheduler.prediction_type if other is None else other.prediction_type
-        unet = ready(networks.unet, self.plan.timesteps, networks.engine)
+        unet = ready(networks.unet, self.plan.timesteps, networks.engine, self.lossy)
         if networks.device.type == "cpu":
             unet = EachAlone(unet, len(self.settings), stage.lengths)
         process = VariancePreserving(self.plan, said)
@@ -215,7 +216,9 @@ class Run:
         first, solver = self.start if start is None else start, self.solver
         if len(self.stages) > 1:
             solver = whole_steps(solver)
-        return sample(self.denoise, *self._placed(first), solver, self.noise)
+        # What a lossy network remembers from step to step begins anew with the loop.
+        denoise = self.denoise if self.lossy is None else replace(self).denoise
+        return sample(denoise, *self._placed(first), solver, self.noise)
 
     def resumed(self, state: State, sigmas: Sequence[float] = ()) -> Run:
         """This run from where another one stands, of these pictures: what is left of it.

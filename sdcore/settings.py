@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from sdcore.engine import Lossy
     from sdcore.guidance import Guidance
     from sdcore.models.freeu import FreeU
     from sdcore.sampling import Solver
@@ -203,6 +204,12 @@ class Options:
         goes_with=MODELS,
         doc='FreeU, as "b1,b2,s1,s2" or the object (`sdcore.models.freeu`); None: without.',
     )  # fmt: skip
+    lossy: "str | Lossy | None" = option(
+        "Trade exactness for time, e.g. deepcache:every=3+tome.  [default: nothing]", SAMPLING,
+        metavar="WHAT",
+        doc='what is traded for time, joined by "+": "deepcache:every=3,near=2", "tome:ratio=0.5", '
+        '"tgate:after=0.4", "bf16" (`sdcore.engine.lossy`, docs/speed.md); None: nothing.',
+    )  # fmt: skip
     image: Any = option(
         "A picture to start from, or to repaint.", START, metavar="FILE",
         doc="a picture to start from, or to repaint where `mask` is white; or its path.",
@@ -310,6 +317,7 @@ class Settings(Source, Overlays, Options):
     engine: str = "plain"  # what ran: "plain", "fast" or "compile"
     ema: bool = False
     freeu: str | None = None
+    lossy: str | None = None
     image: str | None = None
     mask: str | None = None
     canvas: str | None = None  # a digest of both, as they were scaled

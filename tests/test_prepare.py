@@ -52,6 +52,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "words that change": {"prompts": ["[red:blue:1] (boat:1.3)", "a AND b"], "grammar": "a1111"},
     "an earlier layer": {"clip_skip": 2, "negative": "grey"},
     "FreeU": {"freeu": "1.5,1.6,0.9,0.2"},
+    "time saved": {"lossy": "deepcache:every=2,near=1+tome+bf16"},
     "a size": {"width": 48, "height": 24},
     "what the UNet says": {"prediction_type": "v_prediction"},
 }

@@ -8,11 +8,25 @@ agree to rounding. The seam is one function, `ready`.
     plain      the modules themselves
     auto       the fast form where there is one, else the plain one
     compile    the modules by torch.compile: minutes of waiting, and a compiler on the machine
+
+What may be traded for time beside, and never is unasked, stands in `lossy`.
 """
 
 from __future__ import annotations
 
+from sdcore.engine.calls import FastUNetCall
 from sdcore.engine.choose import ENGINES, Choice, check_engine, choose
-from sdcore.engine.ready import FastUNetCall, ready, ready_decoder
+from sdcore.engine.lossy import Lossy, check_fits
+from sdcore.engine.ready import ready, ready_decoder
 
-__all__ = ["ENGINES", "Choice", "FastUNetCall", "check_engine", "choose", "ready", "ready_decoder"]
+__all__ = [
+    "ENGINES",
+    "Choice",
+    "FastUNetCall",
+    "Lossy",
+    "check_engine",
+    "check_fits",
+    "choose",
+    "ready",
+    "ready_decoder",
+]

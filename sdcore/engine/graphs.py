@@ -17,13 +17,13 @@ WARM = 2  # calls before a recording: libraries choose kernels and workspaces in
 class Graph:
     """A function of tensors on a GPU, recorded for the shapes of its first inputs.
 
-    function: Tensors -> Tensor, with no look at their values on the way.
+    function: Tensors -> a tuple of Tensors, with no look at their values on the way.
 
     `held` says whose inputs lie in it now: `load` puts others there, and those that stay the same
     from call to call need not be put there again.
     """
 
-    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
+    def __init__(self, function: Callable[..., tuple], inputs: Sequence[Tensor]) -> None:
         self.inputs = [value.detach().clone() for value in inputs]
         self.held: object = None
         stream = torch.cuda.Stream()
@@ -41,10 +41,10 @@ class Graph:
         for place, value in zip(self.inputs[begin:], values, strict=False):
             place.copy_(value)
 
-    def __call__(self) -> Tensor:
-        """The result for what is loaded, the caller's own to keep."""
+    def __call__(self) -> tuple[Tensor, ...]:
+        """The results for what is loaded, the caller's own to keep."""
         self.graph.replay()
-        return self.out.clone(memory_format=torch.contiguous_format)
+        return tuple(out.clone() for out in self.out)
 
 
 def supported(device: torch.device) -> bool:

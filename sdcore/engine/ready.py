@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from sdcore.engine import graphs
+from sdcore.engine.calls import FastDecoderCall, FastUNetCall, Kept, untracked
 from sdcore.engine.choose import choose, ops_for
-from sdcore.engine.unet import FastUNet, KeysValues
+from sdcore.engine.lossy import Lossy, check_fits
+from sdcore.engine.ops import Ops
+from sdcore.engine.reuse import ReusingUNetCall
+from sdcore.engine.rounded import RoundedOps
+from sdcore.engine.unet import FastUNet
 from sdcore.engine.vae import FastDecoder
 from sdcore.models import VAE, UNet
 from sdcore.models.layers import placement
 
 T = TypeVar("T")
-GRAPHS = 4  # recordings kept for a network: each holds the memory of its inputs
-KEPT = 64  # pictures, times the sets of branches, whose texts are kept
 
 
-def ready(unet: UNet, timesteps: Sequence[float], engine: str = "auto") -> Callable[..., Tensor]:
+def ready(
+    unet: UNet, timesteps: Sequence[float], engine: str = "auto", lossy: Lossy | None = None
+) -> Callable[..., Tensor]:
     """The UNet as a callable (x, t, context, extra=None, **added), as the Denoiser takes it.
 
     timesteps: those that it will be asked at, as far as they are known; any other may come too.
-    engine: as `choose` takes it. Raises InputError for one that is none.
+    engine: as `choose` takes it. lossy: what is traded for time; then the callable remembers, and
+    serves one loop: in falling time, as `sdcore.engine.reuse` says. Under "plain" it is the fast
+    form all the same, of the layers' own operations.
+
+    Raises InputError for an engine that is none, and where `lossy` cannot act.
     """
     chosen = choose(unet, engine)
+    if lossy is not None and lossy != Lossy():
+        check_fits(lossy, unet, engine)
+        return ReusingUNetCall(unet, _lossy(unet, lossy, chosen.engine), timesteps, lossy)
     if chosen.engine == "compile":
         return _compiled(unet)
     if chosen.engine == "plain":
@@ -47,30 +56,7 @@ def ready_decoder(vae: VAE, engine: str = "auto") -> Callable[[Tensor], Tensor]:
     return _plain(vae, chosen.why is not None).decode
 
 
-@dataclass
-class _Kept:
-    """A network in its fast form, the weights that this was made from, and its recordings."""
-
-    network: Any
-    weights: tuple
-    recorded: dict[tuple, graphs.Graph] = field(default_factory=dict)
-
-    def graph(
-        self, key: tuple, function: Callable[..., Tensor], inputs: Sequence[Tensor]
-    ) -> graphs.Graph | None:
-        """The recording for these shapes; None where none can be made."""
-        if not graphs.supported(inputs[0].device):
-            return None
-        # What a recording was made with is part of it: float32 may mean two things (devices.py).
-        key = (*key, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
-        if key not in self.recorded:
-            while len(self.recorded) >= GRAPHS:
-                del self.recorded[next(iter(self.recorded))]
-            self.recorded[key] = graphs.Graph(function, inputs)
-        return self.recorded[key]
-
-
-_KEPT: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[nn.Module, Kept] = WeakKeyDictionary()
 
 
 def _state(network: nn.Module) -> tuple:
@@ -86,123 +72,29 @@ def _writes(parameter: Tensor) -> int:
         return 0
 
 
-def _fast(network: Any, form: Callable[..., Any]) -> _Kept:
-    kept = _KEPT.get(network)
-    if kept is None or kept.weights != _state(network):
-        ops = ops_for(*placement(network))
-        assert ops is not None
+def _fast(network: Any, form: Callable[..., Any], ops: Ops | None = None, *more: Any) -> Kept:
+    """The network in this form, made once for these weights, layers and further arguments.
+
+    ops: None: the fastest here.
+    """
+    ops = ops_for(*placement(network)) if ops is None else ops
+    assert ops is not None
+    said, kept = (ops.name, *more), _KEPT.get(network)
+    if kept is None or kept.made_from != (said, _state(network)):
         with untracked():
-            made = form(network, ops)
-        kept = _KEPT[network] = _Kept(made, _state(network))
+            made = form(network, ops, *more)
+        kept = _KEPT[network] = Kept(made, (said, _state(network)))
     return kept
 
 
-@contextmanager
-def untracked():
-    """Neither gradients nor inference mode: what is made here may be written to anywhere."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What the UNet is told beside x and t, and what was made of it once."""
-
-    context: Tensor
-    added: Mapping[str, Tensor]
-    texts: KeysValues
-    shifts: dict[float, Tensor]  # by timestep
-
-    def is_of(self, context: Tensor, added: Mapping[str, Tensor]) -> bool:
-        """Whether these very tensors were told."""
-        return (
-            self.context is context
-            and self.added.keys() == added.keys()
-            and all(added[name] is value for name, value in self.added.items())
-        )
-
-
-class FastUNetCall:
-    """A fast UNet in a loop: texts and times are prepared once, and graphs recorded once."""
-
-    name = "fast"
-    record = True  # in graphs, where the device has them
-
-    def __init__(self, plain: UNet, kept: _Kept, timesteps: Sequence[float]) -> None:
-        self.plain, self.kept, self.network = plain, kept, kept.network
-        self.timesteps = tuple(dict.fromkeys(map(float, timesteps)))
-        self.told: list[_Told] = []
-
-    def __call__(
-        self, x: Tensor, t: float, context: Tensor, extra: Tensor | None = None, **added: Tensor
-    ) -> Tensor:
-        inputs = [x, context, *added.values()] + ([] if extra is None else [extra])
-        if torch.is_grad_enabled() and any(value.requires_grad for value in inputs):
-            return self.plain(x, t, context, extra, **added)
-        with untracked():
-            told = self._told(context, added)
-            t = float(t)
-            if t not in told.shifts:
-                told.shifts[t] = self.network.shifts([t], added)[0]
-            if extra is not None:
-                x = torch.cat([x, extra.to(x)], dim=1)
-            return self._run(x, told.shifts[t], told)
-
-    def _told(self, context: Tensor, added: Mapping[str, Tensor]) -> _Told:
-        for told in self.told:
-            if told.is_of(context, added):
-                return told
-        shifts: dict[float, Tensor] = {}
-        if self.timesteps:
-            rows = self.network.shifts(self.timesteps, added)
-            shifts = dict(zip(self.timesteps, rows, strict=True))
-        dtype = self.plain.conv_in.weight.dtype
-        texts = self.network.keys_values(context.to(dtype))
-        self.told.append(_Told(context, dict(added), texts, shifts))
-        del self.told[:-KEPT]
-        return self.told[-1]
-
-    def _run(self, x: Tensor, shift: Tensor, told: _Told) -> Tensor:
-        count = len(told.texts)
-
-        def function(x: Tensor, shift: Tensor, *flat: Tensor) -> Tensor:
-            texts = tuple((flat[2 * i], flat[2 * i + 1]) for i in range(count))
-            return self.network(x, shift, texts)
-
-        flat = [part for pair in told.texts for part in pair]
-        if self.record:
-            key = (x.shape, x.dtype, shift.shape, flat[0].shape if flat else ())
-            graph = self.kept.graph(key, function, [x, shift, *flat])
-            if graph is not None:
-                graph.load([x, shift])
-                if graph.held is not told:
-                    graph.load(flat, begin=2)
-                    graph.held = told
-                return graph()
-        return function(x, shift, *flat).contiguous()
-
-
-class FastDecoderCall:
-    """A fast decoder: latents [B,4,h,w] -> pictures [B,3,8h,8w]."""
-
-    name = "fast"
-    record = True
-
-    def __init__(self, plain: VAE, kept: _Kept) -> None:
-        self.plain, self.kept, self.network = plain, kept, kept.network
-
-    def __call__(self, latents: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and latents.requires_grad:
-            return self.plain.decode(latents)
-        latents = latents.to(self.plain.dtype)
-        with untracked():
-            if self.record:
-                key = (latents.shape, latents.dtype)
-                graph = self.kept.graph(key, self.network, [latents])
-                if graph is not None:
-                    graph.load([latents])
-                    return graph()
-            return self.network(latents).contiguous()
+def _lossy(unet: UNet, lossy: Lossy, engine: str) -> Kept:
+    """The fast form that does what is asked for; where layers stay as they are, of plain ones."""
+    ops = Ops() if engine == "plain" else ops_for(*placement(unet))
+    assert ops is not None
+    if lossy.rounded is not None:
+        half = Ops() if engine == "plain" else ops_for(placement(unet)[0], torch.bfloat16)
+        ops = RoundedOps(Ops() if half is None else half)
+    return _fast(unet, FastUNet, ops, *filter(None, [lossy.merging]))
 
 
 def _plain(network: T, for_good: bool) -> T:

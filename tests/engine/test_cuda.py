@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sdcore.engine import ready, ready_decoder
+from sdcore.engine import Lossy, ready, ready_decoder
 from tests.engine.networks import latents, told, unet, vae
 
 pytestmark = [
@@ -26,6 +26,19 @@ def test_a_graph_is_equal_to_the_bit(name: str, dtype: torch.dtype) -> None:
         for t, out in zip((900.0, 10.0, 33.3), graph, strict=True):
             assert torch.equal(fast(x, t, **said), out)
     assert len(fast.kept.recorded) == 1
+
+
+@pytest.mark.parametrize("lossy", ["deepcache:every=2+tgate", "tome:ratio=0.7", "bf16"])
+def test_what_is_lossy_is_recorded_too(lossy: str) -> None:
+    net = unet("SD 1.x").to("cuda")
+    said = {key: value.to("cuda") for key, value in told(net, 2).items()}
+    times, x = [900.0, 700.0, 500.0, 300.0, 100.0], latents(2).to("cuda")
+    answers = []
+    for record in (True, False):
+        call = ready(net, times, lossy=Lossy.read(lossy))
+        call.record = record
+        answers.append([call(x * (1 + t / 1000), t, **said) for t in times])
+    assert all(map(torch.equal, *answers))
 
 
 def test_the_decoder_too_and_no_more_than_a_few_are_kept() -> None:
