@@ -95,9 +95,10 @@ class Lossy:
 
 def _made(written: Written, kind: type) -> Any:
     """The part, with its numbers checked."""
-    known = {field.name: type(field.default) for field in dataclasses.fields(kind)}
-    numbers: dict[str, int | float] = {}
-    for name, value in written.options.items():
+    known: dict[str, type] = {field.name: type(field.default) for field in dataclasses.fields(kind)}
+    numbers: dict[str, Any] = {}
+    given: dict[str, Any] = dict(written.options)
+    for name, value in given.items():
         if name not in known:
             raise unknown(f"option of {written.name}", name, known or ["none"])
         number = isinstance(value, int | float) and not isinstance(value, bool)

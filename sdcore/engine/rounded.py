@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sdcore.engine.ops import Add, ConvNorm, Norm, Ops, Pointwise
 
-L = TypeVar("L", nn.Linear, nn.Conv2d)
+L = TypeVar("L", bound=Pointwise)
 
 
 class RoundedOps(Ops):
@@ -44,7 +44,7 @@ class RoundedOps(Ops):
         return self.inner.norm(layer, silu)
 
     def linear(self, *layers: Pointwise) -> Add:
-        return _added(self.inner.linear(*map(_half, layers)))
+        return _added(self.inner.linear(*[_half(layer) for layer in layers]))
 
     def geglu(self, layer: nn.Linear) -> Norm:
         run = self.inner.geglu(_half(layer))

@@ -140,14 +140,15 @@ class FastUNet:
         self.texts: list[Any] = []  # the attentions to the text, likewise
         self.conv_in = ops.conv(unet.conv_in)
         self.down: list[Callable[[Tensor, Told], Tensor]] = []  # each makes a skip
-        for level, block in enumerate(unet.down_blocks):
+        ways: Any = unet.down_blocks, unet.up_blocks
+        for level, block in enumerate(ways[0]):
             self.down += self._layers(block, level)
             if hasattr(block, "downsamplers"):
                 self.down.append(_alone(ops.conv(block.downsamplers[0].conv)))
         levels = len(unet.down_blocks)
         self.middle = self._layers(unet.mid_block, levels - 1) if hasattr(unet, "mid_block") else []
         self.up: list[Layer] = []  # each takes one
-        for stage, block in enumerate(unet.up_blocks):
+        for stage, block in enumerate(ways[1]):
             self.up += self._layers(block, levels - 1 - stage)
             if hasattr(block, "upsamplers"):
                 self.up[-1].double = ops.double(block.upsamplers[0].conv)
