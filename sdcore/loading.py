@@ -27,6 +27,7 @@ from sdcore.fingerprint import fingerprint
 from sdcore.free_memory import available, give_back, is_out_of_memory
 from sdcore.memory import MODES, apply, choose, next_ready, note_origin
 from sdcore.models import VAE, TextEncoder, TinyVAE
+from sdcore.models.compact import check_kind, compact
 from sdcore.models.unet_inputs import unet_inputs
 from sdcore.networks import Reader
 from sdcore.options import takes
@@ -44,6 +45,7 @@ def load(source: Source) -> StableDiffusion:
     engine = check_engine("auto" if source.engine is None else source.engine)
     device, tf32 = choose_device(source.device), source.dtype == TF32
     dtype = choose_dtype(source.dtype, device)
+    check_kind(source.weights)
     checkpoint = open_source(source.model, source.places)
     # A quarter of what is free: the cache must hold it until it is read.
     free = available(torch.device("cpu"))
@@ -93,7 +95,7 @@ def _that_fit(
     mode = choose(source.memory, sizes, available(device))
     while True:
         try:
-            return _parts(components, mode, device, dtypes), mode, notes
+            return _parts(components, mode, device, dtypes, source.weights), mode, notes
         except (RuntimeError, MemoryError, OSError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -113,8 +115,9 @@ def _parts(
     mode: str,
     device: torch.device,
     dtypes: Mapping[str, torch.dtype],
+    weights: str | None,
 ) -> dict[str, Any]:
-    """The networks, in this mode of memory."""
+    """The networks, in this mode of memory, the UNet's weights held so."""
     stored = MODES[mode].ready != "all"
     parts: dict[str, Any] = {}
     for name, component in components.items():
@@ -122,6 +125,8 @@ def _parts(
         parts[name] = load_component(component, *where)
         if not stored:
             note_origin(parts[name], component.files, partial(_stored_weights, component))
+        if name == "unet" and weights is not None:
+            compact(parts[name], weights, dtypes[name])
     apply(parts, mode, device, dtypes)
     return parts
 

@@ -63,6 +63,12 @@ class Source:
         '"plain", module by module; "compile", by torch.compile. They agree to rounding: '
         "`sdcore.engine`.",
     )  # fmt: skip
+    weights: str | None = option(
+        "Hold the UNet's in 8 bits, not quite exact: int8, fp8.  [default: as they are]", MODEL,
+        metavar="KIND",
+        doc='"int8" or "fp8" holds the UNet\'s weights in 8 bits, for memory (docs/speed.md); '
+        "None: as they are.",
+    )  # fmt: skip
     vae: str | None = option(
         "This part from a file, a folder or a hub id.", MODEL, metavar="PLACE", goes_with=MODELS
     )
@@ -84,7 +90,7 @@ class Source:
     @property
     def places(self) -> dict[str, Any]:
         """What is to be read from elsewhere than the model usually is."""
-        held = ("model", "device", "dtype", "memory", "engine")
+        held = ("model", "device", "dtype", "memory", "engine", "weights")
         given = {f.name: getattr(self, f.name) for f in fields(Source) if f.name not in held}
         return {name: value for name, value in given.items() if value is not None}
 
