@@ -26,7 +26,13 @@ PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
          for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}  # fmt: skip
 TRIED_BY = {"docs/steering.md": "tests/test_steering.py"}  # with what it is about
 # The map shows signatures in Python's colours, and no example.
-RUN = {"README.md", "docs/starting.md", "docs/writing-a-guidance.md", "docs/writing-a-solver.md"}
+RUN = {
+    "README.md",
+    "docs/experiments.md",
+    "docs/starting.md",
+    "docs/writing-a-guidance.md",
+    "docs/writing-a-solver.md",
+}
 
 
 def examples(page: str) -> list[str]:
@@ -64,6 +70,16 @@ def test_starting_elsewhere(
         exec(example, names)
     assert [len(branch) for branch in names["branches"]] == [2, 2]
     assert torch.equal(list(names["again"])[-1].x_next, names["steps"][-1].x_next)
+
+
+def test_experiments(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sd = sdcore.load(tiny_path, device="cpu")
+    names: dict = {"sd": sd, "run": sd.prepare("red", steps=4)}
+    with torch.inference_mode():
+        for example in examples("docs/experiments.md"):
+            exec(example, names)
+    assert len(names["bends"]) == 4
 
 
 def test_the_guide_to_solvers(

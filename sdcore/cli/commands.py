@@ -19,6 +19,7 @@ from sdcore.cli.lab import lab
 from sdcore.cli.merge import merge
 from sdcore.cli.parity import parity
 from sdcore.cli.plan import plan
+from sdcore.cli.replay import diff, replay
 from sdcore.cli.rerun import rerun
 from sdcore.cli.resume import resume
 from sdcore.cli.sample import sample
@@ -74,6 +75,10 @@ _COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
         rerun: "A picture once more, from the settings inside it.",
         resume: "Go on with a run that was stopped.",
         invert: "From a picture up to the noise that it is drawn from.",
+    },
+    "Experiments": {
+        replay: "What sample --record kept, step by step, without the model.",
+        diff: "Where two recorded runs part, or what differs in two pictures.",
     },
     "Solvers and guidances": {
         schedulers: "Every scheduler, and where its steps are.",

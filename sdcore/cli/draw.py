@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sdcore.a1111 import bare
 from sdcore.cli.echo import echo, tell
 from sdcore.cli.output import Output
+from sdcore.cli.records import Records
 from sdcore.cli.state import Unfinished
 
 if TYPE_CHECKING:
@@ -50,16 +51,17 @@ def draw(
     from sdcore.drawing import draw as drawn
 
     size = 1 if how["batch"] is None else how["batch"]
-    unfinished = Unfinished(how["state"], how["stop_after"])
+    unfinished, records = Unfinished(how["state"], how["stop_after"]), Records(how)
     done: list[Done] = []
     film, told = _Film(how["steps_sheet"]), _once(tell)
     begun = None
-    with _Bar() as bar, unfinished:
+    with _Bar() as bar, unfinished, records:
 
         def watch(run: Enduring, step: Step) -> None:
             bar.update()
             film.add(run, step)
             unfinished.keep(run.run, step)
+            records.keep(run.run, step)
 
         more: Any = {"batch": size, "smaller": how["fallback"] == "size", "watch": watch}
         for networks, batches in groups:
@@ -77,12 +79,15 @@ def draw(
                         echo(first, err=True)
                     begun = time.perf_counter()
                 for each in drawing:
+                    records.shown(each.picture)
                     whole = not how["no_settings"]
                     path = output.save(each.picture, each.settings, batch.labels, whole)
                     bar.print(str(path))
                     kept = each.picture if how["sheet"] else None
                     done.append(Done(kept, each.settings, _steps(batch), each.nfe, batch.labels))
                     networks = each.networks  # in a leaner mode, perhaps
+    for path in records.written:
+        echo(str(path))
     if unfinished.stopped:
         echo(str(unfinished.path))
         return

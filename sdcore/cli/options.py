@@ -155,6 +155,23 @@ _COMMAND: Mapping[str, Sequence[click.Option]] = {
         ),
         _option("--state", metavar="FILE", help="Where it stands, to go on with sdcore resume."),
         _option("--stop-after", type=int, metavar="STEPS", help="Stop there, and leave --state."),
+        _option("--record", metavar="FILE", help="Also every step, for sdcore replay and diff."),
+        _option(
+            "--record-what",
+            metavar="LIST",
+            default="x,x0,eps",
+            show_default=True,
+            help="Of x, x0, eps and branches.",
+        ),
+        _option(
+            "--record-every", type=int, default=1, help="Of so many steps one.  [default: each]"
+        ),
+        _option(
+            "--record-dtype",
+            metavar="NAME",
+            default="float32",
+            help="float32, or float16 for half the size.  [default: float32]",
+        ),
         _option("--batch", type=int, help="How many are drawn at once.  [default: 1]"),
         _option("--sheet", is_flag=True, help="Also all pictures on one labelled sheet."),
         _option("--steps-sheet", is_flag=True, help="Also what each step thought, as a strip."),
