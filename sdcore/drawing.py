@@ -12,8 +12,8 @@ from sdcore.free_memory import give_back
 from sdcore.inversion import Recorded
 from sdcore.networks import Networks
 from sdcore.prepare import Parts, prepare
-from sdcore.run import Run
-from sdcore.sampling import State, Step
+from sdcore.run import Run, unchanged
+from sdcore.sampling import Denoise, State, Step
 from sdcore.settings import Settings, Size
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def draw(
     sigmas: Sequence[float] = (),
     smaller: bool = False,
     watch: Watch = lambda run, step: None,
+    around: Callable[[Denoise], Denoise] = unchanged,
     tell: Tell = lambda line: None,
 ) -> Iterator[Drawn]:
     """Draw every picture of `settings`, and hand each over as soon as it is done.
@@ -57,6 +58,7 @@ def draw(
         sigmas: those in which `start` counts; (): the settings' own, or those of them below it.
         smaller: whether pictures that do not fit even so may be drawn with sides of three quarters.
         watch: gets every step.
+        around: laid around the model, as `Run.around` is.
         tell: gets a line for each prompt that was cut, and for whatever else should be known.
 
     Raises:
@@ -71,6 +73,7 @@ def draw(
         nonlocal start
         part = settings[:batch]
         run = within_memory(lambda n: prepare(n, part, parts).on(n), networks, tell)
+        run = replace(run, around=around)
         for line in (each for each in run.warnings if each not in told):
             tell(line)
         told.update(run.warnings)

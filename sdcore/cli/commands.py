@@ -24,6 +24,7 @@ from sdcore.cli.rerun import rerun
 from sdcore.cli.resume import resume
 from sdcore.cli.sample import sample
 from sdcore.cli.schedulers import schedulers
+from sdcore.cli.serve import serve
 from sdcore.errors import InputError
 
 
@@ -75,6 +76,7 @@ _COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
         rerun: "A picture once more, from the settings inside it.",
         resume: "Go on with a run that was stopped.",
         invert: "From a picture up to the noise that it is drawn from.",
+        serve: "Pictures over HTTP.",
     },
     "Experiments": {
         replay: "What sample --record kept, step by step, without the model.",

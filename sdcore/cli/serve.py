@@ -1,0 +1,118 @@
+"""`sdcore serve`: pictures over HTTP."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from sdcore.cli.echo import echo
+from sdcore.cli.options import declared
+from sdcore.errors import InputError
+from sdcore.settings import OPTIONS
+
+_LOADING = ("device", "dtype", "memory", "engine")
+
+
+class _Serving(click.Command):
+    """With the options of loading a model, as `sample` has them."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.params.extend(declared(name, OPTIONS[name]) for name in _LOADING)
+
+
+@click.command(cls=_Serving)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=int, default=7860, show_default=True, help="0: any that is free.")
+@click.option(
+    "--models", metavar="PLACE", multiple=True,
+    help="A model, or a folder of models; may be repeated, the first is the default.  "
+    "[default: picturebook]",
+)  # fmt: skip
+@click.option("--lora-dir", metavar="FOLDER", multiple=True, help="Adapters, by their names.")
+@click.option(
+    "--embedding-dir", metavar="FOLDER", multiple=True, help="Learned words, by their names."
+)
+@click.option("--loaded", type=int, default=1, show_default=True, help="Models kept in memory.")
+@click.option("--key-file", metavar="FILE", help="Holds the key that requests bring; else "
+              "SDCORE_API_KEY does.")  # fmt: skip
+@click.option("--no-auth", is_flag=True, help="Listen to others without any key.")
+@click.option("--host-allowed", metavar="NAME", multiple=True, help="Another name of this server, "
+              "behind a proxy.")  # fmt: skip
+@click.option("--cors", metavar="ORIGIN", multiple=True, help="A site whose pages may ask.")
+@click.option(
+    "--batch", type=int, default=1, show_default=True,
+    help="Pictures of compatible requests that are drawn at once.",
+)  # fmt: skip
+@click.option(
+    "--max-prompt", type=int, default=500, show_default=True, help="Letters, of /generate."
+)
+@click.option("--max-side", type=int, default=2048, show_default=True, help="Pixels.")
+@click.option("--max-steps", type=int, default=150, show_default=True, help="Of one picture.")
+@click.option("--max-pictures", type=int, default=16, show_default=True, help="Of one request.")
+@click.option(
+    "--max-work", type=float, default=2000.0, show_default=True,
+    help="In the queue, in million pixels times evaluations; 512x512 in 50 guided steps is 26.",
+)  # fmt: skip
+@click.option("--grace", type=float, default=30.0, show_default=True, help="Seconds to finish in, "
+              "when told to stop.")  # fmt: skip
+@click.option("--lenient", is_flag=True, help="Warn of fields that cannot be honoured.")
+@click.option("--no-settings", is_flag=True, help="Leave out of pictures what rerun reads.")
+def serve(**options: Any) -> None:
+    """Draw over HTTP, until Ctrl-C or SIGTERM.
+
+    POST /generate; OpenAI's images API at /v1; AUTOMATIC1111's at /sdapi/v1; /health and /metrics.
+    A request names models and adapters by the names of these lists, and never a file. On another
+    address than this machine's own a key is needed, or --no-auth.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise InputError(f'{error.name} is not installed: pip install "sdcore[server]"') from None
+    from sdcore.server.options import ServerOptions, check_options, read_key
+    from sdcore.server.serve import serve as run
+
+    limits = replace(
+        ServerOptions().limits,
+        work=options["max_work"], side=options["max_side"], steps=options["max_steps"],
+        pictures=options["max_pictures"], batch=options["batch"],
+    )  # fmt: skip
+    chosen = ServerOptions(
+        host=options["host"],
+        port=options["port"],
+        models=options["models"],
+        lora_dir=options["lora_dir"],
+        embedding_dir=options["embedding_dir"],
+        loaded=options["loaded"],
+        source=_source(options),
+        key=read_key(options["key_file"]),
+        cors=options["cors"],
+        host_allowed=options["host_allowed"],
+        max_prompt=options["max_prompt"],
+        lenient=options["lenient"],
+        grace=options["grace"],
+        no_settings=options["no_settings"],
+        limits=limits,
+    )
+    run(check_options(chosen, options["no_auth"]), lambda line: echo(line, err=True))
+
+
+def _source(options: dict[str, Any]) -> dict[str, Any]:
+    """How models are loaded; each of these has one value here."""
+    from sdcore.cli.adapters import AUTO
+
+    source: dict[str, Any] = {}
+    for name in _LOADING:
+        values = options[name] or ()
+        if len(values) > 1:
+            raise InputError(f"--{name} is given {len(values)} times")
+        if values and values[0] != AUTO:
+            source[name] = values[0]
+    return source

@@ -1,0 +1,108 @@
+"""The application: the faces over one worker, behind the gate."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from sdcore.enduring import OutOfMemory
+from sdcore.errors import InputError, one_line
+from sdcore.server import generate, metrics
+from sdcore.server.answers import refusal
+from sdcore.server.models import Models, listed_files, listed_models
+from sdcore.server.options import ServerOptions, of_environment
+from sdcore.server.refusals import Refused
+from sdcore.server.safety import Gate
+from sdcore.server.worker import Worker
+from sdcore.version import VERSION
+
+log = logging.getLogger("sdcore.server")
+
+
+def create_app(worker: Worker, options: ServerOptions | None = None) -> FastAPI:
+    """The server's application. `worker` is started with it, and stopped."""
+    options = ServerOptions() if options is None else options
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        worker.start()
+        yield
+        worker.stop()
+
+    # The usual pages of documentation are made of another host's scripts; the schema is here.
+    app = FastAPI(title="sdcore", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.include_router(generate.router(worker, options))
+    app.include_router(metrics.router(worker))
+    for kind in (InputError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, answered)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=options.limits.body)
+    if options.cors:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(options.cors), allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-api-key", "last-event-id"],
+        )  # fmt: skip
+    app.add_middleware(Gate, options=options)
+    return app
+
+
+async def answered(request: Request, error: Any) -> Response:
+    """What a request is answered that could not be followed. Nothing of its body is repeated."""
+    path = request.url.path
+    if isinstance(error, Refused):
+        return refusal(path, error.status, str(error), error.param, error.retry_after)
+    if isinstance(error, OutOfMemory):
+        return refusal(path, 507, str(error))
+    if isinstance(error, InputError):
+        return refusal(path, 422, str(error))
+    if isinstance(error, RequestValidationError):
+        found = [{name: _plain(each[name]) for name in ("loc", "msg", "type")}
+                 for each in error.errors()]  # fmt: skip
+        first = found[0]
+        where = [str(part) for part in first["loc"] if part != "body"]
+        return refusal(path, 422, f"{'.'.join(where) or 'body'}: {first['msg']}",
+                       param=where[0] if where else None, errors=found)  # fmt: skip
+    if isinstance(error, HTTPException):
+        return refusal(path, error.status_code, one_line(str(error.detail)))
+    log.error("%s in %s", type(error).__name__, request.scope.get("route", "a route"))
+    return refusal(
+        path, 500, f"it went wrong ({type(error).__name__}); the server's log says where"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A part of an error that JSON can write, and that is short."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value[:20]]
+    return value if isinstance(value, int) else one_line(str(value))[:200]
+
+
+def made_worker(options: ServerOptions) -> Worker:
+    """The worker of these options, its lists made. Raises InputError."""
+    from sdcore.checkpoints.find import bundled_adapters
+
+    models = Models(
+        listed_models(options.models, log.warning),
+        listed_files(options.lora_dir, bundled_adapters()),
+        listed_files(options.embedding_dir, {}),
+        options.source,
+        options.loaded,
+        options.hides_places,
+    )
+    return Worker(models, options.limits)
+
+
+def from_environment() -> FastAPI:
+    """The application as the environment sets it up: `sdcore.server:app`."""
+    options = of_environment()
+    return create_app(made_worker(options), options)

@@ -1,0 +1,214 @@
+"""What most jobs are: pictures, drawn as the command line draws them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sdcore.drawing import Drawn, draw
+from sdcore.enduring import Enduring, OutOfMemory
+from sdcore.networks import Networks
+from sdcore.prepare import Parts, complete, parts_of
+from sdcore.run import Run, over_parts
+from sdcore.sampling import Denoise, Prediction, Step
+from sdcore.schedulers.rehearsal import rehearse
+from sdcore.server.asked import Asked, prepared
+from sdcore.server.jobs import Cancelled, Job
+from sdcore.server.limits import MEGA, Limits
+from sdcore.server.refusals import Refused
+from sdcore.server.worker import Worker
+from sdcore.settings import Settings
+from sdcore.starting import first_step
+
+# Gets the job, the run as it is now, its step, and which of its rows are the job's.
+OnStep = Callable[[Job, Run, Step, slice], None]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The task of such a job."""
+
+    asked: Asked
+    on_step: OnStep | None = None
+    api: str = "native"  # the face that it came by
+
+
+def submit(worker: Worker, asked: Asked, on_step: OnStep | None = None, api: str = "native") -> Job:
+    """Queue the pictures; the job's result is a list of `Drawn`.
+
+    What is wrong is told at once where the model is in memory, else by the job. Its events are
+    "note" (line), "step" (picture, pictures, index, count, sigma, sigma_next, t, nfe, seconds) and
+    "picture" (picture). on_step: called in the worker's thread, which waits for it.
+
+    Raises Refused, InputError.
+    """
+    cost, key = _estimated(asked), None
+    networks = worker.models.peek(asked.choice.model)
+    if networks is not None and (
+        asked.refiner is None or worker.models.peek(asked.refiner) is not None
+    ):
+        settings, parts = _completed(asked, networks, worker)
+        cost = work_of(settings, parts)
+        if parts.canvas is None and parts.refiner is None:
+            key = (asked.choice, asked.smaller, _shared(settings[0]))
+    _check_work(cost, worker.limits)
+    return worker.submit(
+        lambda networks, jobs: _draw(worker, networks, jobs),
+        asked.choice,
+        cost,
+        key,
+        asked.pictures,
+        Drawing(asked, on_step, api),
+    )
+
+
+def work_of(settings: Sequence[Settings], parts: Parts) -> float:
+    """As `Limits` counts it, by a rehearsal of the run."""
+    first = settings[0]
+    index, sigmas = first_step(first, parts.scheduler.plan(first.steps).sigmas)
+    branches = over_parts(parts.guidance, settings).branches
+    nfe = sum(s.nfe for s in rehearse(parts.scheduler.solver, sigmas[index:], None, branches))
+    return len(settings) * first.width * first.height * nfe / MEGA
+
+
+def _estimated(asked: Asked) -> float:
+    """Of a model that is not in memory: what is not said as SD 1.5 has it."""
+    request = asked.request
+    width, height, steps = (
+        usual if value is None else value
+        for value, usual in ((request.width, 512), (request.height, 512), (request.steps, 20))
+    )
+    return asked.pictures * width * height * steps * 2 / MEGA
+
+
+def _check_work(cost: float, limits: Limits) -> None:
+    if cost > limits.work:
+        raise Refused(
+            f"it takes {cost:.0f} million pixel evaluations, and the server does {limits.work:.0f} "
+            "at most: ask for fewer or smaller pictures, or fewer steps"
+        )
+
+
+def _completed(
+    asked: Asked, networks: Networks, worker: Worker
+) -> tuple[tuple[Settings, ...], Parts]:
+    request = prepared(asked, worker.models)
+    parts = parts_of(request, networks)
+    settings = complete(request, networks, parts)
+    first, limits = settings[0], worker.limits
+    for name, most in (("width", limits.side), ("height", limits.side), ("steps", limits.steps)):
+        if getattr(first, name) > most:
+            raise Refused(f"{name} {getattr(first, name)} is out of range: up to {most}")
+    return settings, parts
+
+
+def _shared(settings: Settings) -> Settings:
+    return replace(settings, prompt="", negative=None, seed=0)
+
+
+def _draw(worker: Worker, networks: Networks, jobs: Sequence[Job]) -> None:
+    """Every picture of the jobs, in batches; each job gets its own."""
+    tasks: list[Drawing] = [job.task for job in jobs]
+    each, parts = zip(*(_completed(task.asked, networks, worker) for task in tasks), strict=True)
+    for settings, of in zip(each, parts, strict=True):
+        _check_work(work_of(settings, of), worker.limits)
+    wanted = [settings for of in each for settings in of]
+    watching = _Watching(jobs, [job for job, of in zip(jobs, each, strict=True) for _ in of])
+    watching.most = worker.limits.work * MEGA / (wanted[0].width * wanted[0].height)
+    batch, done = max(1, worker.limits.batch), watching.done
+    smaller = all(task.asked.smaller for task in tasks)
+    while len(done) < len(wanted):
+        try:
+            for drawn in draw(
+                networks,
+                wanted[len(done) :],
+                parts[0],
+                batch=batch,
+                smaller=smaller and batch == 1,
+                watch=watching,
+                tell=watching.tell,
+                around=watching.around,
+            ):
+                networks = drawn.networks
+                watching.add(drawn)
+        except OutOfMemory as error:
+            if batch == 1:
+                worker.models.settle(jobs[0].choice, error.networks)
+                raise
+            networks, batch = error.networks, batch // 2
+            watching.tell(f"out of memory; going on with batches of {batch}")
+    worker.models.settle(jobs[0].choice, networks)
+    for job in jobs:
+        job.result = [drawn for drawn, of in zip(done, watching.owners, strict=True) if of is job]
+        job.size += sum(3 * d.settings.width * d.settings.height for d in job.result)
+
+
+class _Watching:
+    """What happens between two steps: events, and whether to go on."""
+
+    def __init__(self, jobs: Sequence[Job], owners: Sequence[Job]) -> None:
+        self.jobs, self.owners = jobs, owners  # owners: of each picture
+        self.done: list[Drawn] = []
+        self.most, self.questions = float("inf"), 0.0
+        self.begun = time.monotonic()
+
+    def tell(self, line: str) -> None:
+        for job in self.jobs:
+            job.tell("note", line=line)
+
+    def add(self, drawn: Drawn) -> None:
+        owner = self.owners[len(self.done)]
+        self.done.append(drawn)
+        owner.tell("picture", picture=self._index(len(self.done) - 1))
+        self.begun = time.monotonic()
+
+    def _index(self, row: int) -> int:
+        """Which of its job's pictures that is."""
+        return sum(each is self.owners[row] for each in self.owners[:row])
+
+    def check(self) -> None:
+        """Raises Cancelled where nobody wants what is drawn."""
+        self.jobs[0].pause()
+        if all(job.cancelled for job in self.jobs):
+            raise Cancelled
+
+    def around(self, denoise: Denoise) -> Denoise:
+        """Also between the questions of one step, which an adaptive solver may have many of."""
+
+        def asked(x: Any, sigma: float) -> Prediction:
+            if all(job.cancelled for job in self.jobs):
+                raise Cancelled
+            answer = denoise(x, sigma)
+            self.questions += len(x) * max(1, len(answer.branches))
+            if self.questions > self.most:
+                raise Refused("the scheduler asks the network more often than the server allows")
+            return answer
+
+        return asked
+
+    def __call__(self, enduring: Enduring, step: Step) -> None:
+        now = time.monotonic()
+        seconds, self.begun = now - self.begun, now
+        begin, run = len(self.done), enduring.run
+        owners = self.owners[begin : begin + len(run.settings)]
+        for job in dict.fromkeys(owners):
+            rows = [row for row, owner in enumerate(owners) if owner is job]
+            job.tell(
+                "step",
+                picture=self._index(begin + rows[0]),
+                pictures=len(rows),
+                index=step.index,
+                count=step.count,
+                sigma=step.sigma,
+                sigma_next=step.sigma_next,
+                t=step.t,
+                nfe=step.nfe,
+                seconds=seconds,
+                batch=len(owners),
+            )
+            if job.task.on_step is not None and not job.cancelled:
+                job.task.on_step(job, run, step, slice(rows[0], rows[-1] + 1))
+        self.check()
+        self.begun = time.monotonic()
