@@ -68,12 +68,17 @@ def draw(
         raise InputError(f"a batch has at least 1 picture, not {batch}")
     told: set[str] = set()
 
+    def now(drew: Networks) -> Networks:
+        """The networks given, in the mode of memory of those that drew: these have the seams and
+        the FreeU of their pictures."""
+        return replace(networks, memory=drew.memory)
+
     def ready(networks: Networks, settings: Sequence[Settings]) -> Run:
         """The run of the next pictures; what it warns of is told once."""
         nonlocal start
         part = settings[:batch]
-        run = within_memory(lambda n: prepare(n, part, parts).on(n), networks, tell)
-        run = replace(run, around=around)
+        run = within_memory(lambda n: prepare(n, part, parts), networks, tell)
+        run = replace(run.on(run.networks), around=around)
         for line in (each for each in run.warnings if each not in told):
             tell(line)
         told.update(run.warnings)
@@ -89,13 +94,13 @@ def draw(
                 lean, done, nfe = _drawn(run, watch, tell)
             except OutOfMemory as error:
                 # Networks in the leanest mode are not given up: what comes next is as large.
-                networks, size = error.networks, _smaller(waiting[0], error.networks)
+                mode, size = now(error.networks), _smaller(waiting[0], networks)
                 if not smaller or size is None:
                     raise
             else:
                 for picture, each in zip(done, lean.settings, strict=True):
-                    yield Drawn(picture, each, nfe, lean.networks)
-                networks, size, waiting = lean.networks, None, waiting[batch:]
+                    yield Drawn(picture, each, nfe, now(lean.networks))
+                mode, size, waiting = now(lean.networks), None, waiting[batch:]
                 del run, lean, done
                 give_back()
             if not waiting:
@@ -103,7 +108,7 @@ def draw(
             if size is not None:
                 tell(f"out of memory; drawing {size[0]}x{size[1]} instead")
                 waiting = [_resized(each, size, parts) for each in waiting]
-            run = ready(networks, waiting)
+            run = ready(mode, waiting)
 
     # What is wrong with the first words is told before anything is drawn.
     return pictures(ready(networks, settings), settings)

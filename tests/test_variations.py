@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from sdcore.errors import InputError
@@ -110,3 +111,23 @@ def test_on_the_command_line_and_again(
     assert "noise.safetensors has changed since" in command("rerun", path)[2]
     status, _, err = command(*asked, "--tile", "z")
     assert (status, err) == (2, "sdcore: tile is x, y, xy, not 'z'\n")
+
+
+def test_the_command_line_draws_what_python_does(
+    tiny_path: Path, command: Callable[..., tuple[int, Path, str]]
+) -> None:
+    """Seams and FreeU change the networks: of each picture, and of no other of the same command."""
+    sd = load(tiny_path, device="cpu")
+    asked = ("sample", "red", "--model", tiny_path, "--seed", 1, "--device", "cpu", "--steps", 2)
+    first = None
+    for given in ({"tile": "xy"}, {"tile": "xy", "freeu": "1.5,1.6,0.9,0.2"}, {}):
+        run = sd.prepare("red", seeds=[1], steps=2, **given)
+        *_, step = run
+        drawn = run.decode(step.x_next)[0].tobytes()
+        more = [word for name, value in given.items() for word in (f"--{name}", value)]
+        _, path, _ = command(*asked, *more, "--out", f"{len(given)}.png")
+        assert Image.open(path).tobytes() == drawn
+        assert drawn != first
+        first = drawn
+    _, path, _ = command(*asked, "--tile", "x", "--tile", "y", "--prompt", "blue", "--out", "all")
+    assert len({each.read_bytes() for each in path.parent.iterdir()}) == 4
