@@ -1,10 +1,11 @@
-"""Tensors and pictures, and the settings that a picture carries inside its PNG."""
+"""Tensors and pictures, and the settings that a picture carries inside its file."""
 
 from __future__ import annotations
 
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
@@ -12,14 +13,17 @@ from torch import Tensor
 
 from sdcore.a1111 import parameters
 from sdcore.errors import InputError
+from sdcore.marks import KEY, carried, packet
+from sdcore.marks import read as read_packet
 from sdcore.paths import path_of
+from sdcore.picture_form import Form
 from sdcore.settings import Settings
 from sdcore.writing import write_whole
 
 # What is opened: Pillow knows others that start a program on the file (PostScript) or fetch.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 1 << 26  # of a picture that is opened: 8192 x 8192
-KEY = "sdcore"  # the PNG text chunk with the full settings as JSON
+WRITTEN = ("PNG", "JPEG", "WEBP")  # what is written, and may hold settings
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
@@ -47,18 +51,66 @@ def save_png(
 
 
 def to_png(picture: Image.Image, settings: Settings | None = None, whole: bool = True) -> bytes:
+    """The PNG that holds `picture`, with its settings inside."""
+    return to_bytes(picture, settings, Form(whole=whole))
+
+
+def to_bytes(
+    picture: Image.Image, settings: Settings | None = None, form: Form | None = None
+) -> bytes:
     """The file that holds `picture`, with its settings inside.
 
-    whole: all of them; else only `parameters`, which names no folder and no file's digest.
+    A PNG holds them as two texts, `parameters` and `sdcore`; JPEG and WebP hold the first as the
+    Exif UserComment, as A1111 does, and the second in the XMP packet. settings: None for a sheet.
+
+    Raises InputError where they are too long for the format.
     """
-    info = PngImagePlugin.PngInfo()
-    if settings is not None:
-        info.add_text("parameters", parameters(settings))
-        if whole:
-            info.add_text(KEY, settings.to_json())
+    form = Form() if form is None else form
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", pnginfo=info)
+    picture.save(buffer, form.format.upper(), **_inside(settings, form))
     return buffer.getvalue()
+
+
+def check_form(settings: Settings, form: Form) -> None:
+    """Raises InputError where these settings are too long for the format: a JPEG has room for 64
+    KiB of each kind."""
+    _inside(settings, form)
+
+
+def _inside(settings: Settings | None, form: Form) -> dict[str, Any]:
+    """What `Image.save` takes: everything that is not pixels."""
+    whole = settings.to_json() if settings is not None and form.whole else None
+    if form.format == "png":
+        info = PngImagePlugin.PngInfo()
+        if settings is not None:
+            info.add_text("parameters", parameters(settings))
+            if whole is not None:
+                info.add_text(KEY, whole)
+        if xmp := packet(settings, form.mark):
+            info.add_itxt("XML:com.adobe.xmp", xmp)
+        return {"pnginfo": info}
+    quality = 95 if form.quality is None else form.quality
+    inside: dict[str, Any] = {"quality": quality}
+    if form.format == "jpeg":
+        inside["subsampling"] = 0  # colours are kept as sharp as brightness
+    else:
+        inside["lossless"] = quality == 100
+    if settings is not None:
+        exif = Image.Exif()
+        exif.endian = ">"  # as A1111 writes it, and as UTF-16 is read by it
+        comment = b"UNICODE\0" + parameters(settings).encode("utf-16-be", "replace")
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+        inside["exif"] = exif.tobytes()
+    if xmp := packet(settings, form.mark, whole):
+        inside["xmp"] = xmp.encode()
+    if form.format == "jpeg":
+        for name, most in (("exif", 65_533), ("xmp", 65_504)):
+            if len(inside.get(name, b"")) > most:
+                raise InputError(
+                    f"the settings are {len(inside[name]):,} bytes and a JPEG has room for "
+                    f"{most:,}: take another --format, or shorter prompts"
+                )
+    return inside
 
 
 def open_picture(
@@ -97,23 +149,42 @@ def open_picture(
 
 
 def texts_of(path: Path) -> dict[str, str]:
-    """The texts that a picture carries, by name: those of a PNG; `parameters` of a JPEG or WebP.
+    """The texts that a picture carries, by name: `parameters` and `sdcore` of all three formats,
+    and whatever else a PNG holds.
 
-    A1111 writes the latter as the Exif UserComment. Raises InputError for what is no picture.
+    Raises InputError for what is no picture.
     """
-    picture = open_picture(path)
+    return _texts_in(open_picture(path))
+
+
+def _texts_in(picture: Image.Image) -> dict[str, str]:
     texts = {k: str(v) for k, v in getattr(picture, "text", {}).items()}
-    comment = picture.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-    if isinstance(comment, bytes) and "parameters" not in texts:
+    if "parameters" not in texts and (comment := _user_comment(picture)) is not None:
         code, words = comment[:8].rstrip(b"\0"), comment[8:]
         kind = "utf-16-be" if code == b"UNICODE" else "utf-8"
         texts["parameters"] = words.decode(kind, "replace")
+    if KEY not in texts and (whole := read_packet(picture.info.get("xmp", b"")).get(KEY)):
+        texts[KEY] = whole
     return texts
 
 
+def _user_comment(picture: Image.Image) -> bytes | None:
+    try:
+        ifd = picture.getexif().get_ifd(ExifTags.IFD.Exif)
+    except Exception:  # on garbled tags Pillow raises whatever it stumbles on: they say nothing
+        return None
+    comment = ifd.get(ExifTags.Base.UserComment)
+    return comment if isinstance(comment, bytes) else None
+
+
+def marks_of(picture: Image.Image) -> tuple[str, ...]:
+    """What a picture says of its origin, as `Settings.image_marks` holds it."""
+    return carried(_texts_in(picture), picture.info.get("xmp"))
+
+
 def read_settings(path: Path) -> Settings:
-    """The settings inside a PNG that sdcore wrote. Raises InputError when there are none."""
-    text = getattr(open_picture(path, ("PNG",)), "text", {}).get(KEY)
+    """The settings inside a picture that sdcore wrote. Raises InputError when there are none."""
+    text = _texts_in(open_picture(path, WRITTEN)).get(KEY)
     if text is None:
         raise InputError(f"{path} holds no sdcore settings")
     try:

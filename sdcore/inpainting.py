@@ -38,6 +38,7 @@ class Canvas:
     names: tuple[str, str | None]  # where both came from
     fit: str = "stretch"  # how they are brought to another size: `sdcore.fitting`
     blur: float = 0.0  # of the mask's edges: a Gaussian's standard deviation, in pixels
+    marks: tuple[str, ...] = ()  # what the picture says of its origin: `Settings.image_marks`
 
     @property
     def digest(self) -> str:
@@ -166,11 +167,12 @@ def open_canvas(
     Raises InputError for what is missing or no picture, and for a mask of another size.
     """
     from sdcore.fitting import check_fit, extended, read_sides, to_rgb
-    from sdcore.images import open_picture
+    from sdcore.images import marks_of, open_picture
 
     if not 0 <= blur <= 1000:
         raise InputError(f"mask_blur {blur:g} is out of range: 0 to 1000 pixels")
-    picture = to_rgb(open_picture(image))
+    given = open_picture(image)
+    picture = to_rgb(given)
     over = None if mask is None else to_rgb(open_picture(mask), "black").convert("L")
     if over is not None and picture.size != over.size:
         sizes = [f"{each.width}x{each.height}" for each in (over, picture)]
@@ -184,7 +186,7 @@ def open_canvas(
         old = pillow.new("L", inner, 0) if over is None else over
         over = ImageOps.expand(old, sides, fill=255)
     names = (_name(image), None if mask is None else _name(mask))
-    return Canvas(picture, over, names, check_fit(fit), blur)
+    return Canvas(picture, over, names, check_fit(fit), blur, marks_of(given))
 
 
 def _name(source: Picture) -> str:

@@ -304,8 +304,8 @@ def _sizes(request: Request, networks: Networks, parts: Parts) -> dict[str, Any]
         return {"width": width, "height": height}
     canvas = parts.canvas.scaled(width, height)
     image, mask = canvas.names
-    digest = canvas.digest
-    return {"width": width, "height": height, "image": image, "mask": mask, "canvas": digest}
+    of_canvas = {"canvas": canvas.digest, "image_marks": canvas.marks}
+    return {"width": width, "height": height, "image": image, "mask": mask, **of_canvas}
 
 
 def _side(what: str, pixels: int | None, networks: Networks, given: int | None) -> int:

@@ -337,6 +337,9 @@ class Settings(Source, Overlays, Options):
     changes: Names = ()  # "from sigma 3.2: cfg 5 -> 8": what was other in the steps above
     asked: Size | None = None  # the size asked for, where there was memory for a smaller one only
     digests: Names = ()  # "<digest> <name>" of every file that the picture was made of
+    image_marks: Names = ()  # "NAME=TEXT": what the image says of its origin, `sdcore.marks`
+    filters: Names = ()  # the written forms of those that looked at it, `sdcore.filters`
+    flags: Names = ()  # the names of those that found something
 
     def to_json(self) -> str:
         """One ASCII line."""

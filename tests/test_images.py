@@ -1,12 +1,15 @@
 """Tensors to pictures, and the settings that travel inside them."""
 
+import io
 import os
 import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,12 +18,16 @@ from sdcore.a1111 import parameters
 from sdcore.errors import InputError
 from sdcore.images import (
     KEY,
+    check_form,
     open_picture,
     read_settings,
     save_png,
+    texts_of,
+    to_bytes,
     to_pictures,
     to_tensor,
 )
+from sdcore.picture_form import Form
 from sdcore.settings import Settings
 
 SETTINGS = Settings(
@@ -134,12 +141,66 @@ def test_no_program_is_started_on_a_picture(
         opener(path)
 
 
-def test_settings_are_read_from_a_png_only(tmp_path: Path) -> None:
+def test_settings_are_read_from_what_is_written_only(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
-    Image.new("RGB", (8, 8)).save(path, "JPEG")
+    Image.new("RGB", (8, 8)).save(path, "GIF")
     assert open_picture(path).size == (8, 8)
-    with pytest.raises(InputError, match=r"is no picture \(PNG\)"):
+    with pytest.raises(InputError, match=r"is no picture \(PNG, JPEG, WEBP\)"):
         read_settings(path)
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+def test_settings_come_back_from_every_format(tmp_path: Path, format: str) -> None:
+    form = Form(format)
+    path = tmp_path / f"a{form.suffix}"
+    path.write_bytes(to_bytes(Image.new("RGB", (16, 8)), SETTINGS, form))
+    assert read_settings(path) == SETTINGS
+    assert texts_of(path)["parameters"] == parameters(SETTINGS)
+    with Image.open(path) as picture:
+        assert picture.format == format.upper()
+
+    path.write_bytes(to_bytes(Image.new("RGB", (16, 8)), SETTINGS, Form(format, whole=False)))
+    assert texts_of(path)["parameters"] == parameters(SETTINGS)
+    with pytest.raises(InputError, match="holds no sdcore settings"):
+        read_settings(path)
+
+
+def test_what_is_lost_and_what_is_not() -> None:
+    pixels = torch.randint(0, 256, (32, 32, 3), generator=torch.Generator().manual_seed(0))
+    picture = Image.fromarray(pixels.to(torch.uint8).numpy())
+    back = {
+        (form.format, form.quality): Image.open(io.BytesIO(to_bytes(picture, SETTINGS, form)))
+        for form in (Form("webp", 100), Form("webp"), Form("jpeg", 30), Form("jpeg"))
+    }
+    same = [each.convert("RGB").tobytes() == picture.tobytes() for each in back.values()]
+    assert same == [True, False, False, False]
+    rough, fine = (
+        (torch.from_numpy(np.array(back[key])).int() - pixels).abs().float().mean()
+        for key in (("jpeg", 30), ("jpeg", None))
+    )
+    assert fine < rough
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"format": "gif"}, "unknown format 'gif': known are jpeg, png, webp"),
+        ({"quality": 90}, "a PNG loses nothing"),
+        ({"format": "jpeg", "quality": 0}, "quality is 1 to 100, not 0"),
+    ],
+)
+def test_forms_that_are_none(form: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Form(**form)
+
+
+def test_settings_that_no_jpeg_has_room_for() -> None:
+    long = replace(SETTINGS, prompt="house " * 12_000)
+    for words in (long, replace(long, prompt="house " * 6_000)):  # in the packet, in the Exif
+        with pytest.raises(InputError, match=r"a JPEG has room for 65,5..: take another --format"):
+            check_form(words, Form("jpeg"))
+    for format in ("png", "webp"):
+        check_form(long, Form(format))
 
 
 @pytest.mark.parametrize("size", [(8193, 8192), (20000, 20000)])

@@ -49,6 +49,7 @@ def draw(
     first: a line for stderr that comes before all pictures.
     """
     from sdcore.drawing import draw as drawn
+    from sdcore.images import check_form
 
     size = 1 if how["batch"] is None else how["batch"]
     unfinished, records = Unfinished(how["state"], how["stop_after"]), Records(how)
@@ -69,6 +70,8 @@ def draw(
                 sum(_steps(batch) * -(-len(batch.settings) // max(1, size)) for batch in batches)
             )
             for batch in batches:
+                for settings in batch.settings:
+                    check_form(settings, output.form)
                 if how["state"] is not None:  # one state, one run
                     more["batch"] = len(batch.settings)
                 more |= {"start": batch.start, "noise": batch.noise, "sigmas": batch.sigmas}
@@ -80,8 +83,7 @@ def draw(
                     begun = time.perf_counter()
                 for each in drawing:
                     records.shown(each.picture)
-                    whole = not how["no_settings"]
-                    path = output.save(each.picture, each.settings, batch.labels, whole)
+                    path = output.save(each.picture, each.settings, batch.labels)
                     bar.print(str(path))
                     kept = each.picture if how["sheet"] else None
                     done.append(Done(kept, each.settings, _steps(batch), each.nfe, batch.labels))

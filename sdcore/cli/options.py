@@ -5,6 +5,7 @@ import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ import click
 from sdcore.cli.echo import tell
 from sdcore.errors import InputError
 from sdcore.options import Option
+from sdcore.picture_form import SUFFIXES, format_of
 from sdcore.settings import EXTRA, MODEL, OPTIONS, SAMPLING, START, WORDS
 
 MAX_PICTURES = 10_000  # of one command; beyond it a range of seeds is a slip of the finger
@@ -151,7 +153,17 @@ _COMMAND: Mapping[str, Sequence[click.Option]] = {
             metavar="PATH",
             default="out",
             show_default=True,
-            help="A .png file or a folder.",
+            help="A .png, .jpg or .webp file, or a folder.",
+        ),
+        _option(
+            "--format",
+            type=click.Choice(list(SUFFIXES)),
+            help="What pictures are written as.  [default: as --out ends, or png]",
+        ),
+        _option(
+            "--quality",
+            type=int,
+            help="Of jpeg and webp, 1 to 100; a webp of 100 loses nothing.  [default: 95]",
         ),
         _option("--state", metavar="FILE", help="Where it stands, to go on with sdcore resume."),
         _option("--stop-after", type=int, metavar="STEPS", help="Stop there, and leave --state."),
@@ -180,6 +192,7 @@ _COMMAND: Mapping[str, Sequence[click.Option]] = {
             is_flag=True,
             help="Leave out what rerun reads; names without folders stay.",
         ),
+        _option("--no-mark", is_flag=True, help="Leave out the mark (XMP) that a model made it."),
     ],
 }
 
@@ -253,7 +266,7 @@ def products(options: Mapping[str, Any]) -> list[dict[str, Any]]:
         if isinstance(given, tuple) and name in {*OPTIONS, "sigmas", "timesteps"} - many
     }
     several = [name for name, given in values.items() if len(given) > 1]
-    if several and str(options.get("out")).lower().endswith(".png"):
+    if several and format_of(Path(str(options.get("out")))) is not None:
         tell(f"{', '.join(several)}: the last value counts, since --out names one file")
         values = {name: given[-1:] for name, given in values.items()}
     count = math.prod(map(len, values.values()))

@@ -7,29 +7,46 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdcore.a1111 import bare
 from sdcore.errors import InputError
 from sdcore.paths import check_folder, path_of
+from sdcore.picture_form import Form, format_of
 from sdcore.settings import Settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_OTHER_PICTURES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+_OTHER_PICTURES = {".gif", ".bmp", ".tif", ".tiff", ".avif", ".jxl"}
+
+
+def form_of(options: Mapping[str, Any]) -> Form:
+    """How the pictures of these options are written: --format, or else as --out ends.
+
+    Raises InputError where the two disagree.
+    """
+    path, asked = path_of(options["out"]), options["format"]
+    ending = None if path.is_dir() else format_of(path)
+    if asked is not None and ending not in (None, asked):
+        raise InputError(f"--out {path} is a file of {ending}, and --format says {asked}")
+    form = next((name for name in (asked, ending) if name is not None), "png")
+    whole, mark = not options["no_settings"], not options["no_mark"]
+    return Form(form, options["quality"], whole=whole, mark=mark)
 
 
 class Output:
     """The paths of one command's files."""
 
-    def __init__(self, out: str, pictures: int) -> None:
+    def __init__(self, out: str, pictures: int, form: Form | None = None) -> None:
         """Looks, and creates nothing. Raises InputError for what cannot be written."""
+        self.form = Form() if form is None else form
         path = path_of(out)
-        suffix = path.suffix.lower()
-        if suffix in _OTHER_PICTURES:
-            raise InputError(f"pictures are written as PNG: --out {path.with_suffix('.png')}")
-        is_file = suffix == ".png" and not path.is_dir()
+        if path.suffix.lower() in _OTHER_PICTURES:
+            raise InputError(
+                f"pictures are written as PNG, JPEG or WebP: --out {path.with_suffix('.png')}"
+            )
+        is_file = format_of(path) is not None and not path.is_dir()
         if is_file and pictures > 1:
             raise InputError(f"--out {path} is one file for {pictures} pictures: give a folder")
         self.file = path if is_file else None
@@ -50,41 +67,34 @@ class Output:
             raise InputError(f"cannot write to {self.folder}: {error.strerror}") from None
 
     def save(
-        self,
-        picture: Image,
-        settings: Settings,
-        labels: Mapping[str, object] | None = None,
-        whole: bool = True,
+        self, picture: Image, settings: Settings, labels: Mapping[str, object] | None = None
     ) -> Path:
         """Write a picture as the named file, else by its words, seed and labels in the folder.
 
-        whole: with all its settings in it, and not only the text that other tools read.
-
         Returns its path. Raises InputError when it cannot be written.
         """
-        from sdcore.images import save_png, to_png
-        from sdcore.writing import write_new
+        from sdcore.images import to_bytes
+        from sdcore.writing import write_new, write_whole
 
+        data = to_bytes(picture, settings, self.form)
         if self.file is not None:
-            save_png(picture, self.file, settings, whole)
+            write_whole(self.file, data)
             return self.file
         told = "".join(f"-{bare(str(value))}" for value in (labels or {}).values())
         told = re.sub(r"[^\w.]+", "-", told)[:80].rstrip("-.")
         words = re.sub(r"[\W_]+", "-", settings.prompt.lower())[:48].strip("-") or "picture"
-        return write_new(
-            self._names(f"{words}-{settings.seed}{told}"), to_png(picture, settings, whole)
-        )
+        return write_new(self._names(f"{words}-{settings.seed}{told}", self.form.suffix), data)
 
     def save_sheet(self, picture: Image, kind: str) -> Path:
-        """The same of a sheet: 'sheet.png' in the folder, 'name-sheet.png' beside a named file."""
-        from sdcore.images import to_png
+        """The same of a sheet, a PNG: 'sheet.png' in the folder, 'name-sheet.png' beside a file."""
+        from sdcore.images import to_bytes
         from sdcore.writing import write_new
 
         stem = kind if self.file is None else f"{self.file.stem}-{kind}"
-        return write_new(self._names(stem), to_png(picture))
+        return write_new(self._names(stem), to_bytes(picture, None, Form(mark=self.form.mark)))
 
-    def _names(self, stem: str) -> Iterator[Path]:
-        """`stem`.png, then with -2, -3 ... for where that is taken."""
-        yield self.folder / f"{stem}.png"
+    def _names(self, stem: str, suffix: str = ".png") -> Iterator[Path]:
+        """The name, then with -2, -3 ... for where that is taken."""
+        yield self.folder / f"{stem}{suffix}"
         for number in count(2):
-            yield self.folder / f"{stem}-{number}.png"
+            yield self.folder / f"{stem}-{number}{suffix}"

@@ -12,7 +12,7 @@ import click
 from sdcore.cli.echo import tell
 from sdcore.cli.jobs import jobs_of, ready, tagged_lora, told_seeds
 from sdcore.cli.options import Drawing
-from sdcore.cli.output import Output
+from sdcore.cli.output import Output, form_of
 from sdcore.cli.prompt_lists import Asked
 from sdcore.cli.state import check_state
 from sdcore.errors import InputError
@@ -62,7 +62,7 @@ def rerun(picture: Path, prompt: tuple[str, ...], **options: Any) -> None:
     asked = [Asked(each) for each in prompt or (old.prompt,)]
     jobs = jobs_of(asked, options, old.seed, taken, typed=bool(prompt))
     check_state(options, jobs)
-    output = Output(options["out"], sum(map(len, jobs)))
+    output = Output(options["out"], sum(map(len, jobs)), form_of(options))
     for change in () if old.settings is None else old.settings.changes:
         tell(f"{picture} was changed midway, {change}; this draws it whole as it ended")
     for line in old.left:

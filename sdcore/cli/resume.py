@@ -10,7 +10,7 @@ import click
 from sdcore.cli.echo import tell
 from sdcore.cli.jobs import Batch, jobs_of, template_of
 from sdcore.cli.options import Drawing
-from sdcore.cli.output import Output
+from sdcore.cli.output import Output, form_of
 from sdcore.cli.prompt_lists import Asked
 from sdcore.cli.state import check_state
 from sdcore.errors import InputError
@@ -60,7 +60,7 @@ def resume(file: str, prompt: str | None, **options: Any) -> None:
     check_state(options, jobs)
     (job,) = jobs
     check_draws(old[0], job.seeds[0], len(old), bool(held.noise))
-    output = Output(options["out"], len(old))
+    output = Output(options["out"], len(old), form_of(options))
 
     networks = overlaid(load(**base_of(job.chosen)), job.chosen)
     request = request_of(job.chosen, prompts=job.prompts, seeds=job.seeds)

@@ -9,7 +9,7 @@ import click
 from sdcore.cli.echo import tell
 from sdcore.cli.jobs import jobs_of, ready, told_seeds
 from sdcore.cli.options import Drawing
-from sdcore.cli.output import Output
+from sdcore.cli.output import Output, form_of
 from sdcore.cli.prompt_lists import read_prompts
 from sdcore.cli.state import check_state
 
@@ -39,7 +39,7 @@ def sample(
         )
     jobs = jobs_of(asked, options, drawn=None)
     check_state(options, jobs)
-    output = Output(options["out"], sum(map(len, jobs)))
+    output = Output(options["out"], sum(map(len, jobs)), form_of(options))
 
     from sdcore.cli.draw import draw
 
