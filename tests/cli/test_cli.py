@@ -174,7 +174,7 @@ BAD = {
     "binary prompts": (["--prompts", "bytes.bin"], "UTF-8"),
     "empty prompts": (["--prompts", "empty.txt"], "no prompts"),
     "one file": (["red", "--seed", "0,1", "--out", "a.png"], "one file for 2 pictures"),
-    "jpeg": ([*GIVEN, "--out", "a.jpg"], "PNG"),
+    "gif": ([*GIVEN, "--out", "a.gif"], "written as PNG, JPEG or WebP"),
     "out under a file": ([*GIVEN, "--out", "empty.txt/x"], "cannot write"),
     "out is a file": ([*GIVEN, "--out", "empty.txt"], "cannot write"),
     "device": ([*GIVEN, "--device", "cuda:99"], "not there"),
