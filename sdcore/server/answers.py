@@ -37,8 +37,10 @@ def refusal(
 ) -> Response:
     """An error as the face of this path writes it: OpenAI's, A1111's, or {"detail": ...}."""
     if path.startswith("/v1/"):
+        status = 400 if status == 422 else status
         kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
         code = "rate_limit_exceeded" if status == 429 else None
+        code = "model_not_found" if (status, param) == (404, "model") else code
         content: Any = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     elif path.startswith("/sdapi/"):
         content = {"error": kind_of(status), "detail": message, "body": "", "errors": message}

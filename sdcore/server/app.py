@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from sdcore.enduring import OutOfMemory
 from sdcore.errors import InputError, one_line
-from sdcore.server import generate, metrics
+from sdcore.server import generate, metrics, openai_images
 from sdcore.server.answers import refusal
 from sdcore.server.models import Models, listed_files, listed_models
 from sdcore.server.options import ServerOptions, of_environment
@@ -43,6 +43,7 @@ def create_app(worker: Worker, options: ServerOptions | None = None) -> FastAPI:
     # The usual pages of documentation are made of another host's scripts; the schema is here.
     app = FastAPI(title="sdcore", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.include_router(generate.router(worker, options))
+    app.include_router(openai_images.router(worker, options))
     app.include_router(metrics.router(worker))
     for kind in (InputError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, answered)

@@ -36,6 +36,10 @@ WRITTEN = ("scheduler", "spacing", "noise", "guidance", "tail", "freeu", "variat
 LETTERS = 500  # of a written form
 OTHERS = {"latents": "noise in a file is for the command line and for Python"}
 _OPTIONS = options_of(Words, Options)
+FIELDS = (  # that `read` takes beside words and a model
+    *(each.name for each in fields(Options) if each.name not in OTHERS),
+    *("loras", "embeddings", "refiner", "fallback"),
+)
 _DATA = re.compile(r"data:image/[\w.+-]{1,20};base64,", re.IGNORECASE)
 MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1
 
@@ -289,6 +293,3 @@ def prepared(asked: Asked, models: Models) -> Request:
     if asked.refiner is None:
         return asked.request
     return replace(asked.request, refiner=models.networks(Choice(asked.refiner)))
-
-
-OPTION_NAMES = tuple(each.name for each in fields(Options) if each.name not in OTHERS)

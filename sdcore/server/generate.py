@@ -10,10 +10,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from sdcore.server.answers import Json
-from sdcore.server.asked import MAX_SEED, MIN_SEED, read
+from sdcore.server.asked import MAX_SEED, MIN_SEED
 from sdcore.server.options import ServerOptions
 from sdcore.server.refusals import Unready
-from sdcore.server.results import drawn, png
+from sdcore.server.results import begun, encoded, ended
 from sdcore.server.values import Real, Whole
 from sdcore.server.worker import Worker
 
@@ -59,21 +59,19 @@ def router(worker: Worker, options: ServerOptions) -> APIRouter:
     @routes.post("/generate", response_model=Generated)
     async def generate(asked: Generate, request: Request) -> Any:
         """Draw a picture."""
-        begun = time.perf_counter()
+        start = time.perf_counter()
         fields = {
             "prompt": asked.prompt, "negative": asked.negative_prompt, "seed": asked.seed,
             "steps": asked.num_inference_steps, "cfg": asked.guidance_scale,
             "width": asked.width, "height": asked.height, "fallback": "size",
         }  # fmt: skip
-        result = await drawn(
-            worker, read(fields, worker.models, worker.limits), request, "generate"
-        )
+        result = await ended(worker, await begun(worker, fields, "generate"), request)
         one = result.drawings[0]
-        data = await png(worker, one, options)
+        data = await encoded(worker, one, options)
         return Json(
             {
                 "image_base64": base64.b64encode(data).decode("ascii"),
-                "generation_time": time.perf_counter() - begun,
+                "generation_time": time.perf_counter() - start,
                 "seed": one.settings.seed,
                 "metadata": _metadata(one.settings, result.notes, result.batched),
             }

@@ -5,15 +5,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from sdcore.images import to_png
 from sdcore.server import drawings
-from sdcore.server.asked import Asked
+from sdcore.server.asked import read
 from sdcore.server.drawings import OnStep
 from sdcore.server.jobs import CANCELLED, ENDED, FAILED, Job
 from sdcore.server.options import ServerOptions
@@ -44,18 +45,24 @@ class Result:
         return max((e.data["batch"] for e in self.job.events if e.kind == "step"), default=1)
 
 
-async def drawn(
-    worker: Worker, asked: Asked, request: Request, api: str, on_step: OnStep | None = None
-) -> Result:
-    """The pictures. Where the client goes away the job is cancelled: the worker is free within one
+async def begun(
+    worker: Worker, given: Mapping[str, Any], api: str, on_step: OnStep | None = None
+) -> Job:
+    """The job that draws what is asked for, as `asked.read` takes it. Raises Refused, InputError.
+
+    In a thread: a request may hold pictures, and a scheduler is rehearsed.
+    """
+
+    def begin() -> Job:
+        asked = read(given, worker.models, worker.limits)
+        return drawings.submit(worker, asked, on_step, api)
+
+    return await run_in_threadpool(begin)
+
+
+async def ended(worker: Worker, job: Job, request: Request) -> Result:
+    """What came of a job. Where the client goes away it is cancelled: the worker is free within one
     evaluation of the network. Raises what became of it."""
-    job = await run_in_threadpool(drawings.submit, worker, asked, on_step, api)
-    await ended(worker, job, request)
-    return Result(job, job.result)
-
-
-async def ended(worker: Worker, job: Job, request: Request) -> None:
-    """Until the job has ended or its client has gone; then it is forgotten. Raises its error."""
     try:
         follower = asyncio.ensure_future(_to_the_end(job))
         try:
@@ -72,6 +79,7 @@ async def ended(worker: Worker, job: Job, request: Request) -> None:
         raise job.error
     if job.state == CANCELLED or job.result is None:
         raise Unready("it was cancelled", retry_after=1)
+    return Result(job, job.result)
 
 
 async def _to_the_end(job: Job) -> None:
@@ -79,7 +87,13 @@ async def _to_the_end(job: Job) -> None:
         pass
 
 
-async def png(worker: Worker, one: Drawn, options: ServerOptions) -> bytes:
-    """The picture as a PNG file with its settings."""
+async def encoded(
+    worker: Worker,
+    one: Drawn,
+    options: ServerOptions,
+    kind: str = "png",
+    quality: int | None = None,
+) -> bytes:
+    """The picture as a file with its settings."""
     settings = worker.models.shown(one.settings)
     return await run_in_threadpool(to_png, one.picture, settings, not options.no_settings)
