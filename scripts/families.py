@@ -291,10 +291,10 @@ def ours(folder: Path, family: Family, lean: bool = False) -> questions.Tensors:
     return text | parity.our_networks(sd, run, asked(family), text)
 
 
-def _hollow(component: Component, *how: Any) -> nn.Module:
+def _hollow(component: Component, *how: Any, **more: Any) -> nn.Module:
     """In place of `load_component`: no weights where they would take much memory too early."""
     if component.name.startswith("text_encoder"):
-        return load_component(component, *how)
+        return load_component(component, *how, **more)
     with torch.device("meta"):
         return BUILD[component.name](component.config)
 

@@ -23,9 +23,10 @@ from sdcore.checkpoints.key_tables import PREFIXES, part_at
 from sdcore.checkpoints.kinds import VIDEO, other_kind
 from sdcore.checkpoints.ldm_families import UNET, edm_refusal, family_of_unet
 from sdcore.checkpoints.load import check_component
-from sdcore.checkpoints.read import DTYPES, TensorInfo, Weights
+from sdcore.checkpoints.read import Weights, read_metadata
 from sdcore.checkpoints.shapes import unet_config
 from sdcore.checkpoints.single_file import lacking_line, open_file
+from sdcore.checkpoints.tensor_info import DTYPES, TensorInfo
 from sdcore.checkpoints.weight_files import INDEX, shards, weights_name
 from sdcore.errors import InputError
 
@@ -33,6 +34,7 @@ Infos = Mapping[str, TensorInfo]
 CONTEXTS = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL", 1280: "SDXL refiner"}
 NOTHING = Component("vae", {}, Path(), (), lambda key: {})
 TEXTUAL_INVERSION = "textual inversion"
+ARCHITECTURE = "general.architecture"  # of a GGUF file: "sd1", "sdxl", and of others "llama" ...
 # What a LoRA's names also occur in.
 NO_LORA = ("ControlNet", "IP-Adapter", "PhotoMaker", "OFT adapter", "BOFT adapter", "IA3 adapter")
 RANKED = (
@@ -50,9 +52,10 @@ def inspect(place: str | Path, variant: str | None = None) -> dict[str, Any]:
 
     Returns:
         "path", "kind", "layout", "tensors" (their number), "dtypes" (how many of each),
-        "parameters"; of a model also "family", "prediction_type", "scheduler", "components",
-        "ignored_keys", "notes"; of a LoRA "ranks", "targets"; of an embedding "vectors"; and
-        "refused", the line that says why it cannot be drawn with, where that is so.
+        "parameters", of quantized ones "bits_a_weight"; of a model also "family",
+        "prediction_type", "scheduler", "components", "ignored_keys", "notes"; of a LoRA "ranks",
+        "targets"; of an embedding "vectors"; and "refused", the line that says why it cannot be
+        drawn with, where that is so.
 
     Raises:
         InputError: nothing is there, or a broken file.
@@ -71,6 +74,8 @@ def inspect(place: str | Path, variant: str | None = None) -> dict[str, Any]:
     info = Weights(files).info
     kind = other_kind(info).partition(" ")[2] or "unknown"
     report = {"path": str(path), "kind": kind, "layout": layout} | _counts(info)
+    architecture = None if path.is_dir() else read_metadata(path).get(ARCHITECTURE)
+    report |= {} if architecture is None else {"architecture": architecture}
     if part_at(info, "unet", UNET) is not None and not any(VIDEO in key for key in info):
         report["kind"] = "model"
         try:
@@ -105,11 +110,15 @@ def _weights_in(folder: Path, variant: str | None) -> tuple[Path, ...]:
 
 
 def _counts(info: Infos) -> dict[str, Any]:
-    return {
+    weights = sum(i.count for i in info.values())
+    counts: dict[str, Any] = {
         "tensors": len(info),
-        "parameters": sum(i.count for i in info.values()),
+        "parameters": weights,
         "dtypes": dict(Counter(i.dtype for i in info.values()).most_common()),
     }
+    if any(i.packed for i in info.values()):
+        counts["bits_a_weight"] = round(8 * sum(i.nbytes for i in info.values()) / weights, 2)
+    return counts
 
 
 def _model(checkpoint: Checkpoint) -> dict[str, Any]:

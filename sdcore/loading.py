@@ -122,7 +122,7 @@ def _parts(
     parts: dict[str, Any] = {}
     for name, component in components.items():
         where = ("cpu", None) if stored else (device, dtypes[name])
-        parts[name] = load_component(component, *where)
+        parts[name] = load_component(component, *where, packed=stored)
         if not stored:
             note_origin(parts[name], component.files, partial(_stored_weights, component))
         if name == "unet" and weights is not None:
@@ -133,7 +133,7 @@ def _parts(
 
 def _stored_weights(component: Component) -> dict[str, Tensor]:
     """A component's weights as its files have them."""
-    return load_component(component, "cpu", None).state_dict(keep_vars=True)
+    return load_component(component, "cpu", None, packed=True).state_dict(keep_vars=True)
 
 
 def _name(dtype: torch.dtype) -> str:

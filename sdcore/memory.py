@@ -4,13 +4,18 @@ A component's weights lie *stored*: on the CPU, as the file has them, mapped whe
 run they must be *ready*: on the device, in the dtype that it computes in. Who is ready, and for how
 long, is most of what the modes differ in; each gives up more than the one before:
 
-| mode     | ready at a time   | attention    | VAE                      |
-|----------|-------------------|--------------|--------------------------|
-| fast     | everything        | whole        | whole                    |
-| sliced   | everything        | 1024 queries | whole                    |
-| tiled    | everything        | 1024 queries | tiles beyond 1024 pixels |
-| balanced | one component     | 1024 queries | tiles beyond 1024 pixels |
-| low      | one layer         | 1024 queries | tiles beyond 512 pixels  |
+| mode      | ready at a time   | attention    | VAE                      |
+|-----------|-------------------|--------------|--------------------------|
+| fast      | everything        | whole        | whole                    |
+| sliced    | everything        | 1024 queries | whole                    |
+| tiled     | everything        | 1024 queries | tiles beyond 1024 pixels |
+| balanced  | one component     | 1024 queries | tiles beyond 1024 pixels |
+| low       | one layer         | 1024 queries | tiles beyond 512 pixels  |
+| quantized | one layer         | whole        | whole                    |
+
+`quantized` stands apart, and is never chosen for you: stored weights lie on the device, in the form
+that the file has them in, and no layer waits for the CPU. It is worth its time where that form is
+smaller than what is computed in: blocks of 4 bits, float8.
 
 Making ready changes no number. So the modes draw the same picture but for rounding in sliced
 attention, and but for pictures so large that the VAE takes them in tiles. In `fast` alone networks
@@ -42,11 +47,13 @@ class MemoryMode:
     rows: how many queries attention takes at a time; None all.
     tile: side in latent pixels beyond which the VAE works in tiles of that side; None never.
     ready: what is ready at a time.
+    on_device: whether what is stored lies on the device too, and not on the CPU.
     """
 
     rows: int | None = None
     tile: int | None = None
     ready: Literal["all", "component", "layer"] = "all"
+    on_device: bool = False
 
 
 MODES: Mapping[str, MemoryMode] = {
@@ -55,21 +62,32 @@ MODES: Mapping[str, MemoryMode] = {
     "tiled": MemoryMode(rows=1024, tile=128),
     "balanced": MemoryMode(rows=1024, tile=128, ready="component"),
     "low": MemoryMode(rows=1024, tile=64, ready="layer"),
+    "quantized": MemoryMode(ready="layer", on_device=True),
+}
+LEANER: Mapping[str, str] = {
+    "fast": "sliced",
+    "sliced": "tiled",
+    "tiled": "balanced",
+    "balanced": "low",
+    "quantized": "low",
 }
 
 
 def leaner(mode: str) -> str | None:
     """The next mode, for when memory runs out in this one; None after the last."""
-    names = [*MODES, None]
-    return names[names.index(mode) + 1]
+    return LEANER.get(mode)
 
 
 def next_ready(mode: str) -> str | None:
-    """The next mode in which fewer weights are ready at a time; None after the last."""
-    kept, after = MODES[mode].ready, leaner(mode)
-    while after is not None and MODES[after].ready == kept:
+    """The next mode in which fewer weights are on the device at a time; None after the last."""
+    after = leaner(mode)
+    while after is not None and _keeps(after) == _keeps(mode):
         after = leaner(after)
     return after
+
+
+def _keeps(mode: str) -> tuple[str, bool]:
+    return MODES[mode].ready, MODES[mode].on_device
 
 
 def choose(mode: str | None, sizes: Iterable[int], available: int | None) -> str:
@@ -158,7 +176,13 @@ def _take_stored(module: nn.Module) -> None:
 class Store:
     """The weights of some layers, stored, and made ready and stored again on demand."""
 
-    def __init__(self, layers: Iterable[nn.Module], device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self,
+        layers: Iterable[nn.Module],
+        device: torch.device,
+        dtype: torch.dtype,
+        place: torch.device | str = "cpu",  # of what is stored
+    ):
         self.device, self.dtype = device, dtype
         self.ready = True  # until they have been put away for the first time
         self._stored: list[tuple[dict[str, Any], str, Tensor]] = []
@@ -166,7 +190,7 @@ class Store:
             for own in (layer._parameters, layer._buffers):
                 for name, value in own.items():
                     if value is not None:
-                        kept = value.detach().to("cpu")
+                        kept = value.detach().to(place)
                         self._stored.append((own, name, _as_parameter(kept, own)))
 
     def bring(self) -> None:
@@ -189,8 +213,8 @@ class Store:
 
 
 def _as_parameter(value: Tensor, own: Mapping[str, Tensor | None]) -> Tensor:
-    kinds = {type(each) for each in own.values() if each is not None}
-    return nn.Parameter(value, requires_grad=False) if nn.Parameter in kinds else value
+    parameters = any(isinstance(each, nn.Parameter) for each in own.values())
+    return nn.Parameter(value, requires_grad=False) if parameters else value
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,13 +242,18 @@ def put_away(module: nn.Module) -> None:
         store.put_away()
 
 
-def by_layer(module: nn.Module, device: torch.device, dtype: torch.dtype) -> list[Store]:
-    """Hook every layer of `module`, so that it is ready during its own forward and no longer."""
+def by_layer(
+    module: nn.Module, device: torch.device, dtype: torch.dtype, place: torch.device | str = "cpu"
+) -> list[Store]:
+    """Hook every layer of `module`, so that it is ready during its own forward and no longer.
+
+    place: where what is stored lies.
+    """
     stores = []
     for layer in module.modules():
         if not (layer._parameters or layer._buffers):
             continue
-        store = Store([layer], device, dtype)
+        store = Store([layer], device, dtype, place)
         store.put_away()
         # Around a user's hooks, which find the weights ready.
         layer.register_forward_pre_hook(_Hook(store.bring), prepend=True)
@@ -282,6 +311,7 @@ def apply(
             vars(module)["stores"] = (store,)
     if memory.ready == "layer":
         for name, module in components.items():
-            vars(module)["stores"] = tuple(by_layer(module, device, dtypes[name]))
+            place = device if memory.on_device else "cpu"
+            vars(module)["stores"] = tuple(by_layer(module, device, dtypes[name], place))
     if memory.ready != "all":
         give_back()

@@ -53,8 +53,9 @@ class Source:
         "CUDA rounds, for speed; None suits the device.",
     )  # fmt: skip
     memory: str | None = option(
-        "fast, balanced, low.  [default: what fits]", MODEL, metavar="MODE",
-        doc='"fast", "balanced", "low" (`sdcore.memory`); None takes the fastest that fits.',
+        "fast, balanced, low, quantized.  [default: what fits]", MODEL, metavar="MODE",
+        doc='"fast", "balanced", "low", or "quantized", which keeps weights as the file has them '
+        "(`sdcore.memory`); None takes the fastest that fits.",
     )  # fmt: skip
     engine: str | None = option(
         "auto: fast where there is a fast form; plain; compile.  [default: auto]", MODEL,

@@ -21,6 +21,7 @@ from sdcore.memory import (
     by_turns,
     choose,
     leaner,
+    next_ready,
 )
 from sdcore.models.layers import attend
 from sdcore.networks import Networks
@@ -126,7 +127,13 @@ def test_each_mode_can_follow_the_one_before() -> None:
         apply({"unet": net}, mode, CPU, {"unet": torch.float32})
         assert net(X).equal(expected)
         assert len(net.a._forward_pre_hooks) <= 1
-    assert modes == list(MODES)
+    assert modes == [mode for mode in MODES if mode != "quantized"]
+
+
+def test_weights_kept_on_the_device_go_back_to_the_cpu_where_memory_is_short() -> None:
+    assert (leaner("quantized"), next_ready("quantized")) == ("low", "low")
+    assert next_ready("low") is None
+    assert [next_ready(mode) for mode in ("fast", "balanced")] == ["balanced", "low"]
 
 
 @torch.inference_mode()
@@ -260,11 +267,13 @@ def test_loading_goes_on_in_a_leaner_mode(half: Path, monkeypatch: pytest.Monkey
     expected, real = picture(load(half, "fast")), sdcore.loading.load_component
     ready: list[bool] = []
 
-    def short(component: Component, device: object, dtype: torch.dtype | None) -> nn.Module:
+    def short(
+        component: Component, device: object, dtype: torch.dtype | None, packed: bool
+    ) -> nn.Module:
         ready.append(dtype is not None)
         if dtype is not None and len(ready) > 1:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
-        return real(component, device, dtype)
+        return real(component, device, dtype, packed)
 
     monkeypatch.setattr(sdcore.loading, "load_component", short)
     sd = load(half, "fast")
@@ -272,7 +281,7 @@ def test_loading_goes_on_in_a_leaner_mode(half: Path, monkeypatch: pytest.Monkey
     assert "out of memory while loading; going on with --memory balanced" in sd.notes
     assert picture(sd).equal(expected)
 
-    def none(*_: object) -> None:
+    def none(*_: object, **__: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(sdcore.loading, "load_component", none)

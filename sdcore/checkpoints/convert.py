@@ -48,16 +48,18 @@ def convert(
     Everything is written beside the target, which then gets its name: it is whole or not there.
     """
     if target.suffix.lower() in WEIGHT_SUFFIXES and target.suffix != ".safetensors":
+        if target.suffix.lower() == ".gguf":
+            raise InputError("a .gguf file is written by sdcore quantize")
         name = target.with_suffix(".safetensors")
         raise InputError(f"a single file is written as .safetensors: name it {name}")
     states = {} if states is None else states
-    _check_writable(checkpoint, target)
+    check_writable(checkpoint, target.suffix == ".safetensors")
     write = _write_file if target.suffix == ".safetensors" else _write_folder
     with written_whole(target) as path:
         write(checkpoint, path, dtype, states)
 
 
-def _check_writable(checkpoint: Checkpoint, target: Path) -> None:
+def check_writable(checkpoint: Checkpoint, single_file: bool) -> None:
     """Raises InputError for what would be lost: a layout cannot hold it, or it is not read."""
     vae, unet = (checkpoint.components[name].config for name in ("vae", "unet"))
     if "up_block_out_channels" in vae:
@@ -65,10 +67,10 @@ def _check_writable(checkpoint: Checkpoint, target: Path) -> None:
             f"{checkpoint.path} has an asymmetric VAE, whose encoder of masks is not read: "
             "converted, it would be lost"
         )
-    if target.suffix != ".safetensors":
+    if not single_file:
         return
     if vae.get("_class_name") == TINY:
-        raise InputError(f"a single file has no place for a tiny VAE: write {target.stem} a folder")
+        raise InputError("a single file has no place for a tiny VAE: write a folder")
     layers = unet.get("layers_per_block", 2)
     if isinstance(layers, list | tuple) and len(set(layers)) > 1:
         raise InputError(f"a single file has no place for a UNet of {list(layers)} layers a block")
@@ -89,10 +91,28 @@ def component_state(component: Component, dtype: torch.dtype | None) -> StateDic
 def _write_file(
     checkpoint: Checkpoint, path: Path, dtype: torch.dtype | None, states: Mapping[str, StateDict]
 ) -> None:
+    tensors = single_file_tensors(checkpoint, dtype, states)
+    prediction = prediction_type(checkpoint)
+    metadata = {
+        "format": "pt",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.prediction_type": "v" if prediction == "v_prediction" else prediction,
+        CONFIGS: single_file_configs(checkpoint),
+    }
+    _save(tensors, path, metadata)
+
+
+def single_file_tensors(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype | None = None,
+    states: Mapping[str, StateDict] | None = None,
+) -> StateDict:
+    """Every weight by its key in a single file of the LDM layout, as for `convert`."""
     family = family_of(checkpoint)
     tensors: StateDict = {}
     for name, component in checkpoint.components.items():
-        state = states[name] if name in states else component_state(component, dtype)
+        given = None if states is None else states.get(name)
+        state = component_state(component, dtype) if given is None else given
         if name in DIFFUSERS_CLASSES:
             prefix, found = (
                 (UNET, unet_to_ldm(state)) if name == "unet" else (VAE, vae_to_ldm(state))
@@ -102,24 +122,28 @@ def _write_file(
             prefix, encoder = family.encoders[place]
             found = text_encoder_to_open_clip(state) if encoder.rename is open_clip_name else state
         tensors |= {f"{prefix}{key}": tensor for key, tensor in found.items()}
+    return tensors
+
+
+def single_file_configs(checkpoint: Checkpoint) -> str:
+    """What shapes do not show, as JSON: `open_file` reads it under the key `CONFIGS`."""
     configs: dict[str, Any] = {n: c.config for n, c in checkpoint.components.items()}
     index = {k: v for k, v in checkpoint.index.items() if not isinstance(v, list)}
     words = dict(checkpoint.added_words)
     if checkpoint.tokenizers:
         words = added_words(next(iter(checkpoint.tokenizers.values()))) | words
     configs |= {"added_words": words} if words else {}
+    return json.dumps(configs | {"scheduler": checkpoint.scheduler, "index": index})
+
+
+def prediction_type(checkpoint: Checkpoint) -> str:
+    """What its scheduler's configuration says. Raises InputError for what is no name."""
     prediction = checkpoint.scheduler.get("prediction_type", "epsilon")
     if not isinstance(prediction, str):
         raise InputError(
             f"the scheduler config has prediction_type = {prediction!r:.80}: it cannot be that"
         )
-    metadata = {
-        "format": "pt",
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.prediction_type": "v" if prediction == "v_prediction" else prediction,
-        CONFIGS: json.dumps(configs | {"scheduler": checkpoint.scheduler, "index": index}),
-    }
-    _save(tensors, path, metadata)
+    return prediction
 
 
 def _write_folder(

@@ -8,7 +8,7 @@ from sdcore.checkpoints.weight_files import INDEX
 from sdcore.errors import InputError, unknown
 from sdcore.paths import path_of
 
-WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
+WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".gguf")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 

@@ -19,7 +19,6 @@ from sdcore.checkpoints.parameter_names import (
     unet_key,
     vae_key,
 )
-from sdcore.checkpoints.read import TensorInfo
 from sdcore.checkpoints.shapes import (
     Shapes,
     indices,
@@ -28,6 +27,7 @@ from sdcore.checkpoints.shapes import (
     unet_config,
     vae_config,
 )
+from sdcore.checkpoints.tensor_info import TensorInfo
 from sdcore.errors import InputError
 
 Header = Mapping[str, TensorInfo]

@@ -147,7 +147,7 @@ def pieces(name: str) -> Mapping[str, Cut]:
 
 def third(n: int, stored: Tensor) -> Tensor:
     """One of query, key and value, which lie row on row: [3D, ...] -> [D, ...]."""
-    return stored.unflatten(0, (3, -1))[n]
+    return stored.chunk(3)[n]
 
 
 def transposed(stored: Tensor) -> Tensor:

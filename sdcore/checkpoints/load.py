@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from sdcore.checkpoints.checkpoint import Component
 from sdcore.checkpoints.parameter_names import Spelling, shape_after
-from sdcore.checkpoints.read import FLOATING, Weights, aligned
+from sdcore.checkpoints.read import Weights, aligned
 from sdcore.errors import InputError, listed
 from sdcore.models import (
     VAE,
@@ -74,12 +74,14 @@ def load_component(
     component: Component,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = torch.float32,
+    packed: bool = False,
 ) -> nn.Module:
     """Build a component from its configuration and fill it from its files.
 
     Args:
         dtype: of the floating parameters; None keeps each as it is stored, mapped where it can
             be, for `sdcore.memory` to make ready.
+        packed: with no dtype, quantized weights stay so (`Weights.read`).
 
     Returns:
         The module in eval mode, its parameters without gradients.
@@ -89,7 +91,7 @@ def load_component(
     """
     module, label = _built(component)
     weights = Weights(component.files)
-    load_strictly(module, weights, component.spelling, label, device, dtype)
+    load_strictly(module, weights, component.spelling, label, device, dtype, packed)
     return module.eval().requires_grad_(False)
 
 
@@ -120,6 +122,7 @@ def load_strictly(
     label: str,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
+    packed: bool = False,
 ) -> None:
     """Assign `weights` to a `module` built on the meta device; nothing is allocated twice.
 
@@ -131,7 +134,7 @@ def load_strictly(
     settled = aligned if dtype is not None else lambda tensor: tensor
     state = {
         name: settled(cut(tensor))
-        for key, tensor in weights.read(set(origins.values()), dtype, device)
+        for key, tensor in weights.read(set(origins.values()), dtype, device, packed)
         for name, cut in spelling(key).items()
     }
     module.load_state_dict(state, strict=True, assign=True)
@@ -150,7 +153,7 @@ def _origins(module: nn.Module, weights: Weights, spelling: Spelling, label: str
     wholes = [
         f"{key} ({weights.info[key].dtype})"
         for name, key in sorted(origin.items())
-        if name in floating and weights.info[key].dtype not in FLOATING
+        if name in floating and not weights.info[key].floating
     ]
     problems = [
         listed("missing", sorted(wanted.keys() - shapes.keys())),

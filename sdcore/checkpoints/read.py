@@ -1,10 +1,8 @@
 """Reading files of weights: the header is checked first, the tensors are mapped, not copied."""
 
-import math
 import mmap
 import os
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -13,48 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdcore.checkpoints.blocks import BLOCKS
+from sdcore.checkpoints.gguf_header import is_gguf, read_gguf_header
+from sdcore.checkpoints.packed import Blocks, Packed, Scaled
 from sdcore.checkpoints.pickled import is_pickled, read_pickled
+from sdcore.checkpoints.scales import join_scales
+from sdcore.checkpoints.tensor_info import DTYPE_NAMES, DTYPES, TensorInfo
 from sdcore.errors import InputError
 from sdcore.strict_json import parse
 
 # The format's own limit on its header (safetensors refuses more).
 MAX_HEADER_BYTES = 100_000_000
 METADATA = "__metadata__"  # the one entry of a header that is no tensor
-
-# The safetensors format's names.
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-FLOATING = {name for name, dtype in DTYPES.items() if dtype.is_floating_point}
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """What a header says of one tensor, before any of its bytes are read."""
-
-    dtype: str  # in safetensors' words: "F16", "F32", "BF16", "I64" ...
-    shape: tuple[int, ...]
-    begin: int = 0  # of its bytes in a safetensors file
-
-    @property
-    def count(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.count * DTYPES[self.dtype].itemsize
+# In which quantized weights are written where no other number format is asked for.
+UNPACKED = torch.float16
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -105,10 +75,12 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
         return {
             k: TensorInfo(DTYPE_NAMES.get(t.dtype, "?"), tuple(t.shape)) for k, t in tensors.items()
         }
+    if is_gguf(path):
+        return dict(read_gguf_header(path).tensors)
     header, data, size = _json_header(path)
     infos = {k: _info(path, k, entry, data) for k, entry in header.items() if k != METADATA}
     _check_places(path, infos, data, size)
-    return infos
+    return join_scales(path, infos)
 
 
 def _check_places(path: Path, infos: Mapping[str, TensorInfo], data: int, size: int) -> None:
@@ -130,7 +102,10 @@ def _check_places(path: Path, infos: Mapping[str, TensorInfo], data: int, size: 
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The texts that a safetensors file carries beside its tensors; {} for a pickled file."""
+    """The texts that a file carries beside its tensors; {} for a pickled file."""
+    if is_gguf(path):
+        notes = read_gguf_header(path).notes
+        return {name: text for name, text in notes.items() if isinstance(text, str)}
     return {} if is_pickled(path) else _json_header(path)[0].get(METADATA, {})
 
 
@@ -227,12 +202,15 @@ class Weights:
         keys: Container[str],
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
+        packed: bool = False,
     ) -> Iterator[tuple[str, Tensor]]:
         """Those of the tensors whose key is in `keys`, in the order of the files.
 
         dtype: of the floating ones. What is stored in it, in place (see `aligned`), and goes
             nowhere else stays mapped; of the rest no page is kept once it is copied. None leaves
             each as it is stored and where it is: to keep, not to compute with.
+        packed: with no dtype, quantized weights are given as a `Packed`; else they are worked out,
+            and without a dtype rounded to float16.
         """
         for path in self.files:
             if is_pickled(path):
@@ -240,11 +218,15 @@ class Weights:
                     if key in keys:
                         yield key, aligned(as_dtype(tensor.to(device), dtype))
             else:
-                yield from _read_mapped(path, keys, dtype, device)
+                yield from _read_mapped(path, keys, dtype, device, packed)
 
 
 def _read_mapped(
-    path: Path, keys: Container[str], dtype: torch.dtype | None, device: torch.device | str
+    path: Path,
+    keys: Container[str],
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    packed: bool,
 ) -> Iterator[tuple[str, Tensor]]:
     infos = sorted(read_header(path).items(), key=lambda item: item[1].begin)
     # Private: whoever writes into a tensor (a LoRA) writes into memory, never into the file.
@@ -253,17 +235,38 @@ def _read_mapped(
     for key, info in infos:
         if key not in keys:
             continue
-        stored = torch.empty(info.shape, dtype=DTYPES[info.dtype])
-        if info.count:
-            stored = torch.frombuffer(
-                mapped, dtype=stored.dtype, count=info.count, offset=info.begin
-            ).view(info.shape)
-        tensor = stored.to(device)
-        if dtype is not None:
-            tensor = aligned(as_dtype(tensor, dtype))
+        stored = _mapped(mapped, info)
+        if isinstance(stored, Packed):
+            if packed and dtype is None:
+                yield key, stored.to(device)
+                continue
+            tensor = stored.to(device, UNPACKED if dtype is None else dtype)
+        else:
+            tensor = stored.to(device)
+            if dtype is not None:
+                tensor = aligned(as_dtype(tensor, dtype))
         if tensor.data_ptr() != stored.data_ptr():
             _forget(mapped, info)
         yield key, tensor
+
+
+def _mapped(mapped: mmap.mmap, info: TensorInfo) -> Tensor:
+    """A tensor of a mapped file, as it is stored there."""
+    block = BLOCKS.get(info.dtype)
+    if block is not None:
+        data = _flat(mapped, info, torch.uint8, info.nbytes).view(-1, block.nbytes)
+        return Packed(Blocks(data, block), info.shape)
+    data = _flat(mapped, info, DTYPES[info.dtype], info.count)
+    if info.scale is None:
+        return data.view(info.shape)
+    scale = _flat(mapped, info.scale, DTYPES[info.scale.dtype], info.scale.count)
+    return Packed(Scaled(data, scale.float()), info.shape)
+
+
+def _flat(mapped: mmap.mmap, info: TensorInfo, dtype: torch.dtype, count: int) -> Tensor:
+    if not count:
+        return torch.empty(0, dtype=dtype)
+    return torch.frombuffer(mapped, dtype=dtype, count=count, offset=info.begin)
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -19,6 +19,7 @@ from sdcore.cli.lab import lab
 from sdcore.cli.merge import merge
 from sdcore.cli.parity import parity
 from sdcore.cli.plan import plan
+from sdcore.cli.quantize import quantize
 from sdcore.cli.replay import diff, replay
 from sdcore.cli.rerun import rerun
 from sdcore.cli.resume import resume
@@ -94,6 +95,7 @@ _COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
         inspect: "What is in a file, a folder or a picture.",
         convert: "Write a model in another layout, with LoRAs merged in.",
         merge: "Mix two models, or add what sets a third one apart.",
+        quantize: "A model's weights in fewer bits: GGUF, fp8, int8.",
         download: "Fetch a model, and of it what is read.",
         parity: "A model beside diffusers, component by component.",
         bench: "How fast your model is on your machine.",

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from sdcore.settings import Settings
+from tests.checkpoints.gguf_writer import gguf
 from tests.fuzz import garble
 
 Kind = Callable[[Random, Path, Path], list[str]]
@@ -63,6 +64,29 @@ def headers(random: Random, model: Path, here: Path) -> list[str]:
     raw = save(tensors, {"format": "pt", random.choice(garble.TEXTS): random.choice(garble.TEXTS)})
     (here / "w.safetensors").write_bytes(_garbled_header(random, raw))
     return _taken(random, model, "w.safetensors")
+
+
+def ggufs(random: Random, model: Path, here: Path) -> list[str]:
+    name = random.choice(["input_blocks.0.0.weight", "a.b", *garble.TEXTS])
+    kind, size, nbytes = random.choice([(0, 1, 4), (1, 1, 2), (2, 32, 18), (12, 256, 144)])
+    tensors = [(name, (2, size), kind, random.randbytes(2 * nbytes)), ("b", (2,), 0, bytes(8))]
+    notes = {f"comfy.gguf.orig_shape.{name}": [size, 2], "general.alignment": 32}
+    raw = gguf(tensors, notes | {random.choice(garble.TEXTS): random.choice(garble.TEXTS)})
+    (here / "w.gguf").write_bytes(garble.data(random, raw, len(raw) - 2 * nbytes))
+    return _taken(random, model, "w.gguf")
+
+
+def scales(random: Random, model: Path, here: Path) -> list[str]:
+    file = _copy(model, here) / UNET
+    state = load_file(file)
+    for key in random.sample(sorted(state), 3):
+        small = random.choice([torch.int8, torch.float8_e4m3fn, torch.uint8])
+        shape = random.choice([(), (1,), (3,), state[key].shape[:1], state[key].shape])
+        ending = random.choice(["weight_scale", "scale_weight", "comfy_quant", "scale_input"])
+        state[key] = state[key].to(small)
+        state[f"{key.rpartition('.')[0]}.{ending}"] = torch.ones(shape)
+    file.write_bytes(save(state))
+    return _drawn(random)
 
 
 def weights(random: Random, model: Path, here: Path) -> list[str]:
@@ -365,6 +389,6 @@ def solvers(random: Random, model: Path, here: Path) -> list[str]:
 
 
 KINDS: tuple[Kind, ...] = (
-    headers, weights, configs, tokenizers, indices, pickles, adapters, pictures, prompts, numbers,
-    solvers,
+    headers, ggufs, scales, weights, configs, tokenizers, indices, pickles, adapters, pictures,
+    prompts, numbers, solvers,
 )  # fmt: skip
