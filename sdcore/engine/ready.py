@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sdcore.engine.calls import FastDecoderCall, FastUNetCall, Kept, untracked
 from sdcore.engine.choose import choose, ops_for
+from sdcore.engine.compiled import compiled_decoder, compiled_unet
 from sdcore.engine.lossy import Lossy, check_fits
 from sdcore.engine.ops import Ops
 from sdcore.engine.reuse import ReusingUNetCall
@@ -40,7 +41,7 @@ def ready(
         check_fits(lossy, unet, engine)
         return ReusingUNetCall(unet, _lossy(unet, lossy, chosen.engine), timesteps, lossy)
     if chosen.engine == "compile":
-        return _compiled(unet)
+        return compiled_unet(unet)
     if chosen.engine == "plain":
         return _plain(unet, chosen.why is not None)
     return FastUNetCall(unet, _fast(unet, FastUNet), timesteps)
@@ -52,7 +53,7 @@ def ready_decoder(vae: VAE, engine: str = "auto") -> Callable[[Tensor], Tensor]:
     if chosen.engine == "fast":
         return FastDecoderCall(vae, _fast(vae, FastDecoder))
     if chosen.engine == "compile":
-        return _compiled(vae.decode)
+        return compiled_decoder(vae)
     return _plain(vae, chosen.why is not None).decode
 
 
@@ -112,7 +113,3 @@ def _plain(network: T, for_good: bool) -> T:
         if isinstance(module, nn.Conv2d) and not module.weight.is_contiguous():
             module.weight.data = module.weight.data.contiguous()
     return network
-
-
-def _compiled(network: Any) -> Any:
-    return torch.compile(network, mode="max-autotune-no-cudagraphs", dynamic=False)
