@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sdcore.enduring import Enduring, OutOfMemory, Tell, within_memory
 from sdcore.errors import InputError
+from sdcore.filters import Filter, filtered
 from sdcore.free_memory import give_back
 from sdcore.inversion import Recorded
 from sdcore.networks import Networks
@@ -26,10 +27,23 @@ Watch = Callable[[Enduring, Step], None]  # gets the run, as it is now, and each
 class Drawn:
     """A picture that is done."""
 
-    picture: Image
-    settings: Settings  # as it was drawn
+    picture: Image | None  # None: a filter says that nobody gets it
+    settings: Settings  # as it was drawn, with what the filters said of it
     nfe: int
     networks: Networks  # as they are now, in a leaner mode perhaps
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The names of the filters that flagged it."""
+        return self.settings.flags
+
+    @property
+    def shown(self) -> Image:
+        """The picture, or a black one in place of one that nobody gets."""
+        from PIL import Image as pillow
+
+        size = (self.settings.width, self.settings.height)
+        return pillow.new("RGB", size) if self.picture is None else self.picture
 
 
 def draw(
@@ -44,6 +58,7 @@ def draw(
     smaller: bool = False,
     watch: Watch = lambda run, step: None,
     around: Callable[[Denoise], Denoise] = unchanged,
+    filters: Sequence[Filter] = (),
     tell: Tell = lambda line: None,
 ) -> Iterator[Drawn]:
     """Draw every picture of `settings`, and hand each over as soon as it is done.
@@ -59,10 +74,12 @@ def draw(
         smaller: whether pictures that do not fit even so may be drawn with sides of three quarters.
         watch: gets every step.
         around: laid around the model, as `Run.around` is.
+        filters: what looks at the pictures before they are handed over: `sdcore.filters`.
         tell: gets a line for each prompt that was cut, and for whatever else should be known.
 
     Raises:
-        InputError: a batch of none; memory runs out, and there is nothing more that may be done.
+        InputError: a batch of none; a filter that fails; memory runs out, and there is nothing more
+            that may be done.
     """
     if batch < 1:
         raise InputError(f"a batch has at least 1 picture, not {batch}")
@@ -98,7 +115,7 @@ def draw(
                 if not smaller or size is None:
                     raise
             else:
-                for picture, each in zip(done, lean.settings, strict=True):
+                for picture, each in filtered(done, lean.settings, filters):
                     yield Drawn(picture, each, nfe, now(lean.networks))
                 mode, size, waiting = now(lean.networks), None, waiting[batch:]
                 del run, lean, done

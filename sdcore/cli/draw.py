@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sdcore.cli.jobs import Batch
+    from sdcore.drawing import Drawn
     from sdcore.enduring import Enduring
     from sdcore.networks import Networks
     from sdcore.sampling import Step
     from sdcore.settings import Settings
+    from sdcore.sheets import Section
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,10 @@ def draw(
     first: a line for stderr that comes before all pictures.
     """
     from sdcore.drawing import draw as drawn
+    from sdcore.filters import open_filters
     from sdcore.images import check_form
 
+    filters = open_filters(how["filter"], how["safety"], how["safety_action"])
     size = 1 if how["batch"] is None else how["batch"]
     unfinished, records = Unfinished(how["state"], how["stop_after"]), Records(how)
     done: list[Done] = []
@@ -65,6 +69,7 @@ def draw(
             records.keep(run.run, step)
 
         more: Any = {"batch": size, "smaller": how["fallback"] == "size", "watch": watch}
+        more["filters"] = filters
         for networks, batches in groups:
             bar.grow(
                 sum(_steps(batch) * -(-len(batch.settings) // max(1, size)) for batch in batches)
@@ -82,24 +87,36 @@ def draw(
                         echo(first, err=True)
                     begun = time.perf_counter()
                 for each in drawing:
-                    records.shown(each.picture)
-                    path = output.save(each.picture, each.settings, batch.labels)
-                    bar.print(str(path))
+                    networks = each.networks  # in a leaner mode, perhaps
+                    records.shown(each.shown)
+                    if each.flags:
+                        film.leave_out(each.settings)
+                    if each.picture is not None:
+                        bar.print(str(output.save(each.picture, each.settings, batch.labels)))
+                    if each.flags:
+                        tell(_flagged(each))
                     kept = each.picture if how["sheet"] else None
                     done.append(Done(kept, each.settings, _steps(batch), each.nfe, batch.labels))
-                    networks = each.networks  # in a leaner mode, perhaps
     for path in records.written:
         echo(str(path))
     if unfinished.stopped:
         echo(str(unfinished.path))
         return
-    if how["sheet"]:
-        echo(output.save_sheet(sheet_of(done), "sheet"))
+    if any(each.picture for each in done):
+        echo(output.save_sheet(sheet_of([each for each in done if each.picture]), "sheet"))
     if film.empty and how["steps_sheet"]:
-        tell("no step was left to run: there is no sheet of steps")
+        tell("no step is left to show: there is no sheet of steps")
     elif how["steps_sheet"]:
         echo(output.save_sheet(film.strip(), "steps"))
     echo(_summary(done, time.perf_counter() - (begun or 0)), True)
+
+
+def _flagged(drawn: Drawn) -> str:
+    """The line that tells what the filters said of a picture."""
+    settings = drawn.settings
+    gone = "; it is not written" if drawn.picture is None else ""
+    who = f"{settings.prompt[:60]!r}, seed {settings.seed}"
+    return f"{who}: flagged by {', '.join(drawn.flags)}{gone}"
 
 
 def _steps(batch: Batch) -> int:
@@ -187,7 +204,7 @@ class _Film:
         self.wanted = wanted
         self._captions: list[str] = []
         self._frames: list[list[Image]] = []  # by step, of the pictures drawn at once
-        self._sections: list[Any] = []
+        self._sections: list[tuple[Settings, Section]] = []
 
     def add(self, run: Enduring, step: Step) -> None:
         if not self.wanted:
@@ -201,7 +218,14 @@ class _Film:
         if step.index + 1 == step.count:
             for each, *frames in zip(run.run.settings, *self._frames, strict=True):
                 title = "\n".join((f"{each.prompt}, seed {each.seed}", *each.changes))
-                self._sections.append(Section(title, frames, self._captions))
+                self._sections.append((each, Section(title, frames, self._captions)))
+
+    def leave_out(self, settings: Settings) -> None:
+        """Not this picture, which a filter has flagged: its steps show what it does."""
+        alike = [n for n, (drawn, _) in enumerate(self._sections)
+                 if (drawn.prompt, drawn.seed) == (settings.prompt, settings.seed)]  # fmt: skip
+        if alike:
+            del self._sections[alike[-1]]
 
     @property
     def empty(self) -> bool:
@@ -210,8 +234,9 @@ class _Film:
     def strip(self) -> Image:
         from sdcore.sheets import compose
 
-        longest = max(len(each.captions) for each in self._sections)
-        return compose(self._sections, -(-longest // -(-longest // self.COLUMNS)))
+        sections = [section for _, section in self._sections]
+        longest = max(len(each.captions) for each in sections)
+        return compose(sections, -(-longest // -(-longest // self.COLUMNS)))
 
 
 class _Bar:

@@ -147,6 +147,24 @@ _COMMAND: Mapping[str, Sequence[click.Option]] = {
             help="When memory runs out even so: a smaller picture.  [default: an error]",
         ),
     ],
+    "Filters": [
+        _option(
+            "--filter",
+            metavar="FILE.py",
+            multiple=True,
+            help="A filter of your own over every picture, mine.py or mine.py:check.",
+        ),
+        _option(
+            "--safety",
+            metavar="FOLDER",
+            help="The safety checker in the folder of a Stable Diffusion 1.x.",
+        ),
+        _option(
+            "--safety-action",
+            type=click.Choice(["black", "blur", "drop", "flag"]),
+            help="What becomes of a picture that it flags.  [default: black]",
+        ),
+    ],
     "Output": [
         _option(
             "--out",
@@ -213,10 +231,11 @@ _GROUPS = _groups()
 
 def drawing_options() -> list[click.Option]:
     """All options that may differ from prompt to prompt."""
-    return [each for title, options in _GROUPS.items() if title != "Output" for each in options
-            if each.name not in _OF_ALL]  # fmt: skip
+    return [each for title, options in _GROUPS.items() if title not in _OF_A_COMMAND
+            for each in options if each.name not in _OF_ALL]  # fmt: skip
 
 
+_OF_A_COMMAND = ("Filters", "Output")
 _OF_ALL = ("fallback", "wildcards", "wildcard_dir", "models", "lora_dir")
 
 

@@ -65,6 +65,9 @@ def rerun(picture: Path, prompt: tuple[str, ...], **options: Any) -> None:
     output = Output(options["out"], sum(map(len, jobs)), form_of(options))
     for change in () if old.settings is None else old.settings.changes:
         tell(f"{picture} was changed midway, {change}; this draws it whole as it ended")
+    for name in () if old.settings is None else old.settings.filters:
+        if not (options["filter"] or options["safety"]):
+            tell(f"{picture} went through the filter {name}: name it to have it look again")
     for line in old.left:
         tell(line)
 
