@@ -96,4 +96,4 @@ async def encoded(
 ) -> bytes:
     """The picture as a file with its settings."""
     settings = worker.models.shown(one.settings)
-    return await run_in_threadpool(to_png, one.picture, settings, not options.no_settings)
+    return await run_in_threadpool(to_png, one.shown, settings, not options.no_settings)
