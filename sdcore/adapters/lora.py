@@ -91,7 +91,7 @@ def open_lora(
         raise InputError(f"{file} fits no layer of this model: {listed('keys', unmatched, most=2)}")
     try:
         notes = read_notes(file)
-        scales = {place: _noted_scale(notes, place) for place in layers} if notes else {}
+        scales = {place: noted_scale(notes, place) for place in layers} if notes else {}
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     for place, parts in layers.items():
@@ -110,7 +110,7 @@ def unmatched_warning(lora: LoRA) -> str | None:
     return f"{lora.name}: {left}" if left else None
 
 
-def _noted_scale(notes: Mapping[str, Any], place: Place) -> float | None:
+def noted_scale(notes: Mapping[str, Any], place: Place) -> float | None:
     """alpha/r as PEFT's configuration has it for a layer, alpha/sqrt(r) with rsLoRA; else None.
 
     Raises InputError for a configuration that makes no sense.

@@ -56,7 +56,7 @@ def write_lora(
     tensors = _kohya(layers, components) if layout == "kohya" else _diffusers(layers)
     header = {"format": "pt", **({} if notes is None else notes)}
     if layout == "diffusers":
-        header["lora_adapter_metadata"] = json.dumps(_peft_config(layers), sort_keys=True)
+        header["lora_adapter_metadata"] = json.dumps(peft_config(layers), sort_keys=True)
     stored = {  # copies: a file holds no tensor under two names
         key: t.detach().to("cpu", torch.float32 if key.endswith(".alpha") else dtype, copy=True)
         for key, t in tensors.items()
@@ -90,7 +90,7 @@ def _diffusers(layers: Mapping[Place, Parts]) -> dict[str, Tensor]:
     return tensors
 
 
-def _peft_config(layers: Mapping[Place, Parts]) -> dict[str, object]:
+def peft_config(layers: Mapping[Place, Parts]) -> dict[str, object]:
     """PEFT's fields for each network: the usual rank and alpha, and the layers that have others."""
     config: dict[str, object] = {}
     for component in dict.fromkeys(component for component, _ in layers):

@@ -95,6 +95,14 @@ def load_component(
     return module.eval().requires_grad_(False)
 
 
+def outline(component: Component) -> nn.Module:
+    """The module on the meta device: its layers and their shapes, by the configuration alone.
+
+    Raises InputError for one that no network can be built from.
+    """
+    return _built(component)[0]
+
+
 def check_component(component: Component) -> None:
     """Raises InputError where `load_component` would; reads the headers only."""
     module, label = _built(component)

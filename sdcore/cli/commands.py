@@ -16,6 +16,7 @@ from sdcore.cli.guidances import guidances
 from sdcore.cli.inspect import inspect
 from sdcore.cli.invert import invert, likelihood
 from sdcore.cli.lab import lab
+from sdcore.cli.lora import lora
 from sdcore.cli.merge import merge
 from sdcore.cli.parity import parity
 from sdcore.cli.plan import plan
@@ -95,6 +96,7 @@ _COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
         inspect: "What is in a file, a folder or a picture.",
         convert: "Write a model in another layout, with LoRAs merged in.",
         merge: "Mix two models, or add what sets a third one apart.",
+        lora: "A LoRA of two models' difference, of another rank, of several.",
         quantize: "A model's weights in fewer bits: GGUF, fp8, int8.",
         download: "Fetch a model, and of it what is read.",
         parity: "A model beside diffusers, component by component.",
