@@ -14,7 +14,7 @@ from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
 from sdcore.images import to_pictures
 from sdcore.noise import SeededNoise
-from sdcore.process import VariancePreserving
+from sdcore.process import process_of
 from sdcore.prompts import load_tokenizer
 from sdcore.sampling import sample
 from sdcore.schedulers import resolve
@@ -42,7 +42,7 @@ with torch.inference_mode():
     plan = scheduler.plan(20)
 
     # 4. (x, sigma) -> what the picture behind the noise may be.
-    process = VariancePreserving(plan, scheduler.prediction_type)
+    process = process_of(scheduler.prediction_type, plan)
     denoise = Denoiser(unet, process, conditions, CFG(7.5))
 
     # 5. From noise to latents, one step at a time.

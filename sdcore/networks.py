@@ -17,6 +17,7 @@ from sdcore.models import VAE, TextEncoder, UNet
 from sdcore.models.layers import placement
 from sdcore.prompts import Tokenizer
 from sdcore.schedulers.config import SD15
+from sdcore.schedulers.flow_config import prediction_type_of
 from sdcore.settings import Source
 from sdcore.shown import clipped
 
@@ -101,9 +102,9 @@ class Networks:
 
     @property
     def prediction_type(self) -> str:
-        """What the checkpoint says of its UNet: "epsilon", "v_prediction" or "sample"."""
+        """What the checkpoint says of its UNet: "epsilon", "flow_prediction" ..."""
         config = SD15 if self.scheduler_config is None else self.scheduler_config
-        return config.get("prediction_type", "epsilon")
+        return prediction_type_of(config)
 
     @property
     def precision(self) -> str:

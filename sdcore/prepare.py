@@ -40,12 +40,13 @@ from sdcore.models.freeu import FreeU, with_freeu
 from sdcore.models.seamless import check_axes, seamless
 from sdcore.networks import Networks
 from sdcore.noise import OwnNoise, SeededNoise
-from sdcore.process import known_prediction_type
+from sdcore.process import FLOW, known_prediction_type
 from sdcore.prompts import check_grammar, prompt_parts, switches
 from sdcore.prompts.grammar import check_length
 from sdcore.run import Run, over_parts, said_of
 from sdcore.schedulers import Scheduler, Spacing
 from sdcore.schedulers import resolve as resolve_scheduler
+from sdcore.schedulers.config import SD15
 from sdcore.settings import IN_MEMORY, Options, Settings, Source, Words
 from sdcore.stages import Stage, handed_over
 from sdcore.starting import (
@@ -102,11 +103,16 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
     _check_written(asked)
     config = networks.scheduler_config
     family = networks.family
+    said = asked.prediction_type
+    said = None if said is None else known_prediction_type(said)
+    if said == FLOW:
+        config = {**(SD15 if config is None else config), "prediction_type": FLOW}
     scheduler = resolve_scheduler(
         asked.scheduler, asked.spacing, asked.eta, config, asked.tail, family.corrects_offset
     )
-    if asked.prediction_type is not None:
-        said = known_prediction_type(asked.prediction_type)
+    if said is not None and (said == FLOW) != (scheduler.prediction_type == FLOW):
+        raise InputError(f"{networks.name} was trained along a flow; it cannot say {said}")
+    if said is not None:
         scheduler = replace(scheduler, prediction_type=said)
     noise = scheduler.entry.noise if asked.noise is None else asked.noise
     return Parts(

@@ -53,6 +53,10 @@ class Process(Protocol):
         """What a perfect network would say: the target of training."""
         ...
 
+    def ancestral(self, sigma: float, sigma_next: float, eta: float, /) -> tuple[float, float]:
+        """(sigma_down, sigma_up) of a step with a share eta of fresh noise, 0 to 1."""
+        ...
+
 
 def _plus(x: Tensor, tensor: Tensor, factor: float | Tensor) -> Tensor:
     """x + factor * tensor in one pass."""
@@ -92,17 +96,33 @@ FORMS = {  # by their published names
     "sample": Form(from_x0, lambda x0, eps, sigma: x0),
 }
 PREDICTION_TYPES = tuple(FORMS)
-_SHORT = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+FLOW = "flow_prediction"  # v = eps - x0, along the straight path: another process
+_SHORT = {"eps": "epsilon", "v": "v_prediction", "x0": "sample", "flow": FLOW}
 
 
 def known_prediction_type(name: str) -> str:
-    """The published name of a prediction type; eps, v and x0 are understood too.
+    """The published name of a prediction type; eps, v, x0 and flow are understood too.
 
     Raises InputError for another one.
     """
-    if _SHORT.get(name, name) not in FORMS:
-        raise unknown("prediction type", name, PREDICTION_TYPES)
-    return _SHORT.get(name, name)
+    known = _SHORT.get(name, name)
+    if known not in (*PREDICTION_TYPES, FLOW):
+        raise unknown("prediction type", name, (*PREDICTION_TYPES, FLOW))
+    return known
+
+
+def ancestral(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
+    """(sigma_down, sigma_up): step down to the first, add noise of the second.
+
+    sigma_down^2 + sigma_up^2 = sigma_next^2. With eta = 1 this is the posterior's variance of
+    DDPM, and eta scales its root (Song et al. 2021, arXiv 2010.02502, eq. 16, in x0 + sigma * eps
+    form). No noise on the way up (inversion).
+    """
+    if eta == 0 or not 0 < sigma_next < sigma:
+        return sigma_next, 0.0
+    ratio = sigma_next / sigma
+    kept = max(1 - eta**2 + (eta * ratio) ** 2, 0.0)  # eta > 1 may ask for more noise than there is
+    return sigma_next * math.sqrt(kept), sigma_next * min(eta * math.sqrt(1 - ratio**2), 1.0)
 
 
 @dataclass(frozen=True)
@@ -132,6 +152,9 @@ class VariancePreserving:
     def spread(sigma: float) -> float:
         """sqrt(1 + sigma^2): how large x is where x0 has variance 1."""
         return math.hypot(1, sigma)
+
+    def ancestral(self, sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
+        return ancestral(sigma, sigma_next, eta)
 
     @staticmethod
     def transition_variance(sigma: float, sigma_next: float) -> float:
@@ -185,3 +208,23 @@ class RectifiedFlow:
 
     def raw(self, x0: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
         return eps - x0
+
+    def ancestral(self, sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
+        """s_down = s_next (1 + (s_next / s - 1) eta), and noise up to sigma_next from there.
+
+        ComfyUI's rule (its `_RF` samplers): at eta 1 the share of noise that a step takes away,
+        s_next / s, is taken once more.
+        """
+        if eta == 0 or not 0 < sigma_next < sigma:
+            return sigma_next, 0.0
+        s, s_next = sigma / (1 + sigma), sigma_next / (1 + sigma_next)
+        s_down = max(s_next * (1 + (s_next / s - 1) * eta), 0.0)  # below 0 where eta is above 1
+        down = s_down / (1 - s_down)
+        return down, math.sqrt(sigma_next**2 - down**2)
+
+
+def process_of(prediction_type: str, clock: Clock) -> Process:
+    """The process of a network that says this. Raises InputError for an unknown type."""
+    if prediction_type == FLOW:
+        return RectifiedFlow(clock)
+    return VariancePreserving(clock, prediction_type)

@@ -30,7 +30,7 @@ from sdcore.guidance import (
 from sdcore.inpainting import Canvas, Kept, with_pixels
 from sdcore.networks import Networks
 from sdcore.noise import OwnNoise, SeededNoise, part_of
-from sdcore.process import VariancePreserving
+from sdcore.process import process_of
 from sdcore.prompts import prompt_parts
 from sdcore.sampling import Denoise, Solver, State, Step, sample
 from sdcore.schedulers import Plan, Scheduler
@@ -138,7 +138,8 @@ class Run:
         """
         if self.plan.end_scale == 1 or self.sigmas[-1] == self.plan.sigmas[-1]:
             return self.plan.end_scale
-        return VariancePreserving(self.plan).c_in(self.sigmas[-1])
+        process = process_of(self.scheduler.prediction_type, self.plan)
+        return process.c_in(self.sigmas[-1])
 
     @cached_property
     def nfe(self) -> int:
@@ -165,7 +166,7 @@ class Run:
         unet = ready(networks.unet, self.plan.timesteps, networks.engine, self.lossy)
         if networks.device.type == "cpu":
             unet = EachAlone(unet, len(self.settings), stage.lengths)
-        process = VariancePreserving(self.plan, said)
+        process = process_of(said, self.plan)
         guidance = self.joined
 
         def precise(unet: Callable[..., Tensor]) -> Callable[..., Tensor]:

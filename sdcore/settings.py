@@ -203,7 +203,7 @@ class Options:
         "number of steps; None: the scheduler's own.",
     )  # fmt: skip
     prediction_type: str | None = option(
-        "What the UNet says: epsilon, v_prediction or sample.  [default: the model's]", MODEL,
+        "What the UNet says: epsilon, v_prediction, sample or flow.  [default: the model's]", MODEL,
         metavar="TYPE", flag="--prediction", goes_with=MODELS,
     )  # fmt: skip
     freeu: "str | FreeU | None" = option(

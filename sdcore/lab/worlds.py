@@ -179,9 +179,11 @@ def denoiser(
     guidance: Guidance | None = None,
     prediction_type: str = "epsilon",
     batch: int = 1,
+    process: Process | None = None,
 ) -> Denoiser:
     """The engine's own Denoiser around a world, with guidance between two of them.
 
+    process: how the network sees x and what it says, of that prediction type where there is none.
     guidance: None is off. Its effect is known: it is the flow of uncond(x)^(1 - scale) *
     cond(x)^scale at every sigma; between two Gaussians of one std that is the Gaussian at
     uncond.mean + scale * (cond.mean - uncond.mean).
@@ -192,5 +194,6 @@ def denoiser(
         for label, name in enumerate(("uncond", "cond"))
     }
     guidance = CFG(1) if guidance is None else guidance
-    process = replace(IN_SIGMA, prediction_type=prediction_type)
+    if process is None:
+        process = replace(IN_SIGMA, prediction_type=prediction_type)
     return Denoiser(Network(worlds, process), process, told, guidance)

@@ -39,7 +39,6 @@ _SUPPORTED: Config = {
     "interpolation_type": ("linear", "log_linear"),
     "timestep_type": ("discrete",),
     "final_sigmas_type": ("zero", "sigma_min"),
-    "use_flow_sigmas": (False, None),
     "solver_order": (1, 2, 3),
     "predictor_order": (1, 2, 3, 4),
     "corrector_order": (1, 2, 3, 4),
@@ -52,8 +51,6 @@ _SUPPORTED: Config = {
 _REASONS: Config = {
     "sde-dpmsolver": "with eps held where noise is added, a picture that the network knows exactly "
     "ends with the wrong noise",
-    "use_flow_sigmas": "the loop of flow matching, whose networks are trained on another path from "
-    "noise to picture",
     "variance_type": "for networks that predict a variance beside the noise",
     "timestep_type": "for networks that are told log(sigma) / 4 in place of t",
     "solver_p": "a second scheduler inside the first",

@@ -247,7 +247,7 @@ FOREIGN: Mapping[str, str] = {
     "KarrasVe": "continuous sigmas (EDM)",
     "CMStochastic": "continuous sigmas (a consistency model of EDM)",
     "ScoreSde": "a continuous process (score SDE)",
-    "FlowMatch": "the straight path of flow matching",
+    "FlowMatchLCM": "the straight path, distilled to a consistency model",
     "VQDiffusion": "discrete tokens",
     "Amused": "discrete tokens",
     "UnCLIP": "a variance that it predicts (unCLIP)",

@@ -4,6 +4,7 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -54,6 +55,29 @@ def zero_terminal_snr(betas: Tensor) -> Tensor:
     return 1 - torch.cat([bar[:1], bar[1:] / bar[:-1]])
 
 
+class Schedule(Protocol):
+    """What a spacing is laid on: a network's noise levels and its clock.
+
+    A NoiseSchedule, or along the straight path of flow matching a FlowSchedule.
+    """
+
+    def __len__(self) -> int: ...
+
+    @property
+    def sigmas(self) -> tuple[float, ...]: ...
+
+    @property
+    def log_sigmas(self) -> tuple[float, ...]: ...
+
+    def sigma(self, t: float, /) -> float: ...
+
+    def timestep(self, sigma: float, /) -> float: ...
+
+    def spread(self, sigma: float, /) -> float:
+        """1 / c_in: how large x is where what the network sees has variance 1."""
+        ...
+
+
 @dataclass(frozen=True)
 class NoiseSchedule:
     """alphas_cumprod by timestep, falling; from it sigma = sqrt((1 - acp) / acp), rising.
@@ -84,6 +108,10 @@ class NoiseSchedule:
     @cached_property
     def log_sigmas(self) -> tuple[float, ...]:
         return tuple(map(math.log, self.sigmas))
+
+    @staticmethod
+    def spread(sigma: float) -> float:
+        return VariancePreserving.spread(sigma)
 
     def sigma(self, t: float) -> float:
         """sigma at a timestep 0 .. T - 1; linear in sigma between whole ones, as in diffusers.

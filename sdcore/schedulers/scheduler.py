@@ -10,7 +10,7 @@ from typing import Any
 
 from sdcore.errors import InputError, unknown
 from sdcore.keywords import keywords
-from sdcore.process import VariancePreserving
+from sdcore.process import FLOW, process_of
 from sdcore.sampling import Solver
 from sdcore.schedulers.config import (
     SD15,
@@ -22,7 +22,8 @@ from sdcore.schedulers.config import (
     supported_by,
 )
 from sdcore.schedulers.conventions import CONVENTIONS, INVERSE, SAME_AS, Conventions
-from sdcore.schedulers.noise_schedule import NoiseSchedule
+from sdcore.schedulers.flow_config import flow_of
+from sdcore.schedulers.noise_schedule import Schedule
 from sdcore.schedulers.spacing import (
     TOOLS,
     Plan,
@@ -31,6 +32,7 @@ from sdcore.schedulers.spacing import (
     Tool,
     explicit,
     load_spacing,
+    shifted,
     user_spacing,
     without_penultimate,
 )
@@ -50,7 +52,7 @@ class Scheduler:
     name: str
     solver: Solver
     spacing: Spacing
-    noise_schedule: NoiseSchedule
+    noise_schedule: Schedule
     prediction_type: str  # of the network, for the Denoiser
     entry: Entry  # what the solver says of itself
     eta: float | None = None  # share of fresh noise a step; None where there is no such thing
@@ -93,6 +95,9 @@ def resolve(
     negative or not for this scheduler.
     """
     config = SD15 if config is None else config
+    flow = flow_of(config)
+    if flow is not None:
+        config, eta = flow.rest, flow.eta if eta is None and name is None else eta
     class_of(config)  # refuses a foreign one, whatever is asked for
     if name is None:
         name = _class_of(config)
@@ -106,19 +111,29 @@ def resolve(
         method = method_of(conventions, fields)
         entry = entry if method is None else _entry(method, class_name)
     wanted, tool = _spacing(name, chosen.spacing, tool, spacing)
-    schedule = noise_schedule_of(conventions, fields, tool)
-    of_class = partial(spacing_of, conventions, fields, schedule)
+    if flow is None:
+        schedule, says = noise_schedule_of(conventions, fields, tool), fields["prediction_type"]
+        of_class = partial(spacing_of, conventions, fields, schedule)
+        around = {"process": process_of(says, schedule)}
+    else:
+        schedule, says, tool = flow.schedule, FLOW, None
+        of_class = flow.spacing
+        around = {"process": process_of(says, schedule), "variable": "s"}
     laid = spacing if isinstance(spacing, Spacing) else _with_ends(wanted, tool, of_class, entry)
-    process = VariancePreserving(schedule, fields["prediction_type"])
-    options = _options(entry, {**fields, "process": process}, chosen.options, eta)
+    options = _options(entry, {**fields, **around}, chosen.options, eta)
     if label in INVERSE:
+        if flow is not None:
+            raise InputError(
+                f"{label} is of networks trained on a table of betas; to go from a "
+                "picture to the noise of a flow: sdcore invert"
+            )
         laid, entry = _inverse(laid, conventions), replace(entry, name=label)
     return Scheduler(
         name=entry.name,
         solver=_bound(entry.solver, options, fields, conventions),
         spacing=laid if tail is None else _ending(laid, tail),
         noise_schedule=schedule,
-        prediction_type=fields["prediction_type"],
+        prediction_type=says,
         entry=entry,
         eta=options.get("eta"),
         written=chosen.written(entry, options),
@@ -243,8 +258,10 @@ def _explicit(text: str) -> tuple[Spacing | None, Tool | None]:
     if spacing is not None:
         return spacing, tool
     written = parse(text) if text.strip() else None
-    if written is None or written.file is None:
+    if written is None:
         return None, None
+    if written.file is None:
+        return shifted(written), None
     return load_spacing(written), None
 
 

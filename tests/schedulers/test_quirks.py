@@ -24,11 +24,11 @@ from sdcore.guidance import CFG
 from sdcore.lab import Gaussian, Mixture, Window, moments
 from sdcore.lab.order import measure_scheduler, slope, starting_values
 from sdcore.noise import SeededNoise
-from sdcore.process import VariancePreserving
+from sdcore.process import VariancePreserving, ancestral
 from sdcore.sampling import Prediction, sample
 from sdcore.schedulers import resolve
 from sdcore.schedulers.solvers.churn import churn
-from sdcore.schedulers.solvers.euler import ancestral, euler
+from sdcore.schedulers.solvers.euler import euler
 from sdcore.schedulers.solvers.integrals import adams_weights
 
 diffusers = pytest.importorskip("diffusers")

@@ -8,10 +8,11 @@ import torch
 
 from scripts.trajectories import our_latents
 from sdcore.lab import Gaussian
+from sdcore.process import ancestral
 from sdcore.sampling import sample
 from sdcore.schedulers import TABLE, resolve
 from sdcore.schedulers.solvers.dpmpp import dpmpp_2m
-from sdcore.schedulers.solvers.euler import ancestral, euler
+from sdcore.schedulers.solvers.euler import euler
 from sdcore.schedulers.solvers.heun import heun
 from sdcore.schedulers.solvers.plms import plms
 

@@ -10,6 +10,7 @@ from sdcore.brownian import BrownianNoise
 from sdcore.errors import InputError
 from sdcore.lab import Gaussian, moments
 from sdcore.noise import SeededNoise
+from sdcore.process import ancestral
 from sdcore.sampling import Memo, Prediction, sample
 from sdcore.schedulers import resolve
 from sdcore.schedulers.noise_schedule import STABLE_DIFFUSION
@@ -24,7 +25,7 @@ from sdcore.schedulers.solvers.dpmpp_sde import (
     multistep,
 )
 from sdcore.schedulers.solvers.er_sde import POINTS, er_sde, integral, noise_scale
-from sdcore.schedulers.solvers.euler import ancestral, euler
+from sdcore.schedulers.solvers.euler import euler
 from sdcore.schedulers.solvers.heun import heun
 from sdcore.schedulers.solvers.integrals import exact, exponential_step
 from sdcore.schedulers.solvers.midpoint import dpm2, dpmpp_2s, dpmpp_sde

@@ -3,12 +3,19 @@
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memo, Memory, Prediction
+from sdcore.schedulers.solvers.along import Variable, over
 from sdcore.schedulers.solvers.integrals import combine
 from sdcore.schedulers.table_entry import Entry
 
 
 def belm(
-    denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    variable: Variable = "sigma",
 ) -> tuple[Tensor, Prediction, Memory]:
     """O-BELM (Wang et al. 2024, arXiv 2410.07273): bidirectional explicit linear multistep.
 
@@ -20,6 +27,8 @@ def belm(
     then down again it undoes itself (`sdcore.inversion.turned`). The first step is Euler's.
     Remembers the x before.
     """
+    if variable != "sigma":
+        return over(variable, belm)(denoise, x, interval, memory, draw)
     prediction = denoise(x, interval.sigma)
     h, here = (
         interval.sigma_next - interval.sigma,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sdcore.keywords import Range
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction, Solver
+from sdcore.schedulers.solvers.along import Variable, over
 from sdcore.schedulers.solvers.euler import euler
 from sdcore.schedulers.solvers.heun import heun
 from sdcore.schedulers.table_entry import Entry
@@ -23,6 +24,7 @@ def churn(
     draw: Draw,
     *,
     solver: Solver = heun,
+    variable: Variable = "sigma",
     eta: float = 0.0,
     s_churn: Annotated[float, Range(0)] = 0.0,
     s_tmin: Annotated[float, Range(0)] = 0.0,
@@ -33,7 +35,7 @@ def churn(
 
     Where s_tmin <= sigma <= s_tmax, noise of s_noise raises sigma to sigma_hat = (1 + gamma) sigma
     with gamma = min(eta s_churn / N, sqrt(2) - 1), eta being 1 in the paper; the solver, one that
-    remembers nothing, steps down from there. The prediction is that at sigma_hat.
+    remembers nothing, steps down from there over its variable. The prediction is that at sigma_hat.
     """
     sigma = interval.sigma
     gamma = min(eta * s_churn / interval.count, math.sqrt(2) - 1)
@@ -41,7 +43,7 @@ def churn(
         hat = sigma * (1 + gamma)
         x = torch.add(x, draw(sigma, hat), alpha=s_noise * math.sqrt(hat**2 - sigma**2))
         interval = replace(interval, sigma=hat)
-    return solver(denoise, x, interval, memory, draw)
+    return over(variable, solver)(denoise, x, interval, memory, draw)
 
 
 # Karras et al.'s choice for ImageNet (table 5), but for s_noise 1.003: it makes up for the details

@@ -6,9 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sdcore.process import VariancePreserving
+from sdcore.process import VariancePreserving, ancestral
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.solvers.euler import ancestral, euler
+from sdcore.schedulers.solvers.euler import euler
 from sdcore.schedulers.table_entry import Entry
 
 Variance = Literal["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"]

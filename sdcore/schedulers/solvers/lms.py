@@ -1,9 +1,12 @@
 """Linear multistep on eps in sigma, with dx/dsigma = eps: LMS, iPNDM, gradient estimation."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.schedulers.solvers.along import Variable, over
 from sdcore.schedulers.solvers.integrals import adams_weights, combine
 from sdcore.schedulers.solvers.past import past, past_of_equal_steps
 from sdcore.schedulers.solvers.plms import ADAMS_BASHFORTH
@@ -11,7 +14,14 @@ from sdcore.schedulers.table_entry import Entry
 
 
 def lms(
-    denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw, *, order: int = 4
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    order: int = 4,
+    variable: Variable = "sigma",
 ) -> tuple[Tensor, Prediction, Memory]:
     """LMS (Karras et al. 2022's ODE, arXiv 2206.00364, eq. 1): Adams-Bashforth on the true sigmas.
 
@@ -19,6 +29,8 @@ def lms(
     form. It begins with one, so that it converges with second order whatever `order` is. Remembers
     eps.
     """
+    if variable != "sigma":
+        return over(variable, partial(lms, order=order))(denoise, x, interval, memory, draw)
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
     known = past("eps", prediction, interval, memory, order)
@@ -34,15 +46,18 @@ def ipndm(
     memory: Memory,
     draw: Draw,
     *,
-    variable: bool = False,
+    uneven: bool = False,
+    variable: Variable = "sigma",
 ) -> tuple[Tensor, Prediction, Memory]:
     """iPNDM (Zhang & Chen 2023, arXiv 2204.13902, section 3.4): PLMS that begins with one eps.
 
-    The weights are those of equal steps. variable: those of the true sigmas (iPNDM_v), which makes
+    The weights are those of equal steps. uneven: those of the true sigmas (iPNDM_v), which makes
     it LMS. Into sigma 0 both take the Euler step.
     """
+    if variable != "sigma":
+        return over(variable, partial(ipndm, uneven=uneven))(denoise, x, interval, memory, draw)
     sigma, sigma_next = interval.sigma, interval.sigma_next
-    if variable and sigma_next != 0:
+    if uneven and sigma_next != 0:
         return lms(denoise, x, interval, memory, draw)
     prediction = denoise(x, sigma)
     known = past_of_equal_steps(prediction, interval, memory)
@@ -61,12 +76,16 @@ def gradient_estimation(
     draw: Draw,
     *,
     gamma: float = 2.0,
+    variable: Variable = "sigma",
 ) -> tuple[Tensor, Prediction, Memory]:
     """Gradient estimation (Permenter & Yuan 2024, arXiv 2306.04848, algorithm 2).
 
     Euler along gamma eps + (1 - gamma) eps of the last step: gamma 1 is Euler, 3/2 second order on
     equal steps. Into sigma 0 the Euler step.
     """
+    if variable != "sigma":
+        along = over(variable, partial(gradient_estimation, gamma=gamma))
+        return along(denoise, x, interval, memory, draw)
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
     known, eps = past_of_equal_steps(prediction, interval, memory), prediction.eps
@@ -80,7 +99,7 @@ ENTRIES = (
     Entry("lms", lms, order=2, nfe=1, paper="arXiv 2206.00364", class_name="LMSDiscreteScheduler",
           labels=("LMSDiscreteScheduler", "LMS")),
     Entry("ipndm", ipndm, order=2, nfe=1, paper="arXiv 2204.13902", labels=("IPNDMScheduler",)),
-    Entry("ipndm_v", ipndm, order=2, nfe=1, paper="arXiv 2204.13902", options={"variable": True}),
+    Entry("ipndm_v", ipndm, order=2, nfe=1, paper="arXiv 2204.13902", options={"uneven": True}),
     Entry("euler_ge", gradient_estimation, order=1, nfe=1, paper="arXiv 2306.04848",
           labels=("gradient_estimation",)),
 )  # fmt: skip

@@ -5,46 +5,73 @@ step, the two others its x0. The ancestral ones aim at sigma_down and make up fo
 """
 
 import math
+from dataclasses import replace
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from sdcore.keywords import Range
+from sdcore.process import Process, ancestral
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.solvers.euler import ancestral
+from sdcore.schedulers.noise_schedule import SD_PROCESS
+from sdcore.schedulers.solvers.along import Variable, over
 from sdcore.schedulers.table_entry import Entry
 
 
 def dpm2(
-    denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw, *, eta: float = 0.0
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    process: Process = SD_PROCESS,
+    eta: float = 0.0,
+    variable: Variable = "sigma",
 ) -> tuple[Tensor, Prediction, Memory]:
     """DPM-Solver-2 (Lu et al. 2022, arXiv 2206.00927, algorithm 1) with ancestral noise.
 
     eta 0: DPM2; 1: DPM2 ancestral. Into sigma_down 0, where the middle is at 0 too, Euler.
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
-    down, up = ancestral(sigma, sigma_next, eta)
-    here = denoise(x, sigma)
-    slope = here.eps
-    if down > 0:
-        middle = math.sqrt(sigma * down)
-        slope = denoise(torch.add(here.x0, here.eps, alpha=middle), middle).eps
-    x_next = torch.add(x, slope, alpha=down - sigma)
+    down, up = process.ancestral(sigma, sigma_next, eta)
+    to_down = replace(interval, sigma_next=down)
+    x_next, here, _ = over(variable, _dpm2)(denoise, x, to_down, (), draw)
     if up > 0:
         x_next = torch.add(x_next, draw(sigma, sigma_next), alpha=up)
     return x_next, here, ()
 
 
+def _dpm2(
+    denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw
+) -> tuple[Tensor, Prediction, Memory]:
+    """The step without noise."""
+    sigma, down = interval.sigma, interval.sigma_next
+    here = denoise(x, sigma)
+    slope = here.eps
+    if down > 0:
+        middle = math.sqrt(sigma * down)
+        slope = denoise(torch.add(here.x0, here.eps, alpha=middle), middle).eps
+    return torch.add(x, slope, alpha=down - sigma), here, ()
+
+
 def dpmpp_2s(
-    denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw, *, eta: float = 0.0
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    process: Process = SD_PROCESS,
+    eta: float = 0.0,
 ) -> tuple[Tensor, Prediction, Memory]:
     """DPM-Solver++(2S) (Lu et al. 2022, arXiv 2211.01095, algorithm 1) with ancestral noise.
 
     eta 0: DPM++ 2S; 1: DPM++ 2S ancestral.
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
-    down, up = ancestral(sigma, sigma_next, eta)
+    down, up = process.ancestral(sigma, sigma_next, eta)
     here = denoise(x, sigma)
     data = here.x0
     if down > 0:

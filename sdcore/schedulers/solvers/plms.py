@@ -1,11 +1,14 @@
 """Linear multistep on eps: PLMS, which Stable Diffusion 1 was published with, and all of PNDM."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from sdcore.process import Process
+from sdcore.process import Process, VariancePreserving
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.noise_schedule import SD_PROCESS
+from sdcore.schedulers.solvers.along import Levels, Variable, over
 from sdcore.schedulers.solvers.past import answered, past_of_equal_steps
 from sdcore.schedulers.table_entry import Entry
 
@@ -19,7 +22,13 @@ ADAMS_BASHFORTH = (
 
 
 def plms(
-    denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw
+    denoise: Denoise,
+    x: Tensor,
+    interval: Interval,
+    memory: Memory,
+    draw: Draw,
+    *,
+    variable: Variable = "sigma",
 ) -> tuple[Tensor, Prediction, Memory]:
     """PLMS (Liu et al. 2022, arXiv 2202.09778, eq. 12; PNDM without its Runge-Kutta start).
 
@@ -27,6 +36,8 @@ def plms(
     `leading`. The first step has no past and asks the model twice, as Heun does, unless it is the
     last one too.
     """
+    if variable != "sigma":
+        return over(variable, plms)(denoise, x, interval, memory, draw)
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
     known = past_of_equal_steps(prediction, interval, memory)
@@ -48,6 +59,7 @@ def pndm(
     draw: Draw,
     *,
     process: Process = SD_PROCESS,
+    variable: Variable = "sigma",
 ) -> tuple[Tensor, Prediction, Memory]:
     """PNDM with its Runge-Kutta start (Liu et al. 2022, arXiv 2202.09778, algorithm 2).
 
@@ -56,6 +68,9 @@ def pndm(
     PLMS, as there is no slope at sigma 0. The middle is of t as a real number, kept inside the step
     where the table ends.
     """
+    if variable != "sigma":
+        along = over(variable, partial(pndm, process=VariancePreserving(Levels())))
+        return along(denoise, x, interval, memory, draw)
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)
     known = past_of_equal_steps(prediction, interval, memory)

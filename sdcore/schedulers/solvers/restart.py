@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sdcore.keywords import Range
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.schedulers.solvers.along import Variable, over
 from sdcore.schedulers.solvers.heun import heun
 from sdcore.schedulers.spacing.sigmas import karras
 from sdcore.schedulers.table_entry import Entry
@@ -25,6 +26,7 @@ def restart(
     memory: Memory,
     draw: Draw,
     *,
+    variable: Variable = "sigma",
     low: Annotated[float, Range(0, above=True)] = 0.1,
     high: Annotated[float, Range(0, above=True)] = 2.0,
     restarts: Annotated[int, Range(0, 100)] = 1,
@@ -36,7 +38,8 @@ def restart(
     `high`, and restart_steps Heun steps in Karras' spacing lead down again, `restarts` times. No
     restart where the schedule has nothing above and below.
     """
-    x, first, _ = heun(denoise, x, interval, memory, draw)
+    down = over(variable, heun)
+    x, first, _ = down(denoise, x, interval, memory, draw)
     below = interval.sigma_next
     above = nearest(interval.sigmas, high)
     if below == 0 or below != nearest(interval.sigmas, low) or not below < above:
@@ -46,7 +49,7 @@ def restart(
         x = x + draw(above, below) * math.sqrt(above**2 - below**2)
         for i in range(restart_steps):
             step = Interval(sigmas[i], sigmas[i + 1], i, restart_steps, sigmas)
-            x, _, _ = heun(denoise, x, step, (), draw)
+            x, _, _ = down(denoise, x, step, (), draw)
     return x, first, ()
 
 

@@ -12,8 +12,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from sdcore.errors import InputError
-from sdcore.process import VariancePreserving
-from sdcore.schedulers.noise_schedule import NoiseSchedule
+from sdcore.schedulers.noise_schedule import Schedule
 from sdcore.shown import short
 
 
@@ -24,7 +23,7 @@ class Grid(NamedTuple):
     timesteps: tuple[float, ...]
 
 
-Rule = Callable[[NoiseSchedule, int], Grid]
+Rule = Callable[[Schedule, int], Grid]
 MOST_STEPS = 10_000  # beyond it a number of steps is a slip of the finger
 SAME = 1e-6  # relative; sigmas that differ by less are one: 16 roundings of float32
 
@@ -41,7 +40,7 @@ class Plan:
     timesteps: tuple[float, ...]  # N: what the network is told at sigmas[:-1]
     start_scale: float
     end_scale: float  # 1 unless the last sigma is not 0
-    noise_schedule: NoiseSchedule
+    noise_schedule: Schedule
     whole: bool = False  # the network is told the nearest whole timestep, whatever the sigma
 
     __repr__ = short
@@ -105,7 +104,7 @@ class Spacing:
     whole: bool = False
     upwards: Literal["no", "told", "told_ahead"] = "no"
 
-    def plan(self, schedule: NoiseSchedule, steps: int) -> Plan:
+    def plan(self, schedule: Schedule, steps: int) -> Plan:
         """The sigmas of N = steps steps. Raises InputError where the rule has no room for them."""
         self._check_count(steps)
         sigmas, timesteps = self.rule(schedule, steps)
@@ -118,8 +117,8 @@ class Spacing:
                     f"the tail {last:g} is above the last step's sigma, {sigmas[-1]:.4g}: "
                     "take a smaller one"
                 )
-        start = sigmas[0] if self.start == "sigma" else VariancePreserving.spread(sigmas[0])
-        end = 1 / VariancePreserving.spread(last) if self.end == "unit_variance" else 1.0
+        start = sigmas[0] if self.start == "sigma" else schedule.spread(sigmas[0])
+        end = 1 / schedule.spread(last) if self.end == "unit_variance" else 1.0
         if self.whole:
             timesteps = tuple(float(round(t)) for t in timesteps)
         if self.upwards == "no":
@@ -155,7 +154,7 @@ def without_penultimate(spacing: Spacing) -> Spacing:
     What ComfyUI and A1111 do for DPM2, whose steps into small sigmas are the worst.
     """
 
-    def rule(schedule: NoiseSchedule, steps: int) -> Grid:
+    def rule(schedule: Schedule, steps: int) -> Grid:
         sigmas, timesteps = spacing.rule(schedule, steps + 1)
         return Grid(sigmas[:-1], timesteps[:-1])
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from sdcore.errors import InputError
-from sdcore.schedulers.noise_schedule import NoiseSchedule
+from sdcore.schedulers.noise_schedule import Schedule
 from sdcore.schedulers.spacing.beta import quantile
 from sdcore.schedulers.spacing.plan import Grid, Rule
 
@@ -58,6 +58,23 @@ def kl_optimal(high: float, low: float, steps: int) -> list[float]:
     return _ends(high, low, [math.tan(angle) for angle in angles])
 
 
+def linear_quadratic(
+    high: float, low: float, steps: int, *, threshold: float = 0.025
+) -> list[float]:
+    """Half of the steps evenly down to (1 - threshold) high, the others quadratically to 0.
+
+    The quadratic piece goes on with the linear one's slope; low is not used (Mochi 1, ComfyUI).
+    """
+    linear = steps // 2
+    rest = steps - linear
+    slope = threshold / linear if linear else 0.0
+    start = threshold if linear else 0.0
+    bend = (1 - start - slope * rest) / rest**2
+    done = [i * slope for i in range(linear)]
+    done += [start + slope * i + bend * i * i for i in range(rest)]
+    return [high * (1 - each) for each in done]
+
+
 def without_last(curve: Curve) -> Curve:
     """The same with one point more, of which the last is left out."""
     return lambda high, low, steps: curve(high, low, steps + 1)[:-1]
@@ -95,6 +112,10 @@ CURVES: Mapping[str, tuple[Curve, str]] = {
         "as exponential, but ends at the least sigma (diffusers' Euler)",
     ),
     "beta": (beta, "sigma at the quantiles of Beta(0.6, 0.6) (diffusers, A1111)"),
+    "linear_quadratic": (
+        linear_quadratic,
+        "half of the steps evenly in sigma down to 0.975 of it, then quadratically (ComfyUI)",
+    ),
     "kl_optimal": (kl_optimal, "evenly in arctan sigma, then 0 (ComfyUI)"),
     "ays": (
         without_last(align_your_steps(AYS_SD15)),
@@ -108,7 +129,7 @@ CURVES: Mapping[str, tuple[Curve, str]] = {
 
 
 def along(
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     steps: int,
     *,
     curve: Curve,
@@ -130,7 +151,7 @@ def along(
     return at_sigmas(schedule, curve(first, last, steps), whole)
 
 
-def at_sigmas(schedule: NoiseSchedule, sigmas: Sequence[float], whole: bool = False) -> Grid:
+def at_sigmas(schedule: Schedule, sigmas: Sequence[float], whole: bool = False) -> Grid:
     """The grid of explicit sigmas. Raises InputError for one that is not above 0 and finite."""
     bad = [sigma for sigma in sigmas if not 0 < sigma <= MAX_SIGMA]
     if bad:

@@ -9,17 +9,18 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from sdcore.schedulers.noise_schedule import NoiseSchedule
+from sdcore.errors import InputError
+from sdcore.schedulers.noise_schedule import NoiseSchedule, Schedule
 from sdcore.schedulers.spacing.beta import quantile
 from sdcore.schedulers.spacing.plan import Grid, Rule
 
 
-def at_timesteps(schedule: NoiseSchedule, timesteps: Sequence[float]) -> Grid:
+def at_timesteps(schedule: Schedule, timesteps: Sequence[float]) -> Grid:
     """The grid of explicit timesteps. Raises InputError where one lies outside the table."""
     return Grid(tuple(map(schedule.sigma, timesteps)), tuple(map(float, timesteps)))
 
 
-def linspace(schedule: NoiseSchedule, steps: int, dtype: torch.dtype = torch.float32) -> Grid:
+def linspace(schedule: Schedule, steps: int, dtype: torch.dtype = torch.float32) -> Grid:
     """Evenly from the last timestep to 0, both included; fractional, as the dtype holds them.
 
     diffusers' Euler has them in float32, its DPM++ SDE in float64.
@@ -31,7 +32,7 @@ def linspace(schedule: NoiseSchedule, steps: int, dtype: torch.dtype = torch.flo
 
 
 def whole_linspace(
-    schedule: NoiseSchedule, steps: int, *, drop: int = 0, last: int | None = None
+    schedule: Schedule, steps: int, *, drop: int = 0, last: int | None = None
 ) -> Grid:
     """The same rounded to whole timesteps, as in diffusers' DDIM.
 
@@ -43,7 +44,7 @@ def whole_linspace(
 
 
 def leading(
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     steps: int,
     *,
     offset: int = 1,
@@ -59,7 +60,7 @@ def leading(
     return at_timesteps(schedule, [i * stride + offset for i in range(drop, steps + drop)][::-1])
 
 
-def trailing(schedule: NoiseSchedule, steps: int, *, last: int | None = None) -> Grid:
+def trailing(schedule: Schedule, steps: int, *, last: int | None = None) -> Grid:
     """Strides of T / N downwards from the last timestep, rounded; exactly N of them.
 
     numpy's arange, which diffusers takes, adds up (T - stride) - T, and the rounding of halves
@@ -71,7 +72,7 @@ def trailing(schedule: NoiseSchedule, steps: int, *, last: int | None = None) ->
     return at_timesteps(schedule, [round(count + i * stride) - 1.0 for i in range(steps)])
 
 
-def normal(schedule: NoiseSchedule, steps: int) -> Grid:
+def normal(schedule: Schedule, steps: int) -> Grid:
     """Evenly from the last timestep to 0, fractional, and log sigma linear between whole ones.
 
     k-diffusion's get_sigmas; `linspace` is linear in sigma itself, and agrees to four digits.
@@ -80,19 +81,19 @@ def normal(schedule: NoiseSchedule, steps: int) -> Grid:
     return _log_linear(schedule, [top - i * top / max(steps - 1, 1) for i in range(steps)])
 
 
-def sgm_uniform(schedule: NoiseSchedule, steps: int) -> Grid:
+def sgm_uniform(schedule: Schedule, steps: int) -> Grid:
     """As `normal` with one point more, of which t = 0 is left out (Stability AI's SGM)."""
     top = len(schedule) - 1
     return _log_linear(schedule, [top - i * top / steps for i in range(steps)])
 
 
-def simple(schedule: NoiseSchedule, steps: int) -> Grid:
+def simple(schedule: Schedule, steps: int) -> Grid:
     """Strides of T / N downwards from the last timestep, cut to whole ones (ComfyUI)."""
     top, stride = len(schedule) - 1, len(schedule) / steps
     return at_timesteps(schedule, [top - int(i * stride) for i in range(steps)])
 
 
-def beta_timesteps(schedule: NoiseSchedule, steps: int, *, a: float = 0.6, b: float = 0.6) -> Grid:
+def beta_timesteps(schedule: Schedule, steps: int, *, a: float = 0.6, b: float = 0.6) -> Grid:
     """Timesteps at the quantiles of a beta distribution, dense at both ends (ComfyUI's `beta`).
 
     Lee et al. 2024 (arXiv 2407.12173). Of N + 1 even quantiles the last, t = 0, is left out.
@@ -103,7 +104,7 @@ def beta_timesteps(schedule: NoiseSchedule, steps: int, *, a: float = 0.6, b: fl
     )
 
 
-def distilled(schedule: NoiseSchedule, steps: int, *, origin: int = 50) -> Grid:
+def distilled(schedule: Schedule, steps: int, *, origin: int = 50) -> Grid:
     """N of the `origin` timesteps that a consistency model was distilled on, from the last one.
 
     LCM (Luo et al. 2023, arXiv 2310.04378, section 4.3) and TCD; fewer than `origin` steps.
@@ -113,18 +114,20 @@ def distilled(schedule: NoiseSchedule, steps: int, *, origin: int = 50) -> Grid:
     return at_timesteps(schedule, [number * stride - 1 for number in picked])
 
 
-def distilled_evenly(schedule: NoiseSchedule, steps: int, *, origin: int = 50) -> Grid:
+def distilled_evenly(schedule: Schedule, steps: int, *, origin: int = 50) -> Grid:
     """`normal` on the table of those `origin` timesteps alone, both ends included (A1111's LCM).
 
     The network is told the nearest one of them.
     """
+    if not isinstance(schedule, NoiseSchedule):
+        raise InputError("A1111's LCM has a spacing of betas; take another for a flow")
     stride = len(schedule) // origin
     known = NoiseSchedule(schedule.alphas_cumprod[stride - 1 :: stride], schedule.dtype)
     sigmas, places = normal(known, steps)
     return Grid(sigmas, tuple(round(place) * stride + stride - 1.0 for place in places))
 
 
-def _log_linear(schedule: NoiseSchedule, timesteps: Sequence[float]) -> Grid:
+def _log_linear(schedule: Schedule, timesteps: Sequence[float]) -> Grid:
     """The grid of explicit timesteps with log sigma, not sigma, linear between whole ones."""
     logs = schedule.log_sigmas
     cells = [(min(int(t), len(logs) - 2), t) for t in timesteps]

@@ -108,7 +108,7 @@ TOOLS: Mapping[str, Tool] = {
             spacings={
                 **_some("simple", "sgm_uniform", "karras", "exponential", "ddim_uniform"),
                 "beta": grids.beta_timesteps,
-                **_some("normal", "kl_optimal", "ays", "ays_sdxl"),
+                **_some("normal", "kl_optimal", "linear_quadratic", "ays", "ays_sdxl"),
             },
             default="simple",
             unit_variance=True,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.keywords import keywords
-from sdcore.schedulers.noise_schedule import NoiseSchedule
+from sdcore.schedulers.noise_schedule import Schedule
 from sdcore.schedulers.spacing.plan import Grid, Spacing
 from sdcore.schedulers.spacing.sigmas import at_sigmas
 from sdcore.user_file import blame, load_object
@@ -45,7 +45,7 @@ def user_spacing(
     who = f"the spacing {name}" if path is None else f"the spacing of {path.name}"
     lay = partial(function, **options) if options else function
 
-    def rule(schedule: NoiseSchedule, steps: int) -> Grid:
+    def rule(schedule: Schedule, steps: int) -> Grid:
         try:
             answer = lay(schedule, steps)
             if isinstance(answer, Grid):
