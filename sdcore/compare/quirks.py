@@ -114,6 +114,23 @@ QUIRKS: tuple[Quirk, ...] = (
         test="schedulers/test_quirks.py::test_dpmpp_exponential_and_beta_truncate_the_timestep",
     ),
     Quirk(
+        name="diffusers.flow_match.shift_twice",
+        reference=DIFFUSERS,
+        number=0.00893,
+        what="FlowMatchEuler and FlowMatchHeun lay their own grid between ends that are shifted "
+        "already, and shift it again (its #13243); the number is the last s with shift 3, where "
+        "once is 0.002994. Sigmas that a pipeline gives are shifted once.",
+        test="schedulers/test_flow.py::test_a_shift_is_taken_once",
+    ),
+    Quirk(
+        name="diffusers.deis.flow_end",
+        reference=DIFFUSERS,
+        number=0.24975,
+        what="DEIS and SA-Solver with flow sigmas end where their last step begins, with that much "
+        "noise left; the number is the s of it, N = 4.",
+        test="schedulers/test_flow.py::test_deis_with_flow_sigmas_ends_at_the_picture",
+    ),
+    Quirk(
         name="diffusers.euler.log_linear",
         reference=DIFFUSERS,
         number=444,

@@ -23,6 +23,7 @@ CLASSES = {
     "FlowMatchHeunDiscreteScheduler": "HeunDiscreteScheduler",
 }
 _OWN = ("prediction_type", "use_flow_sigmas", "final_sigmas_type", "timestep_spacing")
+_OWN_SPACING = {**dict.fromkeys(CLASSES, "linspace"), "UniPCMultistepScheduler": "trailing"}
 _CURVES = ("karras", "exponential", "beta")
 
 
@@ -50,6 +51,13 @@ def flow_of(config: Config) -> Flow | None:
     asks = name in CLASSES or config.get("prediction_type") == FLOW
     if not asks and config.get("use_flow_sigmas") is not True:
         return None
+    own = name in CLASSES
+    says = config.get("prediction_type", FLOW if own else "epsilon")
+    if says != FLOW:
+        raise InputError(
+            f"the scheduler config asks for flow sigmas and prediction_type = {says!r:.80}: "
+            f"{FLOW} is what a network says along the straight path"
+        )
     field = _reader(config)
     if field("invert_sigmas", bool, False):
         raise InputError(
@@ -58,7 +66,6 @@ def flow_of(config: Config) -> Flow | None:
     if (ends := config.get("final_sigmas_type", "zero")) != "zero":
         raise InputError(f"the scheduler config asks for final_sigmas_type = {ends!r:.80}: a flow "
                          "ends at 0")  # fmt: skip
-    own = name in CLASSES
     redrawn = own and field("stochastic_sampling", bool, False)
     rest = {key: value for key, value in config.items() if key not in _OWN}
     if own:
@@ -72,7 +79,7 @@ def flow_of(config: Config) -> Flow | None:
         raise InputError(f"the scheduler config has num_train_timesteps = {length}: 2 to 100000")
     return Flow(
         schedule=FlowSchedule(_shift(field), length),
-        own_spacing=curves[0] if curves else ("linspace" if own else "trailing"),
+        own_spacing=curves[0] if curves else _OWN_SPACING.get(str(name), "leading"),
         rest=rest,
         eta=1.0 if redrawn else None,
     )

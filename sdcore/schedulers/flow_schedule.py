@@ -70,8 +70,8 @@ def mu_of(
 
     As Flux's pipelines compute it; Shift(exp(mu)) is the shift then.
 
-    >>> mu_of(4096)
-    1.15
+    >>> round(mu_of(1024), 2)
+    0.63
     """
     slope = (most - base) / (most_tokens - base_tokens)
     return slope * tokens + base - slope * base_tokens

@@ -24,10 +24,11 @@ from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.noise import SeededNoise
-from sdcore.process import VariancePreserving
+from sdcore.process import FLOW, VariancePreserving
 from sdcore.sampling import State, sample
 from sdcore.schedulers import Scheduler, resolve
 from sdcore.schedulers.conventions import CONVENTIONS
+from sdcore.schedulers.flow_schedule import FlowSchedule, Shift
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
@@ -85,9 +86,15 @@ def wrong(value: Any, quirk: str, **also: Any) -> Case:
     return Case(value, "wrong there", quirk, also)
 
 
+def flow(value: Any, **also: Any) -> Case:
+    """Along the straight path, which tests/schedulers/test_flow.py compares."""
+    return Case(value, "flow", also=also)
+
+
 Table = Mapping[str, list[Any]]  # field -> its values; a plain one is Case(value)
 
-FLOW = "use_flow_sigmas = True (the loop of flow matching"
+NOT_FLOW = "what a network says along the straight path"
+OF_FLOW = {"prediction_type": "flow_prediction"}
 VARIANCE = "networks that predict a variance"
 V_AT_THE_END = {"prediction_type": "v_prediction", "timestep_spacing": "trailing"}
 TO_SIGMA_MIN = {"final_sigmas_type": "sigma_min"}
@@ -146,11 +153,14 @@ LIMITS: Table = {
 }
 FINAL: Table = {"final_sigmas_type": ["zero", "sigma_min"]}
 FLOWS: Table = {
-    "use_flow_sigmas": [refused(True, FLOW)],
-    "flow_shift": [nothing(3.0), refused(3.0, FLOW, use_flow_sigmas=True)],
+    "use_flow_sigmas": [refused(True, NOT_FLOW), flow(True, **OF_FLOW)],
+    "flow_shift": [nothing(3.0), flow(3.0, use_flow_sigmas=True, **OF_FLOW)],
 }
 SHIFTS: Table = {
-    "use_dynamic_shifting": [nothing(True), refused(True, FLOW, use_flow_sigmas=True)],
+    "use_dynamic_shifting": [
+        nothing(True),
+        refused(True, "give it mu", use_flow_sigmas=True, **OF_FLOW),
+    ],
     "time_shift_type": ["exponential"],
 }
 LEARNED: Table = {
@@ -163,7 +173,7 @@ DPM: Table = {
     **FLOWS,
     "prediction_type": [
         *EVERY["prediction_type"],
-        refused("flow_prediction", "prediction_type = 'flow_prediction'"),
+        flow("flow_prediction"),
     ],
     "solver_order": [1, 2, 3],
 }
@@ -521,6 +531,12 @@ def test_a_field(class_name, name, case):
                 resolve(class_name, config={**SD, **fields}).plan(steps)
             assert case.says in str(caught.value)
             assert "\n" not in str(caught.value)
+        return
+    if case.outcome == "flow":
+        scheduler = resolve(class_name, config={**SD, **fields})
+        assert scheduler.prediction_type == FLOW
+        shift = fields.get("flow_shift", 1.0)
+        assert scheduler.noise_schedule == FlowSchedule(Shift(shift))
         return
     if case.outcome in ("corrected", "only here"):
         dtype = torch.float64 if class_name in IN_FLOAT64 else torch.float32

@@ -1,7 +1,7 @@
 """Grids of flow matching, laid over s; the shift moves them, and sigma = s / (1 - s) follows.
 
-The names are those of the other spacings that do the same: what differs between FlowMatchEuler
-(linspace), UniPC and DPM++ with flow sigmas (trailing), Flux (simple) and ComfyUI is which rule.
+The names are those of the spacings of a table that do the same. FlowMatchEuler lays linspace, UniPC
+with flow sigmas trailing, DPM++ leading, Flux and ComfyUI simple.
 """
 
 import math
@@ -28,8 +28,13 @@ def linspace(schedule: FlowSchedule, steps: int) -> list[float]:
 
 
 def trailing(schedule: FlowSchedule, steps: int) -> list[float]:
-    """As linspace with one point more, of which the last is left out (UniPC, DPM++, Wan)."""
+    """As linspace with one point more, of which the last is left out (UniPC)."""
     return schedule.move.grid(ramp(1.0, 1 / schedule.length, steps + 1)[:-1])
+
+
+def leading(schedule: FlowSchedule, steps: int) -> list[float]:
+    """Evenly from 1 - 1/T down towards 0, which is left out (DPM++ and DEIS with flow sigmas)."""
+    return schedule.move.grid([(1 - 1 / schedule.length) * (1 - i / steps) for i in range(steps)])
 
 
 def simple(schedule: FlowSchedule, steps: int) -> list[float]:
@@ -61,6 +66,7 @@ LEVELS: Mapping[str, Levels] = {
     "normal": linspace,
     "trailing": trailing,
     "sgm_uniform": trailing,
+    "leading": leading,
     "simple": simple,
     "karras": over(linspace, curves.karras),
     "exponential": over(linspace, curves.exponential),
