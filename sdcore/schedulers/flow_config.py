@@ -48,15 +48,15 @@ def flow_of(config: Config) -> Flow | None:
     Raises InputError for a field that is not understood, or is not what it can be.
     """
     name = config.get("_class_name")
-    asks = name in CLASSES or config.get("prediction_type") == FLOW
+    own = isinstance(name, str) and name in CLASSES
+    asks = own or config.get("prediction_type") == FLOW
     if not asks and config.get("use_flow_sigmas") is not True:
         return None
-    own = name in CLASSES
     says = config.get("prediction_type", FLOW if own else "epsilon")
     if says != FLOW:
         raise InputError(
-            f"the scheduler config asks for flow sigmas and prediction_type = {says!r:.80}: "
-            f"{FLOW} is what a network says along the straight path"
+            "the scheduler config asks for use_flow_sigmas = True and prediction_type = "
+            f"{says!r:.80}: {FLOW} is what a network says along the straight path"
         )
     field = _reader(config)
     if field("invert_sigmas", bool, False):
@@ -69,7 +69,7 @@ def flow_of(config: Config) -> Flow | None:
     redrawn = own and field("stochastic_sampling", bool, False)
     rest = {key: value for key, value in config.items() if key not in _OWN}
     if own:
-        rest["_class_name"] = "TCDScheduler" if redrawn else CLASSES[name]
+        rest["_class_name"] = "TCDScheduler" if redrawn else CLASSES[str(name)]
         rest = {key: value for key, value in rest.items() if key == "_class_name"}
     curves = [curve for curve in _CURVES if field(f"use_{curve}_sigmas", bool, False)]
     if len(curves) > 1:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from sdcore.errors import InputError
 from sdcore.process import RectifiedFlow
+from sdcore.schedulers.noise_schedule import NoiseSchedule
 
 # 1 - s of what stands for pure noise, which has no finite sigma: as diffusers' UniPC has it.
 NEAREST = 1e-6
@@ -79,7 +80,7 @@ def mu_of(
 
 @dataclass(frozen=True)
 class FlowSchedule:
-    """The training levels s = 1/T, 2/T ... 1, moved by the shift; a Schedule.
+    """The training levels s = 1/T, 2/T ... 1, moved by the shift.
 
     length: T, as which the network is told s = 1.
     """
@@ -115,3 +116,6 @@ class FlowSchedule:
 
     def timestep(self, sigma: float) -> float:
         return self.length * (1.0 if math.isinf(sigma) else to_s(sigma))
+
+
+Schedule = NoiseSchedule | FlowSchedule  # what a spacing is laid on, and what sigma <-> t is

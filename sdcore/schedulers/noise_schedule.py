@@ -4,7 +4,6 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -53,29 +52,6 @@ def zero_terminal_snr(betas: Tensor) -> Tensor:
     root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
     bar = root**2
     return 1 - torch.cat([bar[:1], bar[1:] / bar[:-1]])
-
-
-class Schedule(Protocol):
-    """What a spacing is laid on: a network's noise levels and its clock.
-
-    A NoiseSchedule, or along the straight path of flow matching a FlowSchedule.
-    """
-
-    def __len__(self) -> int: ...
-
-    @property
-    def sigmas(self) -> tuple[float, ...]: ...
-
-    @property
-    def log_sigmas(self) -> tuple[float, ...]: ...
-
-    def sigma(self, t: float, /) -> float: ...
-
-    def timestep(self, sigma: float, /) -> float: ...
-
-    def spread(self, sigma: float, /) -> float:
-        """1 / c_in: how large x is where what the network sees has variance 1."""
-        ...
 
 
 @dataclass(frozen=True)

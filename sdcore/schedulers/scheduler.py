@@ -23,7 +23,7 @@ from sdcore.schedulers.config import (
 )
 from sdcore.schedulers.conventions import CONVENTIONS, INVERSE, SAME_AS, Conventions
 from sdcore.schedulers.flow_config import flow_of
-from sdcore.schedulers.noise_schedule import Schedule
+from sdcore.schedulers.flow_schedule import Schedule
 from sdcore.schedulers.spacing import (
     TOOLS,
     Plan,

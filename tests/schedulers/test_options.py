@@ -74,7 +74,7 @@ def test_a_partial_of_a_known_solver_keeps_its_grid():
         ("dpmpp_2m:eular_at_final=1", None, "no option 'eular_at_final' (did you mean euler_at_"
          "final?): its options are lower_order_final=true, euler_at_final=false, solver_type=mid"),
         ("heun_churn:s=1", None, "s_churn=40.0, s_tmin=0.05, s_tmax=50.0, s_noise=1.0"),
-        ("heun:x=1", None, "scheduler heun has no option 'x'; it has none"),
+        ("res_multistep:x=1", None, "scheduler res_multistep has no option 'x'; it has none"),
         ("dpmpp_2m:euler_at_final=7", None, "euler_at_final=7: it is true or false"),
         ("dpmpp_2m:euler_at_final", None, "gives euler_at_final no value: write dpmpp_2m:euler_at"),
         ("comfyui:euler:1", None, "gives 1 no value"),

@@ -233,7 +233,7 @@ def test_refusals_are_one_clear_line(arguments, message):
 @pytest.mark.parametrize("name", [None, "euler", "Euler a", "DPMSolverMultistepScheduler"])
 @pytest.mark.parametrize(
     "class_name",
-    ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler",
+    ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "FlowMatchLCMScheduler",
      "CMStochasticIterativeScheduler"],
 )  # fmt: skip
 def test_a_network_that_was_trained_on_something_else_is_refused_by_name(name, class_name):

@@ -11,8 +11,7 @@ from typing import Annotated
 
 from sdcore.errors import InputError
 from sdcore.keywords import Range, keywords
-from sdcore.schedulers.flow_schedule import FlowSchedule, Shift, to_sigma
-from sdcore.schedulers.noise_schedule import Schedule
+from sdcore.schedulers.flow_schedule import FlowSchedule, Schedule, Shift, to_sigma
 from sdcore.schedulers.spacing import sigmas as curves
 from sdcore.schedulers.spacing.beta import quantile
 from sdcore.schedulers.spacing.plan import Grid, Rule, Spacing

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from sdcore.errors import InputError
-from sdcore.schedulers.noise_schedule import Schedule
+from sdcore.schedulers.flow_schedule import Schedule
 from sdcore.shown import short
 
 

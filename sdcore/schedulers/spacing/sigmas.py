@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from sdcore.errors import InputError
-from sdcore.schedulers.noise_schedule import Schedule
+from sdcore.schedulers.flow_schedule import Schedule
 from sdcore.schedulers.spacing.beta import quantile
 from sdcore.schedulers.spacing.plan import Grid, Rule
 

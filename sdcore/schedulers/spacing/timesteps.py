@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from sdcore.errors import InputError
-from sdcore.schedulers.noise_schedule import NoiseSchedule, Schedule
+from sdcore.schedulers.flow_schedule import Schedule
+from sdcore.schedulers.noise_schedule import NoiseSchedule
 from sdcore.schedulers.spacing.beta import quantile
 from sdcore.schedulers.spacing.plan import Grid, Rule
 

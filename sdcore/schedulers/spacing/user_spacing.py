@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.keywords import keywords
-from sdcore.schedulers.noise_schedule import Schedule
+from sdcore.schedulers.flow_schedule import Schedule
 from sdcore.schedulers.spacing.plan import Grid, Spacing
 from sdcore.schedulers.spacing.sigmas import at_sigmas
 from sdcore.user_file import blame, load_object
