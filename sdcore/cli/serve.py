@@ -106,7 +106,7 @@ def serve(**options: Any) -> None:
 
 def _source(options: dict[str, Any]) -> dict[str, Any]:
     """How models are loaded; each of these has one value here."""
-    from sdcore.cli.adapters import AUTO
+    from sdcore.chosen import AUTO
 
     source: dict[str, Any] = {}
     for name in _LOADING:
