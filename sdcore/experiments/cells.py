@@ -81,7 +81,7 @@ class Studio:
     def __init__(self, tell: Callable[[str], None] = lambda line: None) -> None:
         self.tell = tell
         self._base: tuple[str, Any] = ("", None)
-        self._over: tuple[str, Any] = ("", None)
+        self._over: tuple[str, Any] = ("", None)  # the same, with what lies over them
         self._parts: dict[str, tuple[Any, Parts]] = {}
 
     def networks(self, cell: Cell) -> Networks:
@@ -89,12 +89,15 @@ class Studio:
         chosen = {"loras": (), "embeddings": (), **cell.options}
         source = base_of(chosen)
         if self._base[0] != repr(source):
-            self._base = self._over = ("", None)  # two large models at once are one too many
+            self._over = "", None
+            self._base = "", None  # two large models at once are one too many
             self._base = repr(source), load(**source)
         over = repr((source, chosen["loras"], chosen["embeddings"]))
         if self._over[0] != over:
             self._parts.clear()
-            self._over = over, remembering(overlaid(self._base[1], chosen, self.tell))
+            networks = remembering(overlaid(self._base[1], chosen, self.tell))
+            self._over = over, networks
+            return networks
         return self._over[1]
 
     def ready(self, cells: Sequence[Cell]) -> tuple[Networks, list[Settings], Parts]:
