@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -95,10 +95,8 @@ class Studio:
         over = repr((source, chosen["loras"], chosen["embeddings"]))
         if self._over[0] != over:
             self._parts.clear()
-            networks = remembering(overlaid(self._base[1], chosen, self.tell))
-            self._over = over, networks
-            return networks
-        return self._over[1]
+            self._over = over, remembering(overlaid(self._base[1], chosen, self.tell))
+        return cast(Networks, self._over[1])
 
     def ready(self, cells: Sequence[Cell]) -> tuple[Networks, list[Settings], Parts]:
         """What is needed to draw cells of the same options. Raises InputError."""
