@@ -148,7 +148,7 @@ def open_picture(
         raise InputError(f"{path} cannot be read: {error or type(error).__name__}") from None
 
 
-def texts_of(path: Path) -> dict[str, str]:
+def texts_of(path: Path | Image.Image) -> dict[str, str]:
     """The texts that a picture carries, by name: `parameters` and `sdcore` of all three formats,
     and whatever else a PNG holds.
 

@@ -10,7 +10,6 @@ import logging
 import math
 import threading
 import time
-import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from sdcore.errors import InputError
 from sdcore.server.jobs import CANCELLED, DONE, ENDED, FAILED, RUNNING, Cancelled, Job
 from sdcore.server.limits import Limits
 from sdcore.server.models import Choice, Models
-from sdcore.server.refusals import Failed, Full, Missing, Unready
+from sdcore.server.refusals import Failed, Full, Missing, Unready, places
 
 if TYPE_CHECKING:
     from sdcore.networks import Networks
@@ -233,10 +232,7 @@ class Worker:
         except InputError as error:
             self._end_all(jobs, FAILED, error)
         except BaseException as error:
-            # Types and places only: the message may hold words of a prompt.
-            places = traceback.extract_tb(error.__traceback__)
-            where = " < ".join(f"{p.filename}:{p.lineno}" for p in reversed(places[-4:]))
-            log.error("a job failed: %s at %s", type(error).__name__, where)
+            log.error("a job failed: %s", places(error))
             failed = Failed(f"drawing failed ({type(error).__name__}); the server's log says where")
             self._end_all(jobs, FAILED, failed)
         else:
