@@ -73,7 +73,7 @@ def info_of(
         "is_using_inpainting_conditioning": False,
         "version": f"sdcore {VERSION}",
         "warnings": list(notes),
-        "flags": [list(getattr(one, "flags", ())) for one in done],
+        "flags": [list(one.flags) for one in done],
     }
     return json.dumps(told)
 

@@ -38,6 +38,7 @@ from sdcore.server.answers import Json
 from sdcore.server.asked import read
 from sdcore.server.jobs import CANCELLED, DONE, ENDED, FAILED, QUEUED, Job
 from sdcore.server.options import ServerOptions
+from sdcore.server.previews import estimate
 from sdcore.server.refusals import Refused, Unready
 from sdcore.server.results import encoded, gone
 from sdcore.server.worker import Worker
@@ -265,7 +266,7 @@ async def _pictures(worker: Worker, opened: Open) -> tuple[list[Drawn], list[Ima
     """What was drawn; the pictures of it, and behind them what was interrupted, as it stood; and
     how many of these there are."""
     done = [one for job in opened.jobs if job.state == DONE for one in job.result]
-    pictures = [one.picture for one in done if one.picture is not None]
+    pictures = [one.shown for one in done]
     halted = [job for job in opened.jobs if job.state == CANCELLED and "last" in job.kept]
     cut = [picture for job in halted if (picture := await decoded(worker, job)) is not None]
     if not pictures and not cut and not opened.stopped:
@@ -278,7 +279,7 @@ async def decoded(worker: Worker, job: Job) -> Image | None:
     run, step, rows = job.kept["last"]
 
     def work(networks: Networks, jobs: Sequence[Job]) -> None:
-        jobs[0].result = run.pictures(step.prediction.x0)[rows][0]
+        jobs[0].result = estimate(run, step, rows.start, worker.filters)
 
     try:
         short = worker.submit(work, job.choice, between_steps=True)

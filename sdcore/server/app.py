@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from sdcore.enduring import OutOfMemory
 from sdcore.errors import InputError, one_line
+from sdcore.filters import open_filters
 from sdcore.server import a1111_routes, generate, metrics, openai_images
 from sdcore.server.answers import refusal
 from sdcore.server.models import Models, listed_files, listed_models
@@ -101,7 +102,8 @@ def made_worker(options: ServerOptions) -> Worker:
         options.loaded,
         options.hides_places,
     )
-    return Worker(models, options.limits)
+    filters = open_filters(options.filter, options.safety, options.safety_action)
+    return Worker(models, options.limits, filters)
 
 
 def from_environment() -> FastAPI:

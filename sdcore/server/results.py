@@ -104,5 +104,5 @@ async def encoded(
     """The picture as a file with its settings."""
     settings = worker.models.shown(one.settings)
     most = None if kind == "png" or quality is None else max(1, quality)
-    form = Form(kind, most, whole=not options.no_settings)
+    form = Form(kind, most, whole=not options.no_settings, mark=not options.no_mark)
     return await run_in_threadpool(to_bytes, one.shown, settings, form)

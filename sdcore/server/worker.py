@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sdcore.errors import InputError
+from sdcore.filters import Filter
 from sdcore.server.jobs import CANCELLED, DONE, ENDED, FAILED, RUNNING, Cancelled, Job
 from sdcore.server.limits import Limits
 from sdcore.server.models import Choice, Models
@@ -34,12 +35,16 @@ log = logging.getLogger("sdcore.server")
 class Worker:
     """A queue that is bounded by work, and the thread that empties it.
 
+    filters: what looks at every picture before anybody gets it: `sdcore.filters`.
+
     submit -> Job; find(id); cancel(job); forget(job). `observers` get every job that has ended.
     All of it may be called by any thread.
     """
 
-    def __init__(self, models: Models, limits: Limits | None = None) -> None:
-        self.models = models
+    def __init__(
+        self, models: Models, limits: Limits | None = None, filters: Sequence[Filter] = ()
+    ) -> None:
+        self.models, self.filters = models, tuple(filters)
         self.limits = Limits() if limits is None else limits
         self.observers: list[Observe] = []
         self._queue: deque[tuple[Job, Work]] = deque()
