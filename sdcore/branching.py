@@ -21,7 +21,8 @@ def fixed() -> Set[str]:
 
 def same_schedule(old: Settings, new: Settings) -> bool:
     """Whether both lay their sigmas alike, so that a state's index counts in either's."""
-    names = ("scheduler", "spacing", "steps", "tail")
+    second = ("hires_strength", "hires_steps", "hires_scheduler", "hires_spacing")
+    names = ("scheduler", "spacing", "steps", "tail", *second)
     return all(getattr(old, name) == getattr(new, name) for name in names)
 
 

@@ -138,7 +138,7 @@ def _drawn(run: Run, watch: Watch, tell: Tell) -> tuple[Run, list[Image], int]:
         for step in lean:
             nfe, x = nfe + step.nfe, step.x_next
             watch(lean, step)
-        pictures = lean.decode(x * run.end_scale)
+        pictures = lean.decode(x * lean.run.end_scale)
     return lean.run, pictures, nfe
 
 

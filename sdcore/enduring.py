@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sdcore.errors import InputError
@@ -63,14 +64,25 @@ class Enduring:
         self.run, self.tell = run, tell
 
     def __iter__(self) -> Iterator[Step]:
-        start, last = None, len(self.run) == 0
+        x = yield from self._one_pass()
+        if self.run.then is not None:
+            latents = x * self.run.end_scale
+            while (second := self._tried(lambda: self.run.second(latents))) is None:
+                pass
+            self.run = second
+            yield from self._one_pass()
+
+    def _one_pass(self) -> Generator[Step, None, Tensor]:
+        """The steps of the run, without its second pass; returns the last x."""
+        x, start, last = self.run.start.x, None, len(replace(self.run, then=None)) == 0
         while not last:
-            steps = self.run.steps(start)
+            steps = self.run.one_pass(start)
             while (step := self._tried(lambda steps=steps: next(steps))) is not None:
                 yield step
-                start, last = step.state, step.index + 1 == step.count
+                x, start, last = step.x_next, step.state, step.index + 1 == step.count
                 if last:
                     break
+        return x
 
     def decode(self, x: Tensor) -> list[Image]:
         """The pictures of unit-variance latents."""
@@ -89,8 +101,9 @@ class Enduring:
         give_back()
         leaner = self.run.leaner()
         if leaner is None:
-            settings = self.run.settings[0]
-            size = f"{settings.width}x{settings.height}"
+            factor = self.run.networks.vae.config.factor
+            height, width = (side * factor for side in self.run.start.x.shape[-2:])
+            size = f"{width}x{height}"
             raise OutOfMemory(self.run.networks, size, self.run)
         self.run = leaner
         self.tell(f"out of memory; going on with --memory {leaner.networks.memory}")

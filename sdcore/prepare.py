@@ -14,6 +14,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from sdcore.guidance import (
     sources_of,
     written_parts,
 )
+from sdcore.hires import is_asked, larger, of_hires, second_beginning, second_of
 from sdcore.inpainting import Canvas, Picture
 from sdcore.models.freeu import FreeU, with_freeu
 from sdcore.models.seamless import check_axes, seamless
@@ -43,13 +45,15 @@ from sdcore.noise import OwnNoise, SeededNoise
 from sdcore.process import FLOW, known_prediction_type
 from sdcore.prompts import check_grammar, prompt_parts, switches
 from sdcore.prompts.grammar import check_length
-from sdcore.run import Run, over_parts, said_of
-from sdcore.schedulers import Scheduler, Spacing
+from sdcore.run import Run, SecondPass, over_parts, said_of
+from sdcore.sampling import Solver
+from sdcore.schedulers import Plan, Scheduler, Spacing
 from sdcore.schedulers import resolve as resolve_scheduler
 from sdcore.schedulers.config import SD15
 from sdcore.settings import IN_MEMORY, Options, Settings, Source, Words
 from sdcore.stages import Stage, handed_over
 from sdcore.starting import (
+    Beginning,
     beginning,
     canvas_of,
     check_start,
@@ -89,6 +93,7 @@ class Parts:
     tile: str | None = None
     refiner: Networks | None = None
     notes: tuple[str, ...] = ()  # what was left to the family, in one line
+    second: Parts | None = None  # of the second pass
 
 
 # --- what the names stand for --------------------------------------------------------------------
@@ -127,6 +132,7 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
         tile=None if asked.tile is None else check_axes(asked.tile),
         refiner=_refiner(networks, asked.refiner),
         notes=_left_to(family, asked, networks.name),
+        second=parts_of(second_of(asked), networks) if is_asked(asked, networks) else None,
     )
 
 
@@ -209,6 +215,8 @@ def complete(
     if shared.variation is not None:
         read_variation(shared.variation)
     first_step(shared, plan.sigmas)
+    if parts.second is not None:
+        _second_pass(networks, shared, parts)  # raises for what is out of range in it
     prompts, negatives, seeds = _words(request, networks)
     parts.noise(tuple(seeds), (1, 1, 1), "cpu")  # raises for a seed that is none
     for text in {*prompts, *filter(None, negatives)}:
@@ -281,6 +289,7 @@ def _of_parts(request: Request, parts: Parts) -> dict[str, Any]:
         "handover": _handover(request.handover, refiner, scheduler),
         "latents": _latents(request.latents),
         **of_start(request, parts.canvas),
+        **of_hires(request, None if parts.second is None else parts.second.scheduler),
     }
 
 
@@ -369,7 +378,10 @@ def _texts(what: str, given: Any) -> list[str]:
 
 def _digests(settings: Settings, experts: Sequence[Networks]) -> tuple[str, ...]:
     """ "<digest> <name>" of every file that the pictures will be made of."""
-    named = (settings.scheduler, settings.spacing, settings.noise, settings.guidance)
+    named = (
+        *(settings.scheduler, settings.spacing, settings.noise),
+        *(settings.hires_scheduler, settings.hires_spacing, settings.guidance),
+    )
     *others, guidance = (None if text and text.endswith(IN_MEMORY) else text for text in named)
     of_code = digests([*others, *(written_parts(guidance) if guidance else ())])
     if settings.latents and not settings.latents.endswith(IN_MEMORY):
@@ -394,18 +406,31 @@ def changed(old: Settings, new: Settings) -> list[str]:
 # --- ready to draw -------------------------------------------------------------------------------
 
 
+Begin = Callable[[Plan, SeededNoise | OwnNoise], Beginning]
+
+
 def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | None = None) -> Run:
     """A run of these pictures, which differ in words and seeds alone. Raises InputError."""
     first = settings[0]
     parts = parts_of(first, networks) if parts is None else parts
     networks = _freed(networks, parts)
-    plan = parts.scheduler.plan(first.steps)
     canvas = None if parts.canvas is None else parts.canvas.scaled(first.width, first.height)
+
+    def begin(plan: Plan, noise: SeededNoise | OwnNoise) -> Beginning:
+        return beginning(networks, first, canvas, plan, noise, parts.latents)
+
+    run = _assembled(networks, settings, parts, begin)
+    then = None if parts.second is None else _second_pass(networks, first, parts)
+    return replace(run, pasted=canvas if first.paste else None, then=then)
+
+
+def _assembled(networks: Networks, settings: Sequence[Settings], parts: Parts, begin: Begin) -> Run:
+    """One pass. networks: as they draw."""
+    plan = parts.scheduler.plan(settings[0].steps)
     spoken = branch_names(over_parts(parts.guidance, settings), plan.sigmas)
     with float32_as(networks.tf32):
         stages = _stages(networks, settings, parts, spoken, plan.sigmas)
-        noise = _noise(networks, settings, parts)
-        begun = beginning(networks, first, canvas, plan, noise, parts.latents)
+        begun = begin(plan, _noise(networks, settings, parts))
     if begun.extra is not None:
         stages = tuple(stage.told_also(extra=begun.extra) for stage in stages)
     return Run(
@@ -421,9 +446,57 @@ def prepare(networks: Networks, settings: Sequence[Settings], parts: Parts | Non
         sigmas=begun.sigmas,
         lossy=parts.lossy,
         kept=begun.kept,
-        pasted=canvas if first.paste else None,
         warnings=_warnings(networks, settings, parts, spoken),
     )
+
+
+def _second_pass(networks: Networks, settings: Settings, parts: Parts) -> SecondPass:
+    """What is to follow the first pass. Raises InputError for what is out of range in it."""
+    second, factor = parts.second, networks.vae.config.factor
+    if second is None:
+        raise InputError("no second pass is asked for")
+    large = larger(settings, factor)
+    if max(large.width, large.height) > MAX_SIDE:
+        size = f"{large.width}x{large.height}"
+        raise InputError(f"the second pass would draw {size}: {MAX_SIDE} pixels at most")
+    plan = second.scheduler.plan(large.steps)
+    index, sigmas = first_step(large, plan.sigmas)
+    return SecondPass(
+        size=(large.height // factor, large.width // factor),
+        plan=plan,
+        sigmas=sigmas,
+        index=index,
+        taken=partial(_taken, parts, second),
+        prepared=partial(_prepared_second, parts, second),
+    )
+
+
+def _taken(first: Parts, second: Parts, run: Run) -> tuple[Solver, Guidance]:
+    """Solver and guidance of the second pass: its own, but for what was put into the run. Another
+    scheduler for the second pass stays that."""
+    put_in = run.settings[0].hires_scheduler is None and run.solver is not first.scheduler.solver
+    return (
+        run.solver if put_in else second.scheduler.solver,
+        second.guidance if run.guidance is first.guidance else run.guidance,
+    )
+
+
+def _prepared_second(first: Parts, second: Parts, run: Run, latents: torch.Tensor | None) -> Run:
+    """The second pass of a run. latents: [B,4,h,w], with which its first ended; None: zeros.
+
+    What was put into the run is taken over, what lies around the model and answers too.
+    """
+    factor, upscaler = run.networks.vae.config.factor, run.settings[0].hires_upscaler
+    settings = [larger(each, factor) for each in run.settings]
+    solver, guidance = _taken(first, second, run)
+
+    def begin(plan: Plan, noise: SeededNoise | OwnNoise) -> Beginning:
+        name = "" if upscaler is None else upscaler
+        return second_beginning(run.networks, settings[0], name, latents, plan, noise)
+
+    large = _assembled(run.networks, settings, replace(second, guidance=guidance), begin)
+    more = {"solver": solver, "around": run.around, "answers": run.answers}
+    return replace(large, settings=run.settings, **more)
 
 
 def conditioner_of(networks: Networks) -> Conditioner:

@@ -48,9 +48,30 @@ def unchanged(denoise: Denoise) -> Denoise:
     return denoise
 
 
+@dataclass(frozen=True)
+class SecondPass:
+    """What follows where a run has ended: the same pictures at another size, drawn on.
+
+    It is prepared when the first pass is done, since its x is made of that one's.
+    """
+
+    size: tuple[int, int]  # of its latents: height, width
+    plan: Plan
+    sigmas: tuple[float, ...]
+    index: int  # of the step that it begins with
+    taken: Callable[[Run], tuple[Solver, Guidance]]  # its own, or what was put into the first pass
+    # (the first pass, its unit-variance latents or None for zeros) -> the run
+    prepared: Callable[[Run, Tensor | None], Run]
+
+    def is_at(self, x: Tensor) -> bool:
+        """Whether x [B,4,h,w] is one of its own, and not of the first pass."""
+        return tuple(x.shape[-2:]) == self.size
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """A prepared loop. Iterate over it for its steps, as often as you like: each time is afresh.
+    Where it has a second pass, the steps of that one follow, of larger x.
 
     What `sample` takes lies open: `dataclasses.replace` changes any of it, and every step and
     every picture after that honours it. Nothing is drawn until then, and nothing in here changes.
@@ -83,6 +104,7 @@ class Run:
     kept: Kept | None = None  # what is kept of a picture: laid around the model, below `around`
     lossy: Lossy | None = None  # what is traded for time, in the networks of the stages
     pasted: Canvas | None = None  # whose pixels are put back where they are kept
+    then: SecondPass | None = None
     warnings: tuple[str, ...] = ()  # one line for each guess and each prompt that was cut
     described: tuple[Solver, Guidance] | None = None  # those that the settings speak of
 
@@ -104,15 +126,17 @@ class Run:
     def __len__(self) -> int:
         """The number of steps that iterating over it makes."""
         start, sigmas = self._placed(self.start)
-        return len(sigmas) - 1 - (start.index if isinstance(start, State) else 0)
+        later = 0 if self.then is None else len(self.then.sigmas) - 1 - self.then.index
+        return len(sigmas) - 1 - (start.index if isinstance(start, State) else 0) + later
 
     def __repr__(self) -> str:
         first, more = self.settings[0], len(self.settings) - 1
         words = f"{brief(first.prompt)}, seed {first.seed}" + (f" and {more} more" if more else "")
+        larger = "" if self.then is None else f"then {first.hires:g} times the size, "
         changed = "" if self.around is unchanged else f", around={brief(self.around)}"
         return clipped(
             f"Run({words}: {first.width}x{first.height} by {first.model}, {len(self)} steps of "
-            f"{first.scheduler} on {first.spacing}, sigmas {brief(self.sigmas)}, "
+            f"{first.scheduler} on {first.spacing}, sigmas {brief(self.sigmas)}, {larger}"
             f"guidance={brief(self.guidance)}, noise {first.noise}{changed})"
         )
 
@@ -136,16 +160,23 @@ class Run:
 
         1, but for schedules of diffusers that stop a little above sigma 0 and scale x there.
         """
-        if self.plan.end_scale == 1 or self.sigmas[-1] == self.plan.sigmas[-1]:
-            return self.plan.end_scale
-        process = process_of(self.scheduler.prediction_type, self.plan)
-        return process.c_in(self.sigmas[-1])
+        return _end_scale(self.scheduler, self.plan, self.sigmas)
 
     @cached_property
     def nfe(self) -> int:
         """How many evaluations of the network each picture will take, every branch counted."""
-        start, sigmas = self._placed(self.start)
-        return sum(s.nfe for s in rehearse(self.solver, sigmas, start, self.joined.branches))
+        passes = [(self.solver, self.joined, *self._placed(self.start))]
+        if self.then is not None:
+            solver, guidance = self.then.taken(self)
+            guidance = over_parts(guidance, self.settings)
+            passes.append(
+                (solver, guidance, State(self.start.x, self.then.index), self.then.sigmas)
+            )
+        return sum(
+            step.nfe
+            for solver, guidance, start, sigmas in passes
+            for step in rehearse(solver, sigmas, start, guidance.branches)
+        )
 
     @cached_property
     def denoise(self) -> Denoise:
@@ -212,8 +243,32 @@ class Run:
         """The loop: from the run's start, or from one as `sdcore.sample` takes it.
 
         A State that is between this run's sigmas goes on with those below it.
+        A State of the second pass goes on in that one.
         The weights ask for no gradients, so none are kept unless x or the conditions do.
         """
+        first = self.start if start is None else start
+        return self.one_pass(first) if self.then is None else self._passes(first)
+
+    def _passes(self, start: Tensor | State) -> Iterator[Step]:
+        """Both passes, or what is left of them."""
+        x = start.x if isinstance(start, State) else start
+        if self.then is not None and self.then.is_at(x):
+            yield from self.second(None).one_pass(start)
+            return
+        for step in self.one_pass(start):
+            yield step
+            x = step.x_next
+        yield from self.second(x * self.end_scale).one_pass()
+
+    def second(self, latents: Tensor | None) -> Run:
+        """The second pass alone. latents: [B,4,h,w] of unit variance, with which the first ended;
+        None: zeros, for whoever brings a State of it."""
+        if self.then is None:
+            raise InputError("this run has no second pass: prepare(hires=2)")
+        return self.then.prepared(self, latents)
+
+    def one_pass(self, start: Tensor | State | None = None) -> Iterator[Step]:
+        """The steps of this run without those of its second pass."""
         first, solver = self.start if start is None else start, self.solver
         if len(self.stages) > 1:
             solver = whole_steps(solver)
@@ -228,6 +283,8 @@ class Run:
         other run (`state_file.read(path).sigmas`), to go on with all of them in place of these.
         Raises InputError for a state of other pictures, or with nothing below it.
         """
+        if self.then is not None and self.then.is_at(state.x):
+            return self.second(None).resumed(state, sigmas)
         if sigmas:
             return replace(self, sigmas=tuple(sigmas)).resumed(state)
         if state.x.shape != self.start.x.shape:
@@ -266,6 +323,8 @@ class Run:
 
         Some schedules stop a little above sigma 0; then x is first scaled to unit variance.
         """
+        if self.then is not None and self.then.is_at(x):
+            return self.pictures(x * _end_scale(self.scheduler, self.then.plan, self.then.sigmas))
         return self.pictures(x * self.end_scale)
 
     def pictures(self, latents: Tensor) -> list[Image]:
@@ -292,6 +351,13 @@ class Run:
             )
             for part in parts
         ]
+
+
+def _end_scale(scheduler: Scheduler, plan: Plan, sigmas: Sequence[float]) -> float:
+    """What turns x at the last of these sigmas, which may be others than the plan's, to latents."""
+    if plan.end_scale == 1 or sigmas[-1] == plan.sigmas[-1]:
+        return plan.end_scale
+    return process_of(scheduler.prediction_type, plan).c_in(sigmas[-1])
 
 
 def said_of(thing: Any) -> str:

@@ -29,6 +29,7 @@ Names = tuple[str, ...]
 
 WORDS, SAMPLING, MODEL, EXTRA = "Words", "Sampling", "Model", "SDXL"
 START = "Start from a picture"
+SECOND = "Second pass, larger"
 MODELS, SCHEDULERS = ("model",), ("scheduler",)  # what brings its own of an option
 IN_MEMORY = "(in memory)"  # behind the name of an object of a program, which no picture can hold
 LISTS = ("sigmas:", "timesteps:")  # how a spacing begins that is a list
@@ -264,6 +265,37 @@ class Options:
         "Put the pixels that are kept back as they were.", START, kind=bool, goes_with=("image",),
         doc="whether the image's own pixels are put back where the mask is black.",
     )  # fmt: skip
+    hires: float | None = option(
+        "Draw it on at so many times the size, e.g. 2.", SECOND, kind=float, metavar="SCALE",
+        doc="a second pass: the finished picture is enlarged by this factor, given noise and drawn "
+        "on, for details at a size at which a whole picture would fall apart; 1 is off.",
+    )  # fmt: skip
+    hires_upscaler: str | None = option(
+        "How it is enlarged; see docs/starting.md.  [default: bilinear]", SECOND, metavar="NAME",
+        doc='how it is enlarged: its latents by "nearest", "nearest-exact", "bilinear" (None), '
+        '"bicubic", "bilinear-antialiased" or "bicubic-antialiased", its pixels by "lanczos".',
+    )  # fmt: skip
+    hires_strength: float | None = option(
+        "How much is drawn anew, up to 1.  [default: 0.7]", SECOND, kind=float,
+        doc="the share of the second pass's steps that is run, as `strength`; None: 0.7.",
+    )  # fmt: skip
+    hires_steps: int | None = option(
+        "Its steps, of which that share is run.  [default: --steps]", SECOND, kind=int,
+        doc="its steps: the last int(hires_steps * hires_strength) are run; None: `steps`.",
+    )  # fmt: skip
+    hires_scheduler: "str | Solver | None" = option(
+        "Another scheduler for it, with a spacing of its own.", SECOND, metavar="NAME",
+        doc="another scheduler for it, which comes with its own spacing and eta; None: the same.",
+    )  # fmt: skip
+    hires_spacing: "str | Spacing | None" = option(
+        "Another spacing for it.", SECOND, metavar="NAME", goes_with=("hires_scheduler",),
+        doc="another spacing for it; None: the scheduler's, which is that of the first pass unless "
+        "it is another.",
+    )  # fmt: skip
+    hires_cfg: float | None = option(
+        "Another guidance scale for it.", SECOND, kind=float,
+        doc="another guidance scale for it; None: the same.",
+    )  # fmt: skip
     refiner: Any = option(
         "SDXL's refiner, for the last noise levels.", EXTRA, metavar="MODEL", goes_with=MODELS,
         doc="a model that takes over below the noise level `handover`.",
@@ -333,6 +365,8 @@ class Settings(Source, Overlays, Options):
     posterior: str = "sample"
     mask_blur: float = 0.0
     paste: bool = False
+    hires_scheduler: str | None = None  # None: the first pass's
+    hires_spacing: str | None = None
     refiner: str | None = None
     template: str | None = None  # what the prompt was drawn from, where it has wildcards
     changes: Names = ()  # "from sigma 3.2: cfg 5 -> 8": what was other in the steps above

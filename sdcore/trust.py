@@ -15,7 +15,14 @@ from sdcore.errors import InputError
 from sdcore.strengths import parse_lora
 
 # Fields of Settings, and the option by which a user names the same.
-CODE = {name: f"--{name}" for name in ("scheduler", "spacing", "noise", "guidance")}
+CODE = {
+    "scheduler": "--scheduler",
+    "spacing": "--spacing",
+    "noise": "--noise",
+    "guidance": "--guidance",
+    "hires_scheduler": "--hires-scheduler",
+    "hires_spacing": "--hires-spacing",
+}
 PLACES = {
     "model": "--model",
     "refiner": "--refiner",

@@ -171,3 +171,56 @@ def test_tags_of_adapters(prompt: str, words: str, asked: list[tuple[str, float,
 def test_a_strength_that_is_no_number() -> None:
     with pytest.raises(InputError, match=r"<lora:x:big>: 'big' is no number"):
         untagged("<lora:x:big>")
+
+
+SECOND = (
+    "red\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x512, Denoising strength: 0.7, "
+    "Hires upscale: 2, RNG: CPU"
+)
+
+
+def test_a_second_pass_of_theirs() -> None:
+    """Their steps are run, on a schedule of int(20 / 0.7) = 28."""
+    asked = read(f"{SECOND}, Hires upscaler: Latent (bicubic), Hires CFG Scale: 4")
+    assert (asked.options["hires"], asked.options["hires_upscaler"]) == (2, "bicubic")
+    steps, strength = asked.options["hires_steps"], asked.options["hires_strength"]
+    assert (steps, int(steps * strength), asked.options["hires_cfg"]) == (28, 20, 4)
+    assert strength == pytest.approx(20 / 28, abs=1e-6)
+    assert "strength" not in asked.options
+    assert (asked.left, asked.warnings) == ({}, ())
+    more = read(f"{SECOND}, Hires steps: 9, Hires sampler: DPM++ 2M, Hires schedule type: Karras")
+    assert (more.options["hires_scheduler"], more.options["hires_spacing"]) == (
+        *("DPM++ 2M", "a1111:karras"),
+    )
+    assert int(more.options["hires_steps"] * more.options["hires_strength"]) == 9
+
+
+@pytest.mark.parametrize("run", [1, 7, 20, 150])
+@pytest.mark.parametrize("strength", ["0.01", "0.33", "0.7", "0.75", "0.9999", "1"])
+def test_as_many_steps_as_there(run: int, strength: str) -> None:
+    text = SECOND.replace("strength: 0.7", f"strength: {strength}")
+    options = read(f"{text}, Hires steps: {run}").options
+    assert int(options["hires_steps"] * options["hires_strength"]) == run
+
+
+def test_what_is_not_followed_of_a_second_pass() -> None:
+    net = read(f"{SECOND}, Hires upscaler: R-ESRGAN 4x+, Hires prompt: blue")
+    assert net.options["hires_upscaler"] == "lanczos"
+    assert net.warnings == (
+        "Hires upscaler: R-ESRGAN 4x+ is not followed, it is a network of its own: Lanczos' "
+        "kernel in its place",
+        "Hires prompt: blue is not followed",
+    )
+    resized = SECOND.replace("Hires upscale: 2", "Hires resize: {}")
+    assert read(resized.format("768x0")).options["hires"] == 1.5
+    assert "hires" not in read(resized.format("768x512")).options
+    assert "Hires resize" in read(resized.format("768x512")).left
+
+
+def test_a_second_pass_is_written_and_read_back() -> None:
+    drawn = replace(PLAIN, hires=2.0, hires_upscaler="bilinear", hires_strength=0.5)
+    text = parameters(replace(drawn, hires_scheduler="euler_a", hires_cfg=3.0))
+    assert "Denoising strength: 0.5, Hires upscale: 2, Hires steps: 10, Hires upscaler: Lat" in text
+    asked = read(text)
+    assert (asked.options["hires_steps"], asked.options["hires_strength"]) == (20, 0.5)
+    assert (asked.options["hires_scheduler"], asked.left) == ("Euler a", {})

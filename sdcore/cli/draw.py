@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 from sdcore.a1111 import bare
@@ -71,10 +72,11 @@ def draw(
         more: Any = {"batch": size, "smaller": how["fallback"] == "size", "watch": watch}
         more["filters"] = filters
         for networks, batches in groups:
-            bar.grow(
-                sum(_steps(batch) * -(-len(batch.settings) // max(1, size)) for batch in batches)
-            )
-            for batch in batches:
+            factor = networks.vae.config.factor
+            steps = [_steps(batch, factor) for batch in batches]
+            rounds = [-(-len(batch.settings) // max(1, size)) for batch in batches]
+            bar.grow(sum(map(mul, steps, rounds)))
+            for batch, count in zip(batches, steps, strict=True):
                 for settings in batch.settings:
                     check_form(settings, output.form)
                 if how["state"] is not None:  # one state, one run
@@ -96,7 +98,7 @@ def draw(
                     if each.flags:
                         tell(_flagged(each))
                     kept = each.picture if how["sheet"] else None
-                    done.append(Done(kept, each.settings, _steps(batch), each.nfe, batch.labels))
+                    done.append(Done(kept, each.settings, count, each.nfe, batch.labels))
     for path in records.written:
         echo(str(path))
     if unfinished.stopped:
@@ -119,15 +121,26 @@ def _flagged(drawn: Drawn) -> str:
     return f"{who}: flagged by {', '.join(drawn.flags)}{gone}"
 
 
-def _steps(batch: Batch) -> int:
-    """How many steps are run for each of its pictures."""
+def _steps(batch: Batch, factor: int) -> int:
+    """How many steps are run for each of its pictures. factor: pixels of a latent's side."""
+    from sdcore.hires import second_of
     from sdcore.starting import steps_run
 
-    first = batch.settings[0]
-    plan = batch.parts.scheduler.plan(first.steps)
-    if batch.start is None or batch.start.sigma is None:
-        return steps_run(first, plan)
-    return sum(sigma < batch.start.sigma for sigma in batch.sigmas or plan.sigmas)
+    first, start, second = batch.settings[0], batch.start, batch.parts.second
+    begun = None if start is None or start.sigma is None else start.sigma
+    large = begun is not None and start is not None and start.x.shape[-1] * factor > first.width
+    passes = [] if large else [(first, batch.parts.scheduler)]
+    if second is not None:
+        passes.append((second_of(first), second.scheduler))
+    steps = 0
+    for settings, scheduler in passes:
+        plan = scheduler.plan(settings.steps)
+        if begun is None:
+            steps += steps_run(settings, plan)
+        else:
+            steps += sum(sigma < begun for sigma in batch.sigmas or plan.sigmas)
+        begun = None  # in the next one
+    return steps
 
 
 def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
@@ -145,7 +158,7 @@ def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
 def _summary(done: Sequence[Done], seconds: float) -> str:
     """How many pictures, of how many steps, and what they took."""
     steps = sorted({each.steps for each in done})
-    asked = sorted({each.settings.steps for each in done})
+    asked = sorted({_asked(each.settings) for each in done})
     of = "" if asked == steps else f" of {_range(asked)}"
     nfe = sorted({each.nfe for each in done})
     plural = "s" * (len(done) > 1)
@@ -153,6 +166,12 @@ def _summary(done: Sequence[Done], seconds: float) -> str:
         f"{len(done)} picture{plural}, {_range(steps)}{of} steps, {_range(nfe)} NFE each, "
         f"{seconds:.2f} s"
     )
+
+
+def _asked(settings: Settings) -> int:
+    """The steps that were asked for, of both passes."""
+    second = settings.steps if settings.hires_steps is None else settings.hires_steps
+    return settings.steps + (0 if settings.hires is None else second)
 
 
 def _range(numbers: Sequence[int]) -> str:
@@ -217,15 +236,17 @@ class _Film:
         self._frames.append(run.decode(step.prediction.x0))
         if step.index + 1 == step.count:
             for each, *frames in zip(run.run.settings, *self._frames, strict=True):
-                title = "\n".join((f"{each.prompt}, seed {each.seed}", *each.changes))
+                size = f", {frames[0].width}x{frames[0].height}" * (each.hires is not None)
+                title = "\n".join((f"{each.prompt}, seed {each.seed}{size}", *each.changes))
                 self._sections.append((each, Section(title, frames, self._captions)))
 
     def leave_out(self, settings: Settings) -> None:
         """Not this picture, which a filter has flagged: its steps show what it does."""
         alike = [n for n, (drawn, _) in enumerate(self._sections)
                  if (drawn.prompt, drawn.seed) == (settings.prompt, settings.seed)]  # fmt: skip
-        if alike:
-            del self._sections[alike[-1]]
+        passes = 1 if settings.hires is None else 2
+        for number in reversed(alike[-passes:]):
+            del self._sections[number]
 
     @property
     def empty(self) -> bool:

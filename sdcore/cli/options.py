@@ -14,7 +14,7 @@ from sdcore.cli.echo import tell
 from sdcore.errors import InputError
 from sdcore.options import Option
 from sdcore.picture_form import SUFFIXES, format_of
-from sdcore.settings import EXTRA, MODEL, OPTIONS, SAMPLING, START, WORDS
+from sdcore.settings import EXTRA, MODEL, OPTIONS, SAMPLING, SECOND, START, WORDS
 
 MAX_PICTURES = 10_000  # of one command; beyond it a range of seeds is a slip of the finger
 _SEEDS = re.compile(r"(-?\d{1,20})(?:-(\d{1,20}))?")
@@ -217,7 +217,7 @@ _COMMAND: Mapping[str, Sequence[click.Option]] = {
 
 def _groups() -> dict[str, list[click.Option]]:
     """Every option under its heading: those of a picture first."""
-    titles = (WORDS, SAMPLING, START, MODEL, EXTRA)
+    titles = (WORDS, SAMPLING, START, SECOND, MODEL, EXTRA)
     groups: dict[str, list[click.Option]] = {name: [] for name in titles}
     for name, option in OPTIONS.items():
         groups[option.group].append(declared(name, option))
