@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -62,8 +63,17 @@ def test_starting_elsewhere(
     tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (example,) = examples("docs/starting.md")
-    run = sdcore.load(tiny_path, device="cpu").prepare("red", steps=6)
+    two_passes, example = examples("docs/starting.md")
+    sd = sdcore.load(tiny_path, device="cpu")
+    side = {"width": 128, "height": 128}  # as the bundled model draws
+    model = SimpleNamespace(prepare=lambda *words, **how: sd.prepare(*words, **{**side, **how}))
+    names: dict = {"sd": model, "State": sdcore.State, "replace": replace}
+    with torch.inference_mode():
+        exec(two_passes, names)
+        *_, last = sd.prepare("a red boat", seeds=[1], hires=2, **side)
+    assert torch.equal(names["step"].x_next, last.x_next)
+
+    run = sd.prepare("red", steps=6)
     names = {"run": run, "replace": replace, "CFG": CFG, "State": sdcore.State}
     names |= {name: resolve(name).solver for name in ("euler", "heun")}
     with torch.inference_mode():
