@@ -7,6 +7,7 @@ where the one before was stopped.
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, fields
@@ -43,10 +44,12 @@ def command(legs: Sequence[Leg]) -> str:
     Raises InputError for a seed that a command would read otherwise.
     """
     lines, before, state = [], None, ""
+    whole = "".join(f"{leg.settings.to_json()}{leg.stop_after}" for leg in legs)
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:6]  # so that no two share a file
     for number, leg in enumerate(legs, 1):
         words = _begun(leg) if before is None else _resumed(before, leg, state)
         if leg.stop_after is not None:
-            state = f"state-{number}.safetensors"
+            state = f"leg-{number}-{digest}.safetensors"
             words += ["--state", state, "--stop-after", str(leg.stop_after)]
         lines.append(shlex.join(words))
         before = leg.settings

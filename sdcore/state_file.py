@@ -83,15 +83,26 @@ def write(
     noise: Sequence[FoundDraw] = (),
     sigmas: Sequence[float] = (),
 ) -> None:
-    """Whole or not at all, in place of what is there.
-
-    settings: of each picture, as JSON. noise: the draws of the loop, where they are no seed's.
-    sigmas: of the run, in which the state's index counts.
+    """Whole or not at all, in place of what is there; `to_bytes` says what.
 
     Raises InputError where it cannot be written.
     """
     target = path_of(path)
     check_folder(target.parent)
+    write_whole(target, to_bytes(state, settings, noise, sigmas))
+
+
+def to_bytes(
+    state: Held,
+    settings: Sequence[str] = (),
+    noise: Sequence[FoundDraw] = (),
+    sigmas: Sequence[float] = (),
+) -> bytes:
+    """The file of a state.
+
+    settings: of each picture, as JSON. noise: the draws of the loop, where they are no seed's.
+    sigmas: of the run, in which the state's index counts.
+    """
     tensors = {"x": state.x} | {f"memory.{i}": memo.value for i, memo in enumerate(state.memory)}
     tensors |= {f"noise.{i}": drawn.value for i, drawn in enumerate(noise)}
     facts = {
@@ -108,7 +119,7 @@ def write(
         "settings": list(settings),
     }
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_whole(target, save(whole, {KEY: json.dumps(facts)}))
+    return save(whole, {KEY: json.dumps(facts)})
 
 
 def read(path: str | Path) -> Read:

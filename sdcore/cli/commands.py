@@ -10,7 +10,6 @@ import click
 from sdcore import __version__
 from sdcore.cli.bench import bench
 from sdcore.cli.check import check
-from sdcore.cli.compare import compare
 from sdcore.cli.convert import convert
 from sdcore.cli.download import download
 from sdcore.cli.guidances import guidances
@@ -82,7 +81,6 @@ _COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
         serve: "Pictures over HTTP.",
     },
     "Experiments": {
-        compare: "Schedulers side by side, and how far each is from the exact solution.",
         replay: "What sample --record kept, step by step, without the model.",
         diff: "Where two recorded runs part, or what differs in two pictures.",
     },

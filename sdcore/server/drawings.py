@@ -12,7 +12,7 @@ from sdcore.enduring import Enduring, OutOfMemory
 from sdcore.networks import Networks
 from sdcore.prepare import Parts, complete, parts_of
 from sdcore.run import Run, over_parts
-from sdcore.sampling import Denoise, Prediction, Step
+from sdcore.sampling import Denoise, Prediction, State, Step
 from sdcore.schedulers.rehearsal import rehearse
 from sdcore.server.asked import Asked, prepared
 from sdcore.server.jobs import Cancelled, Job
@@ -27,15 +27,35 @@ OnStep = Callable[[Job, Run, Step, slice], None]
 
 
 @dataclass(frozen=True)
+class Begun:
+    """Where a picture stands already, and what is left of it goes on from.
+
+    sigmas: those in which `state` counts. left: the completed settings of what is left -> those
+    that the picture is to have, and whether it goes on in `sigmas` (else in its own below them).
+    """
+
+    state: State
+    sigmas: tuple[float, ...]
+    left: Callable[[Settings], tuple[Settings, bool]]
+
+
+@dataclass(frozen=True)
 class Drawing:
     """The task of such a job."""
 
     asked: Asked
     on_step: OnStep | None = None
     api: str = "native"  # the face that it came by
+    begun: Begun | None = None  # of one picture
 
 
-def submit(worker: Worker, asked: Asked, on_step: OnStep | None = None, api: str = "native") -> Job:
+def submit(
+    worker: Worker,
+    asked: Asked,
+    on_step: OnStep | None = None,
+    api: str = "native",
+    begun: Begun | None = None,
+) -> Job:
     """Queue the pictures; the job's result is a list of `Drawn`.
 
     What is wrong is told at once where the model is in memory, else by the job. Its events are
@@ -49,18 +69,18 @@ def submit(worker: Worker, asked: Asked, on_step: OnStep | None = None, api: str
     if networks is not None and (
         asked.refiner is None or worker.models.peek(asked.refiner) is not None
     ):
-        settings, parts = _completed(asked, networks, worker)
+        settings, parts = completed(asked, networks, worker)
         cost = work_of(settings, parts)
-        if parts.canvas is None and parts.refiner is None:
+        if parts.canvas is None and parts.refiner is None and begun is None:
             key = (asked.choice, asked.smaller, _shared(settings[0]))
-    _check_work(cost, worker.limits)
+    check_work(cost, worker.limits)
     return worker.submit(
         lambda networks, jobs: _draw(worker, networks, jobs),
         asked.choice,
         cost,
         key,
         asked.pictures,
-        Drawing(asked, on_step, api),
+        Drawing(asked, on_step, api, begun),
     )
 
 
@@ -83,7 +103,7 @@ def _estimated(asked: Asked) -> float:
     return asked.pictures * width * height * steps * 2 / MEGA
 
 
-def _check_work(cost: float, limits: Limits) -> None:
+def check_work(cost: float, limits: Limits) -> None:
     if cost > limits.work:
         raise Refused(
             f"it takes {cost:.0f} million pixel evaluations, and the server does {limits.work:.0f} "
@@ -91,7 +111,7 @@ def _check_work(cost: float, limits: Limits) -> None:
         )
 
 
-def _completed(
+def completed(
     asked: Asked, networks: Networks, worker: Worker
 ) -> tuple[tuple[Settings, ...], Parts]:
     request = prepared(asked, worker.models)
@@ -111,10 +131,15 @@ def _shared(settings: Settings) -> Settings:
 def _draw(worker: Worker, networks: Networks, jobs: Sequence[Job]) -> None:
     """Every picture of the jobs, in batches; each job gets its own."""
     tasks: list[Drawing] = [job.task for job in jobs]
-    each, parts = zip(*(_completed(task.asked, networks, worker) for task in tasks), strict=True)
+    each, parts = zip(*(completed(task.asked, networks, worker) for task in tasks), strict=True)
     for settings, of in zip(each, parts, strict=True):
-        _check_work(work_of(settings, of), worker.limits)
+        check_work(work_of(settings, of), worker.limits)
     wanted = [settings for of in each for settings in of]
+    start: State | None = None
+    sigmas: tuple[float, ...] = ()
+    if (begun := tasks[0].begun) is not None:  # such a job is alone
+        left, same = begun.left(wanted[0])
+        wanted, start, sigmas = [left], begun.state, begun.sigmas if same else ()
     watching = _Watching(jobs, [job for job, of in zip(jobs, each, strict=True) for _ in of])
     watching.most = worker.limits.work * MEGA / (wanted[0].width * wanted[0].height)
     batch, done = max(1, worker.limits.batch), watching.done
@@ -126,11 +151,12 @@ def _draw(worker: Worker, networks: Networks, jobs: Sequence[Job]) -> None:
                 wanted[len(done) :],
                 parts[0],
                 batch=batch,
+                start=start,
+                sigmas=sigmas,
                 smaller=smaller and batch == 1,
                 watch=watching,
                 tell=watching.tell,
                 around=watching.around,
-                filters=worker.filters,
             ):
                 networks = drawn.networks
                 watching.add(drawn)

@@ -1,1 +1,0 @@
-"""Many pictures to one end: a comparison with the exact solution, a sweep, a metric of two sets."""
