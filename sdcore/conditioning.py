@@ -120,8 +120,11 @@ class Conditioner:
         contexts = torch.cat([context for context, _ in encodings], dim=-1)
         return {"context": contexts, "text_embeds": encodings[-1][1]}
 
-    def numbers(self, settings: Settings, negative: bool) -> Rows:
-        """What it is told beside the text, one row: `time_ids` [1,6 or 5], `timestep_cond`."""
+    def numbers(self, settings: Any, negative: bool) -> Rows:
+        """What it is told beside the text, one row: `time_ids` [1,6 or 5], `timestep_cond`.
+
+        settings: or what else has their sizes and scores, such as a picture of a training.
+        """
         device, _ = placement(self.readers[0].encoder)
         inputs = {}
         if self.family.told:

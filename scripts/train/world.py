@@ -6,9 +6,10 @@ a picture, `caption` into a sentence. All chance comes from the generator handed
     python -m scripts.train.world --out sheet.png
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import click
@@ -179,7 +180,12 @@ def _one_above_the_other(shapes: Sequence[tuple[float, float]], rng: Rng) -> tup
     )
 
 
-def draw(description: Description, rng: Rng, size: int = 128) -> Image.Image:
+def draw(
+    description: Description,
+    rng: Rng,
+    size: int = 128,
+    paints: Mapping[str, Colour] = MappingProxyType(PAINTS),
+) -> Image.Image:
     """The picture of a description: the same generator state gives the same picture."""
     canvas = Canvas(size)
     boxes = layout(description, rng)
@@ -201,7 +207,7 @@ def draw(description: Description, rng: Rng, size: int = 128) -> Image.Image:
             shadow = box.x + 0.02, box.bottom - 0.005, 0.56 * box.width, 0.07 * box.width
             canvas.pool(*shadow, colour=(35, 30, 70), strength=0.42)
         jitter = rng.uniform(0.97, 1.03, 3) if thing.colour != "white" else np.ones(3)
-        red, green, blue = np.minimum(jitter * PAINTS[thing.colour], 255).tolist()
+        red, green, blue = np.minimum(jitter * paints[thing.colour], 255).tolist()
         side = max(box.width / figure.width, box.height / figure.height)
         figure.draw(canvas, box.x, box.top, side, (red, green, blue))
     return canvas.image()

@@ -23,7 +23,11 @@ from sdcore.writing import write_whole
 
 LAYOUTS = ("kohya", "diffusers")
 _KOHYA = {"down": "lora_down.weight", "up": "lora_up.weight", "mid": "lora_mid.weight"}
-_PEFT = {"down": "lora_A.weight", "up": "lora_B.weight", "dora_scale": "lora_magnitude_vector"}
+_PEFT = {
+    "down": "lora_A.weight",
+    "up": "lora_B.weight",
+    "dora_scale": "lora_magnitude_vector.weight",
+}
 
 
 def write_lora(

@@ -27,6 +27,7 @@ from sdcore.cli.resume import resume
 from sdcore.cli.sample import sample
 from sdcore.cli.schedulers import schedulers
 from sdcore.cli.serve import serve
+from sdcore.cli.train import train
 from sdcore.errors import InputError
 
 
@@ -91,6 +92,9 @@ _COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
         check: "Does a solver keep the laws, and what is its order?",
         lab: "Measure solvers where the answer is known.",
         likelihood: "How likely a picture is to the model.",
+    },
+    "Training": {
+        train: "A LoRA, a word or a whole model learns from pictures.",
     },
     "Models and files": {
         inspect: "What is in a file, a folder or a picture.",

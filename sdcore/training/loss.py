@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from sdcore.process import Process
@@ -28,3 +29,19 @@ def squared_error(
     sigma = sigma.view(-1, 1, 1, 1)
     output = network((x0 + sigma * eps) * process.c_in(sigma), t)
     return (output.float() - process.raw(x0, eps, sigma)).square().mean(dim=(1, 2, 3))
+
+
+def min_snr_weight(prediction_type: str, sigma: Tensor, gamma: float) -> Tensor:
+    """The weight of a squared error by its noise level, any shape (Hang et al. 2023, section 3.4).
+
+    With snr = 1 / sigma^2: min(snr, gamma) of an error in x0, which is min(1, gamma / snr) of one
+    in eps and min(snr, gamma) / (snr + 1) of one in v. Where there is no signal left, snr 0, it is
+    1, 0 and 0, and no division of nothing by nothing. gamma 0: 1 everywhere.
+    """
+    if gamma == 0:
+        return torch.ones_like(sigma)
+    snr = sigma**-2.0
+    if prediction_type == "epsilon":
+        return (gamma * sigma**2).clamp(max=1)
+    clipped = snr.clamp(max=gamma)
+    return clipped / (snr + 1) if prediction_type == "v_prediction" else clipped

@@ -1,0 +1,195 @@
+"""A folder of pictures with captions, as people have them.
+
+metadata.jsonl, .csv   rows of file_name and text (diffusers' imagefolder); a list of texts: any
+cat.txt, cat.caption   beside cat.png (kohya, ai-toolkit, OneTrainer)
+10_sks dog/            kohya: ten looks at each in an epoch; "sks dog" where no file says more
+
+Nothing is passed over in silence: what is no picture or has no caption comes back with the reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from sdcore.errors import InputError
+from sdcore.paths import path_of
+from sdcore.strict_json import parse
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+CAPTIONS = (".txt", ".caption")
+_TEXTS = ("text", "caption", "prompt")  # how the column is called
+_BESIDE = {*CAPTIONS, ".json", ".jsonl", ".csv", ".toml", ".yaml", ".yml", ".md", ".npz",
+           ".safetensors"}  # fmt: skip
+_KOHYA = re.compile(r"(\d{1,4})_(.+)")
+_MOST = 64 << 20  # bytes of a file of texts
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture and what may be said of it."""
+
+    path: Path
+    captions: tuple[str, ...]  # one of them, by chance, at each look
+    repeats: int = 1  # looks in an epoch
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is not trained on, and why."""
+
+    path: Path
+    reason: str
+
+
+def read_folder(
+    folder: str | Path, caption: str | None = None
+) -> tuple[list[Example], list[Skipped]]:
+    """Every picture below a folder, in the order of their names, and what was passed over.
+
+    caption: for pictures that have none; without it these are passed over.
+
+    Raises InputError: no such folder, metadata that cannot be read or is misnamed.
+    """
+    root = path_of(folder)
+    if not root.is_dir():
+        raise InputError(f"no pictures at {folder}: there is no such folder")
+    files = sorted(p for p in root.rglob("*") if p.is_file() and not _hidden(p, root))
+    rows = _all_rows(root, files)
+    examples: list[Example] = []
+    skipped = [Skipped(path, reason) for path, reason in _lost(rows, root)]
+    for path in files:
+        if path.suffix.lower() in _BESIDE:
+            continue
+        try:
+            texts = _captions(path, rows)
+        except InputError as error:
+            skipped.append(Skipped(path, str(error)))
+            continue
+        repeats, words = _kohya(path, root)
+        texts = texts or ([words] if words else []) or ([caption] if caption else [])
+        if not texts:
+            why = "has no row in the metadata, and" if rows else "has"
+            skipped.append(Skipped(path, f"{why} no caption: give --caption, or write one beside"))
+        elif repeats == 0:
+            skipped.append(Skipped(path, f"is in a folder of 0 repeats, {path.parent.name}"))
+        else:
+            examples.append(Example(path, tuple(texts), repeats))
+    return examples, skipped
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+# --- what the metadata says ----------------------------------------------------------------------
+
+_Rows = Mapping[Path, list[str]]  # by the picture
+
+
+def _all_rows(root: Path, files: list[Path]) -> _Rows:
+    rows: dict[Path, list[str]] = {}
+    for path in files:
+        if path.name in METADATA:
+            for name, texts in _rows(path):
+                rows[path.parent / name] = texts
+            continue
+        if path.suffix == ".parquet" and path.stem == "metadata":
+            raise InputError(f"{path} is not read: write it as metadata.jsonl or metadata.csv")
+        near = get_close_matches(path.name.lower(), METADATA, n=1, cutoff=0.8)
+        if near:
+            raise InputError(f"{path} is not read: is it called {near[0]}?")
+    return rows
+
+
+def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    text = _text(path)
+    if path.suffix == ".csv":
+        table = csv.DictReader(io.StringIO(text, newline=""))
+        lines: Iterator[tuple[int, object]] = ((table.line_num, row) for row in table)
+    else:
+        lines = _json_lines(path, text)
+    for number, row in _read(path, lines):
+        where = f"{path}, line {number}"
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: no JSON object")
+        name = row.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{where}: it has no file_name")
+        column = next((c for c in _TEXTS if c in row), None)
+        if column is None:
+            columns = ", ".join(str(key) for key in row if key != "file_name")
+            raise InputError(f"{where}: it has no text; its columns are {columns or 'none'}")
+        texts = row[column] if isinstance(row[column], list) else [row[column]]
+        if not all(isinstance(each, str) for each in texts):
+            raise InputError(f"{where}: its {column} is no text")
+        yield name, [cleaned for each in texts if (cleaned := _cleaned(each))]
+
+
+def _read(path: Path, lines: Iterator[tuple[int, object]]) -> Iterator[tuple[int, object]]:
+    try:
+        yield from lines
+    except csv.Error as error:
+        raise InputError(f"{path} is garbled: {error}") from None
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, object]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, parse(line)
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {error}") from None
+
+
+def _lost(rows: _Rows, root: Path) -> Iterator[tuple[Path, str]]:
+    """Rows without a picture of this folder."""
+    for path in rows:
+        if not path.resolve().is_relative_to(root.resolve()):
+            yield path, "lies outside of the folder"
+        elif not path.is_file():
+            yield path, "is in the metadata, and there is no such file"
+
+
+# --- what lies beside ----------------------------------------------------------------------------
+
+
+def _captions(path: Path, rows: _Rows) -> list[str]:
+    """What the metadata says of a picture, else the file beside it; [] where neither does."""
+    if path in rows:
+        return rows[path]
+    for beside in (path.with_suffix(suffix) for suffix in CAPTIONS):
+        if beside.is_file():
+            text = _cleaned(_text(beside))
+            return [text] if text else []
+    return []
+
+
+def _kohya(path: Path, root: Path) -> tuple[int, str | None]:
+    """How often a picture is looked at in an epoch, and the words in its folder's name."""
+    for folder in path.relative_to(root).parents:
+        if named := _KOHYA.fullmatch(folder.name):
+            return int(named[1]), _cleaned(named[2].replace("_", " "))
+    named = _KOHYA.fullmatch(root.name)
+    return (int(named[1]), _cleaned(named[2].replace("_", " "))) if named else (1, None)
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > _MOST:
+        raise InputError(f"{path} has more than {_MOST >> 20} MB")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path.name} is no UTF-8 text") from None
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read: {error.strerror}") from None
+
+
+def _cleaned(text: str) -> str:
+    return " ".join(text.replace("\0", " ").split())

@@ -1,0 +1,65 @@
+"""What happened in a training, line by line in log.jsonl: every step, every look at it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from sdcore.errors import InputError
+from sdcore.training.grid import Measured
+from sdcore.training.steps import TrainStep
+from sdcore.writing import write_whole
+
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A measurement on the grid, and the sheet that was drawn then."""
+
+    step: int
+    measured: Measured
+    sheet: str | None = None  # its path within the training's folder
+
+
+@dataclass
+class Record:
+    """Steps and looks so far, in memory and in a file."""
+
+    path: Path
+    steps: list[TrainStep] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+
+    def add(self, what: TrainStep | Look) -> None:
+        kept = self.steps if isinstance(what, TrainStep) else self.looks
+        kept.append(what)  # type: ignore[arg-type]
+        try:
+            with self.path.open("a") as file:
+                file.write(_line(what))
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror}") from None
+
+    @classmethod
+    def read(cls, path: Path, until: int) -> Record:
+        """What a log has up to a step, of which the file is then all that is kept."""
+        record = cls(path)
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            try:
+                row = json.loads(line)
+                if row["step"] > until:
+                    continue
+                if "measured" in row:
+                    numbers = {k: tuple(v) for k, v in row["measured"].items()}
+                    record.looks.append(Look(row["step"], Measured(**numbers), row["sheet"]))
+                else:
+                    record.steps.append(TrainStep(**row))
+            except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
+                continue
+        lines = sorted([*record.steps, *record.looks], key=lambda each: each.step)
+        write_whole(path, "".join(map(_line, lines)).encode())
+        return record
+
+
+def _line(what: TrainStep | Look) -> str:
+    return json.dumps(asdict(what)) + "\n"
