@@ -10,6 +10,7 @@ import click
 from sdcore import __version__
 from sdcore.cli.bench import bench
 from sdcore.cli.check import check
+from sdcore.cli.compare import compare
 from sdcore.cli.convert import convert
 from sdcore.cli.download import download
 from sdcore.cli.guidances import guidances
@@ -82,6 +83,7 @@ _COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
         serve: "Pictures over HTTP.",
     },
     "Experiments": {
+        compare: "Schedulers side by side, and how far each is from the exact solution.",
         replay: "What sample --record kept, step by step, without the model.",
         diff: "Where two recorded runs part, or what differs in two pictures.",
     },

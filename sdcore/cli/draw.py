@@ -66,8 +66,8 @@ def draw(
         def watch(run: Enduring, step: Step) -> None:
             bar.update()
             film.add(run, step)
-            unfinished.keep(run.run, step)
             records.keep(run.run, step)
+            unfinished.keep(run.run, step)
 
         more: Any = {"batch": size, "smaller": how["fallback"] == "size", "watch": watch}
         more["filters"] = filters

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from sdcore.cli.adapters import base_of, overlaid, request_of
+from sdcore.chosen import base_of, overlaid, request_of
+from sdcore.cli.echo import tell
 from sdcore.cli.options import asks_for_random, choose_seeds, chosen_spacing, products
 from sdcore.cli.prompt_lists import Asked
 from sdcore.errors import InputError
@@ -208,7 +209,7 @@ def ready(
             base = None  # two large models at once are one too many
             source = base_of(chosen)
             base = load(**source)
-        networks = overlaid(base, chosen)
+        networks = overlaid(base, chosen, tell)
         if all(_networks_key(job) == key for job in jobs):
             base = None
         made: dict[str, tuple[Any, Parts]] = {}  # by their options: a refiner is loaded once

@@ -31,7 +31,7 @@ def resume(file: str, prompt: str | None, **options: Any) -> None:
     noise level of STATE are those of the new schedule. The pictures say what was changed and where.
     """
     from sdcore.branching import check_draws, fixed, gone_on, same_schedule
-    from sdcore.cli.adapters import base_of, overlaid, request_of
+    from sdcore.chosen import base_of, overlaid, request_of
     from sdcore.cli.draw import draw
     from sdcore.inversion import Recorded
     from sdcore.loading import load
@@ -62,7 +62,7 @@ def resume(file: str, prompt: str | None, **options: Any) -> None:
     check_draws(old[0], job.seeds[0], len(old), bool(held.noise))
     output = Output(options["out"], len(old), form_of(options))
 
-    networks = overlaid(load(**base_of(job.chosen)), job.chosen)
+    networks = overlaid(load(**base_of(job.chosen)), job.chosen, tell)
     request = request_of(job.chosen, prompts=job.prompts, seeds=job.seeds)
     parts = parts_of(request, networks)
     shared = complete(request, networks, parts)[0]

@@ -61,6 +61,15 @@ class _Serving(click.Command):
 @click.option("--grace", type=float, default=30.0, show_default=True, help="Seconds to finish in, "
               "when told to stop.")  # fmt: skip
 @click.option("--lenient", is_flag=True, help="Warn of fields that cannot be honoured.")
+@click.option(
+    "--filter", metavar="FILE", multiple=True, help="A filter of your own over every picture."
+)
+@click.option("--safety", metavar="FOLDER", help="The safety checker in the folder of an SD 1.x.")
+@click.option(
+    "--safety-action", type=click.Choice(["black", "blur", "drop", "flag"]),
+    help="What becomes of a picture that it flags.  [default: black]",
+)  # fmt: skip
+@click.option("--no-mark", is_flag=True, help="Leave out the mark (XMP) that a model made it.")
 @click.option("--no-settings", is_flag=True, help="Leave out of pictures what rerun reads.")
 def serve(**options: Any) -> None:
     """Draw over HTTP, until Ctrl-C or SIGTERM.
@@ -98,6 +107,10 @@ def serve(**options: Any) -> None:
         max_prompt=options["max_prompt"],
         lenient=options["lenient"],
         grace=options["grace"],
+        filter=options["filter"],
+        safety=options["safety"],
+        safety_action=options["safety_action"],
+        no_mark=options["no_mark"],
         no_settings=options["no_settings"],
         limits=limits,
     )
@@ -106,7 +119,7 @@ def serve(**options: Any) -> None:
 
 def _source(options: dict[str, Any]) -> dict[str, Any]:
     """How models are loaded; each of these has one value here."""
-    from sdcore.cli.adapters import AUTO
+    from sdcore.chosen import AUTO
 
     source: dict[str, Any] = {}
     for name in _LOADING:

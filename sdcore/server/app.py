@@ -18,11 +18,12 @@ from starlette.responses import Response
 
 from sdcore.enduring import OutOfMemory
 from sdcore.errors import InputError, one_line
-from sdcore.server import choices, generate, metrics, native, openai_images
+from sdcore.filters import open_filters
+from sdcore.server import a1111_routes, choices, generate, metrics, native, openai_images
 from sdcore.server.answers import refusal
 from sdcore.server.models import Models, listed_files, listed_models
 from sdcore.server.options import ServerOptions, of_environment
-from sdcore.server.refusals import Refused
+from sdcore.server.refusals import Refused, places
 from sdcore.server.safety import Gate
 from sdcore.server.worker import Worker
 from sdcore.version import VERSION
@@ -44,6 +45,7 @@ def create_app(worker: Worker, options: ServerOptions | None = None) -> FastAPI:
     app = FastAPI(title="sdcore", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.include_router(generate.router(worker, options))
     app.include_router(openai_images.router(worker, options))
+    app.include_router(a1111_routes.router(worker, options))
     app.include_router(metrics.router(worker))
     app.include_router(native.router(worker, options))
     app.include_router(choices.router(worker))
@@ -78,7 +80,7 @@ async def answered(request: Request, error: Any) -> Response:
                        param=where[0] if where else None, errors=found)  # fmt: skip
     if isinstance(error, HTTPException):
         return refusal(path, error.status_code, one_line(str(error.detail)))
-    log.error("%s in %s", type(error).__name__, request.scope.get("route", "a route"))
+    log.error("a request failed: %s", places(error))
     return refusal(
         path, 500, f"it went wrong ({type(error).__name__}); the server's log says where"
     )
@@ -103,7 +105,8 @@ def made_worker(options: ServerOptions) -> Worker:
         options.loaded,
         options.hides_places,
     )
-    return Worker(models, options.limits)
+    filters = open_filters(options.filter, options.safety, options.safety_action)
+    return Worker(models, options.limits, filters)
 
 
 def from_environment() -> FastAPI:

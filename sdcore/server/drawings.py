@@ -157,6 +157,7 @@ def _draw(worker: Worker, networks: Networks, jobs: Sequence[Job]) -> None:
                 watch=watching,
                 tell=watching.tell,
                 around=watching.around,
+                filters=worker.filters,
             ):
                 networks = drawn.networks
                 watching.add(drawn)

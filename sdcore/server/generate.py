@@ -98,6 +98,7 @@ def _device(options: ServerOptions) -> str:
 def _metadata(settings: Any, notes: list[str], batched: int) -> dict[str, Any]:
     """What was other than asked for, and what should be known."""
     told: dict[str, Any] = {"width": settings.width, "height": settings.height, "notes": notes}
+    told["flags"] = list(settings.flags)
     told |= {"memory": settings.memory, "batched": batched}
     if settings.asked is not None:
         told["fallback"] = {"kind": "size", "asked": list(settings.asked)}

@@ -89,6 +89,10 @@ class Models:
         """Raises Missing."""
         return _named("embedding", name, self.embeddings)
 
+    def word_of(self, name: str) -> str:
+        """How a learned word is written in prompts: as its file is called, as in A1111."""
+        return name.rpartition("/")[2]
+
     def networks(self, choice: Choice, tell: Tell = lambda line: None) -> Networks:
         """The networks, loaded where they are not in memory. Raises InputError."""
         from sdcore.loading import load
@@ -113,7 +117,9 @@ class Models:
     def _with_overlays(self, networks: Networks, choice: Choice) -> Networks:
         from sdcore.adapters import joined, open_embedding, with_embedding, with_lora
 
-        words = [open_embedding(self.embeddings[name], None) for name in choice.embeddings]
+        words = [
+            open_embedding(self.embeddings[name], self.word_of(name)) for name in choice.embeddings
+        ]
         for word in joined(words):
             networks = with_embedding(networks, word)
         for name, unet, text in choice.loras:

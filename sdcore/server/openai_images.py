@@ -245,7 +245,7 @@ async def _answered(
     if asked.stream:
         if asked.n not in (None, 1):
             raise Refused("a stream is of one picture", param="n")
-        previews = Previews(asked.partial_images or 0)
+        previews = Previews(asked.partial_images or 0, worker.filters)
         job = await begun(worker, wanted, "openai", previews if previews.count else None)
         return stream(_events(worker, options, asked, job, kind))
     job = await begun(worker, wanted, "openai")
@@ -262,7 +262,7 @@ async def _body(
         how = asked.output_format or "png"
         as_url = asked.response_format == "url"
         shown = {"url": f"data:image/{how};base64,{text}"} if as_url else {"b64_json": text}
-        data.append({**shown, "seed": one.settings.seed})
+        data.append({**shown, "seed": one.settings.seed, "flags": list(one.flags)})
     first = result.drawings[0].settings
     return {
         "created": int(time.time()),
@@ -305,7 +305,7 @@ async def _events(
             return
         one = job.result[0]
         text = await _text(worker, options, asked, one)
-        yield _sent(f"{kind}.completed", asked, one.picture, {"b64_json": text, "usage": _USAGE})
+        yield _sent(f"{kind}.completed", asked, one.shown, {"b64_json": text, "usage": _USAGE})
     finally:
         worker.cancel(job)
         worker.forget(job)

@@ -34,8 +34,11 @@ class ServerOptions:
     max_prompt: int = 500  # letters, of /generate
     lenient: bool = False  # a warning in place of a refusal, for what cannot be honoured
     grace: float = 30.0  # seconds, at the end
+    filter: tuple[str, ...] = ()  # of the user's own: `sdcore.filters`
+    safety: str | None = None  # a folder with the published safety checker
+    safety_action: str | None = None
     no_settings: bool = False
-    log_prompts: bool = False
+    no_mark: bool = False
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -108,7 +111,8 @@ def of_environment(environment: Mapping[str, str] = os.environ) -> ServerOptions
         "MODELS": _listed, "LORA_DIR": _listed, "EMBEDDING_DIR": _listed,
         "LOADED": int, "CORS": lambda text: tuple(text.split()),
         "HOST_ALLOWED": lambda text: tuple(text.split()), "MAX_PROMPT": int, "GRACE": float,
-        "LENIENT": _truth, "NO_SETTINGS": _truth, "LOG_PROMPTS": _truth,
+        "LENIENT": _truth, "NO_SETTINGS": _truth, "NO_MARK": _truth, "FILTER": _listed,
+        "SAFETY": str, "SAFETY_ACTION": str,
     }  # fmt: skip
     parts = {"DEVICE": "device", "DTYPE": "dtype", "MEMORY": "memory", "ENGINE": "engine"}
     limits = {f"MAX_{name.name.upper()}": name for name in fields(Limits)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 from sdcore.errors import InputError
 
 
@@ -43,3 +45,10 @@ class Failed(Refused):
     """It went wrong while it was drawn, and not by the request."""
 
     status = 500
+
+
+def places(error: BaseException) -> str:
+    """The type of an exception and where it came from, for the log: its words may be a prompt's."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    where = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames))
+    return f"{type(error).__name__} at {where}"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from sdcore.images import to_png
+from sdcore.images import to_bytes
+from sdcore.picture_form import Form
 from sdcore.server import drawings
 from sdcore.server.asked import read
 from sdcore.server.drawings import OnStep
@@ -60,18 +61,24 @@ async def begun(
     return await run_in_threadpool(begin)
 
 
+async def gone(job: Job, request: Request) -> bool:
+    """Waits until the job has ended, or its client has gone; whether that is why."""
+    follower = asyncio.ensure_future(_to_the_end(job))
+    try:
+        while job.state not in ENDED:
+            done, _ = await asyncio.wait([follower], timeout=POLL)
+            if not done and await request.is_disconnected():
+                return True
+    finally:
+        follower.cancel()
+    return False
+
+
 async def ended(worker: Worker, job: Job, request: Request) -> Result:
     """What came of a job. Where the client goes away it is cancelled: the worker is free within one
     evaluation of the network. Raises what became of it."""
     try:
-        follower = asyncio.ensure_future(_to_the_end(job))
-        try:
-            while job.state not in ENDED:
-                done, _ = await asyncio.wait([follower], timeout=POLL)
-                if not done and await request.is_disconnected():
-                    break
-        finally:
-            follower.cancel()
+        await gone(job, request)
     finally:
         worker.cancel(job)
         worker.forget(job)
@@ -96,4 +103,6 @@ async def encoded(
 ) -> bytes:
     """The picture as a file with its settings."""
     settings = worker.models.shown(one.settings)
-    return await run_in_threadpool(to_png, one.shown, settings, not options.no_settings)
+    most = None if kind == "png" or quality is None else max(1, quality)
+    form = Form(kind, most, whole=not options.no_settings, mark=not options.no_mark)
+    return await run_in_threadpool(to_bytes, one.shown, settings, form)

@@ -10,16 +10,16 @@ import logging
 import math
 import threading
 import time
-import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sdcore.errors import InputError
+from sdcore.filters import Filter
 from sdcore.server.jobs import CANCELLED, DONE, ENDED, FAILED, RUNNING, Cancelled, Job
 from sdcore.server.limits import Limits
 from sdcore.server.models import Choice, Models
-from sdcore.server.refusals import Failed, Full, Missing, Unready
+from sdcore.server.refusals import Failed, Full, Missing, Unready, places
 
 if TYPE_CHECKING:
     from sdcore.networks import Networks
@@ -35,12 +35,16 @@ log = logging.getLogger("sdcore.server")
 class Worker:
     """A queue that is bounded by work, and the thread that empties it.
 
+    filters: what looks at every picture before anybody gets it: `sdcore.filters`.
+
     submit -> Job; find(id); cancel(job); forget(job). `observers` get every job that has ended.
     All of it may be called by any thread.
     """
 
-    def __init__(self, models: Models, limits: Limits | None = None) -> None:
-        self.models = models
+    def __init__(
+        self, models: Models, limits: Limits | None = None, filters: Sequence[Filter] = ()
+    ) -> None:
+        self.models, self.filters = models, tuple(filters)
         self.limits = Limits() if limits is None else limits
         self.observers: list[Observe] = []
         self._queue: deque[tuple[Job, Work]] = deque()
@@ -233,10 +237,7 @@ class Worker:
         except InputError as error:
             self._end_all(jobs, FAILED, error)
         except BaseException as error:
-            # Types and places only: the message may hold words of a prompt.
-            places = traceback.extract_tb(error.__traceback__)
-            where = " < ".join(f"{p.filename}:{p.lineno}" for p in reversed(places[-4:]))
-            log.error("a job failed: %s at %s", type(error).__name__, where)
+            log.error("a job failed: %s", places(error))
             failed = Failed(f"drawing failed ({type(error).__name__}); the server's log says where")
             self._end_all(jobs, FAILED, failed)
         else:

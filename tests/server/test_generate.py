@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from sdcore.images import KEY
+from sdcore.server.models import Models
+from sdcore.server.worker import Worker
 from sdcore.settings import Settings
+from tests.server.conftest import client_of
 
 SMALL: dict[str, Any] = {"num_inference_steps": 2, "width": 64, "height": 64}
 
@@ -125,3 +129,26 @@ def test_metrics_count_what_was_drawn_and_hold_no_words(client: TestClient) -> N
     assert 'sdcore_memory_bytes{kind="resident"}' in text
     assert "secret" not in text
     assert "/" not in text.replace("text/plain", "")
+
+
+def test_what_a_filter_keeps_back_is_black_and_its_flag_is_told(
+    worker: Worker, tiny_models: Models
+) -> None:
+    def nobody(images: list[Any], **info: Any) -> Any:
+        return [None for _ in images], [True for _ in images]
+
+    filtering = Worker(tiny_models, worker.limits, [nobody])
+    with client_of(filtering) as client:
+        body = client.post("/generate", json={"prompt": "a", "seed": 1, **SMALL}).json()
+        streamed = client.post(
+            "/v1/images/generations",
+            json={"prompt": "a", "num_inference_steps": 4, "stream": True, "partial_images": 1},
+        ).text
+    picture = Image.open(io.BytesIO(base64.b64decode(body["image_base64"])))
+    assert picture.convert("RGB").getcolors() == [(64 * 64, (0, 0, 0))]
+    assert len(body["metadata"]["flags"]) == 1
+    files = re.findall(r'"b64_json":"([^"]+)"', streamed)
+    assert len(files) == 2  # a partial one, and the whole one
+    for text in files:
+        shown = Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
+        assert [colour for _, colour in shown.getcolors()] == [(0, 0, 0)]

@@ -1,8 +1,8 @@
-"""What `sample` and `rerun` draw with: the networks that are named, and what lies over them."""
+"""From options by name to what draws: the networks, what lies over them, the request."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,11 @@ def base_of(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value not in (None, AUTO)}
 
 
-def overlaid(networks: Networks, chosen: Mapping[str, Any]) -> Networks:
+def overlaid(
+    networks: Networks, chosen: Mapping[str, Any], tell: Callable[[str], None]
+) -> Networks:
     """The model with the adapters of `--lora FILE[:STRENGTH]` and the words of
-    `--embedding FILE[:WORD]`. Raises InputError."""
-    from sdcore.cli.echo import tell
+    `--embedding FILE[:WORD]`. Raises InputError. tell: gets a line where memory ran out."""
     from sdcore.enduring import within_memory
 
     return within_memory(lambda n: _overlaid(n, chosen), networks, tell, "the adapters")

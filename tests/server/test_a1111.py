@@ -1,0 +1,388 @@
+"""A1111's API, by raw requests; webuiapi is in test_clients.py."""
+
+import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from sdcore.images import KEY
+from sdcore.server.a1111_lists import LISTS
+from sdcore.server.jobs import Job
+from sdcore.server.worker import Worker
+from sdcore.settings import Settings
+
+SMALL: dict[str, Any] = {"steps": 2, "width": 64, "height": 64, "seed": 3, "sampler_name": "Euler"}
+TXT, IMG = "/sdapi/v1/txt2img", "/sdapi/v1/img2img"
+
+
+def opened(text: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+def settings_in(text: str) -> Settings:
+    return Settings.from_json(opened(text).text[KEY])  # type: ignore
+
+
+def coded(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def half(side: int = 64) -> Image.Image:
+    """A mask that is white at the right."""
+    mask = Image.new("L", (side, side), 0)
+    mask.paste(255, (side // 2, 0, side, side))
+    return mask
+
+
+RED = coded(Image.new("RGB", (64, 64), "red"))
+
+
+def test_pictures_and_an_info_that_is_a_text(client: TestClient) -> None:
+    fields = {"prompt": "a boat", "negative_prompt": "rain", "n_iter": 2, **SMALL}
+    answer = client.post(TXT, json=fields)
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert body.keys() == {"images", "parameters", "info"}
+    assert [opened(each).size for each in body["images"]] == [(64, 64)] * 2
+    assert body["parameters"]["prompt"] == "a boat"
+    info = json.loads(body["info"])
+    assert info["all_seeds"] == [3, 4]
+    assert info["all_prompts"] == ["a boat"] * 2
+    assert (info["seed"], info["width"], info["steps"]) == (3, 64, 2)
+    assert (info["cfg_scale"], info["sampler_name"]) == (7.0, "Euler")
+    assert [opened(each).text["parameters"] for each in body["images"]] == info["infotexts"]  # type: ignore
+
+
+def test_the_names_of_samplers_and_schedulers_are_a1111s(client: TestClient) -> None:
+    fields = {"prompt": "a", **SMALL, "sampler_name": "DPM++ 2M SDE", "scheduler": "karras"}
+    settings = settings_in(client.post(TXT, json=fields).json()["images"][0])
+    assert (settings.scheduler, settings.spacing) == ("dpmpp_2m_sde", "a1111:karras")
+    fields |= {"sampler_name": None, "sampler_index": "Euler a", "scheduler": "SGM Uniform"}
+    settings = settings_in(client.post(TXT, json=fields).json()["images"][0])
+    assert (settings.scheduler, settings.spacing) == ("euler_a", "a1111:sgm_uniform")
+    assert settings.grammar == "a1111"
+
+
+def test_eta_is_for_samplers_that_have_one(client: TestClient) -> None:
+    # webuiapi always sends 1.
+    for sampler, eta in (("Euler a", 0.5), ("DPM++ 2M", None)):
+        fields = {"prompt": "a", **SMALL, "sampler_name": sampler, "eta": 0.5}
+        assert settings_in(client.post(TXT, json=fields).json()["images"][0]).eta == eta
+
+
+def test_churn_is_the_sampler_that_has_it(client: TestClient) -> None:
+    fields = {"prompt": "a", **SMALL, "s_churn": 5, "s_noise": 1.01}
+    settings = settings_in(client.post(TXT, json=fields).json()["images"][0])
+    assert settings.scheduler == "euler_churn:s_churn=5.0,s_noise=1.01"
+
+
+def test_a_variation_keeps_the_seed_and_counts_the_other_on(client: TestClient) -> None:
+    fields = {"prompt": "a", **SMALL, "batch_size": 2, "subseed": 8, "subseed_strength": 0.5}
+    body = client.post(TXT, json=fields).json()
+    drawn = [settings_in(each) for each in body["images"]]
+    assert [each.variation for each in drawn] == ["8:0.5", "9:0.5"]
+    assert [each.seed for each in drawn] == [3, 3]
+    assert json.loads(body["info"])["all_subseeds"] == [8, 9]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "named"),
+    [
+        ({"sampler_name": "wat"}, 404, "Sampler not found"),
+        ({"sampler_name": "mine.py"}, 404, "Sampler not found"),
+        ({"scheduler": "wat"}, 404, "Scheduler not found"),
+        ({"restore_faces": True}, 422, "restore_faces"),
+        ({"styles": ["mine"]}, 422, "styles"),
+        ({"script_name": "x/y plot"}, 422, "script_name"),
+        ({"alwayson_scripts": {"ADetailer": {"args": [True, {}]}}}, 422, "alwayson_scripts"),
+        ({"refiner_checkpoint": "sdxl"}, 422, "refiner_checkpoint"),
+        ({"seed_resize_from_w": 64, "seed_resize_from_h": 64}, 422, "seed_resize_from_w"),
+        ({"override_settings": {"sd_vae": "other.safetensors"}}, 422, "sd_vae"),
+        ({"override_settings": {"eta_noise_seed_delta": 31337}}, 422, "eta_noise_seed_delta"),
+        ({"override_settings": {"sd_model_checkpoint": "wat"}}, 404, "wat"),
+        ({"override_settings": {"sd_model_checkpoint": "../etc/passwd"}}, 404, "unknown model"),
+        ({"batch_size": 1000}, 422, "pictures"),
+        ({"width": 63}, 422, "width"),
+        ({"steps": 0}, 422, "steps"),
+        ({"steps": 151}, 422, "steps"),
+        ({"prompt": "a <lora:../../secret:1>"}, 404, "LoRA"),
+        ({"prompt": "a <lora:wat:nan>"}, 404, "LoRA"),
+        ({"subseed_strength": 2}, 422, "subseed_strength"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_honoured_is_refused_by_name(
+    client: TestClient, fields: dict[str, Any], status: int, named: str
+) -> None:
+    answer = client.post(TXT, json={"prompt": "a", **SMALL, **fields})
+    assert answer.status_code == status, answer.text
+    assert answer.json().keys() == {"error", "detail", "body", "errors"}
+    assert named in answer.json()["detail"]
+
+
+def test_lenient_it_is_a_line_in_the_info(worker: Worker) -> None:
+    from tests.server.conftest import client_of
+
+    with client_of(worker, lenient=True) as client:
+        answer = client.post(TXT, json={"prompt": "a", "restore_faces": True, **SMALL})
+    assert answer.status_code == 200
+    assert "restore_faces cannot be honoured" in json.loads(answer.json()["info"])["warnings"][0]
+
+
+def test_fields_that_clients_send_for_nothing_do_no_harm(client: TestClient) -> None:
+    fields = {
+        "restore_faces": False, "save_images": True, "do_not_save_grid": True, "script_args": [],
+        "alwayson_scripts": {"ADetailer": {"args": [False]}}, "enable_hr": False, "hr_scale": 2,
+        "hr_upscaler": "R-ESRGAN 4x+", "styles": [], "eta": None, "wat": {"x": [None]},
+        "firstphase_width": 0, "seed_resize_from_h": 0, "refiner_checkpoint": "None",
+        "override_settings": {"sd_vae": "Automatic"}, "script_name": "",
+    }  # fmt: skip
+    answer = client.post(TXT, json={"prompt": "a", **SMALL, **fields})
+    assert answer.status_code == 200, answer.text
+    assert json.loads(answer.json()["info"])["warnings"] == []
+
+
+def test_settings_are_for_one_request_unless_they_are_to_stay(client: TestClient) -> None:
+    over = {"CLIP_stop_at_last_layers": 2, "sd_model_checkpoint": "other.safetensors [0123abcd]"}
+    fields = {"prompt": "a", **SMALL, "override_settings": over}
+    drawn = client.post(TXT, json=fields).json()
+    assert settings_in(drawn["images"][0]).clip_skip == 2
+    assert json.loads(drawn["info"])["sd_model_name"] == "other"
+    assert client.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == "tiny"
+    client.post(TXT, json={**fields, "override_settings_restore_afterwards": False})
+    assert client.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == "other"
+
+
+def test_options_take_the_whole_of_them_back(client: TestClient) -> None:
+    options = client.get("/sdapi/v1/options").json()
+    assert options["samples_format"] == "png"
+    options |= {"sd_model_checkpoint": "other", "CLIP_stop_at_last_layers": 2, "outdir": "/etc"}
+    answer = client.post("/sdapi/v1/options", json=options)
+    assert (answer.status_code, answer.json()) == (200, None)
+    after = client.get("/sdapi/v1/options").json()
+    assert (after["sd_model_checkpoint"], after["CLIP_stop_at_last_layers"]) == ("other", 2)
+    assert "outdir" not in after
+    drawn = client.post(TXT, json={"prompt": "a", **SMALL}).json()
+    assert settings_in(drawn["images"][0]).clip_skip == 2
+    assert client.post("/sdapi/v1/options", json={"sd_model_checkpoint": "x"}).status_code == 404
+
+
+def test_lists_name_what_is_here_and_no_path(client: TestClient) -> None:
+    told = {name: client.get(f"/sdapi/v1/{name}") for name in LISTS}
+    assert all(answer.status_code == 200 for answer in told.values())
+    lists = {name: answer.json() for name, answer in told.items()}
+    assert [each["model_name"] for each in lists["sd-models"]] == ["tiny", "other"]
+    samplers = [each["name"] for each in lists["samplers"]]
+    assert {"Euler a", "DPM++ 2M", "UniPC"} < set(samplers)
+    assert len(set(samplers)) == len(samplers)
+    assert "karras" in [each["name"] for each in lists["schedulers"]]
+    assert lists["memory"]["ram"]["used"] > 0
+    assert lists["scripts"] == {"txt2img": [], "img2img": []}
+    assert not any("/tmp" in answer.text or "/home" in answer.text for answer in told.values())
+
+
+def test_every_sampler_of_the_list_draws_and_every_schedule(client: TestClient) -> None:
+    from sdcore.server.a1111_requests import TextToImage, _sampling
+
+    for sampler in client.get("/sdapi/v1/samplers").json():
+        _sampling(TextToImage(sampler_name=sampler["name"]))
+    for schedule in client.get("/sdapi/v1/schedulers").json():
+        for said in (schedule["name"], schedule["label"]):
+            options, left = _sampling(TextToImage(sampler_name="Euler", scheduler=said))
+            assert left == {}
+            assert ("spacing" in options) == (said.casefold() != "automatic")
+
+
+def test_a_picture_is_drawn_from_a_picture(client: TestClient) -> None:
+    fields = {"prompt": "a", **SMALL, "steps": 4, "denoising_strength": 0.5,
+              "init_images": [f"data:image/png;base64,{RED}"]}  # fmt: skip
+    answer = client.post(IMG, json=fields)
+    assert answer.status_code == 200, answer.text
+    settings = settings_in(answer.json()["images"][0])
+    assert (settings.strength, settings.fit) == (0.5, "stretch")
+    assert answer.json()["parameters"]["init_images"] is None
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_what_the_mask_leaves_black_stays_as_it_was(client: TestClient, full: bool) -> None:
+    fields = {"prompt": "a", **SMALL, "init_images": [RED], "mask": coded(half()), "mask_blur": 0,
+              "inpaint_full_res": full, "inpainting_fill": 1}  # fmt: skip
+    answer = client.post(IMG, json=fields)
+    assert answer.status_code == 200, answer.text
+    picture = opened(answer.json()["images"][0]).convert("RGB")
+    assert picture.crop((0, 0, 32, 64)).getcolors() == [(32 * 64, (255, 0, 0))]
+    assert picture.crop((32, 0, 64, 64)).getcolors() != [(32 * 64, (255, 0, 0))]
+
+
+def test_an_inverted_mask_is_the_other_half(client: TestClient) -> None:
+    fields = {"prompt": "a", **SMALL, "init_images": [RED], "mask": coded(half()), "mask_blur": 0,
+              "inpainting_mask_invert": 1, "inpaint_full_res": False}  # fmt: skip
+    picture = opened(client.post(IMG, json=fields).json()["images"][0]).convert("RGB")
+    assert picture.crop((32, 0, 64, 64)).getcolors() == [(32 * 64, (255, 0, 0))]
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"init_images": []}, "init_images"),
+        ({"init_images": [RED, RED]}, "init_images"),
+        ({"init_images": ["http://127.0.0.1/x.png"]}, "address"),
+        ({"init_images": ["/etc/passwd"]}, "base64"),
+        ({"init_images": ["file:///etc/passwd"]}, "address"),
+        ({"init_images": [RED], "resize_mode": 3}, "resize_mode"),
+        ({"init_images": [RED], "mask": RED, "inpainting_fill": 2}, "inpainting_fill"),
+        ({"init_images": [RED], "mask": coded(Image.new("L", (64, 64)))}, "black"),
+        ({"init_images": [RED], "denoising_strength": 1.5}, "strength"),
+    ],
+)
+def test_a_start_that_cannot_be_used_says_why(
+    client: TestClient, fields: dict[str, Any], named: str
+) -> None:
+    answer = client.post(IMG, json={"prompt": "a", **SMALL, **fields})
+    assert answer.status_code == 422
+    assert named in answer.json()["detail"]
+
+
+def test_png_info_reads_what_is_in_a_picture(client: TestClient) -> None:
+    drawn = client.post(TXT, json={"prompt": "a (red:1.2) boat", **SMALL}).json()["images"][0]
+    told = client.post("/sdapi/v1/png-info", json={"image": drawn}).json()
+    assert told["info"].startswith("a (red:1.2) boat")
+    assert told["parameters"]["steps"] == 2
+    assert Settings.from_json(told["items"][KEY]).seed == 3
+    assert client.post("/sdapi/v1/png-info", json={"image": RED}).json()["info"] == ""
+
+
+# --- progress, interrupt, skip -------------------------------------------------------------------
+
+
+def test_nothing_is_drawn_progress_and_job_count_are_0(client: TestClient) -> None:
+    # Clients wait for both.
+    told = client.get("/sdapi/v1/progress").json()
+    assert (told["progress"], told["state"]["job_count"]) == (0, 0)
+    assert client.post("/sdapi/v1/interrupt").json() == {}
+    assert client.post("/sdapi/v1/skip").json() == {}
+
+
+class Slow:
+    """A request in a thread, of many steps that each wait a little."""
+
+    def __init__(self, client: TestClient, worker: Worker, **fields: Any) -> None:
+        self.answer: Any = None
+        self.client, self.worker = client, worker
+        sent = {"prompt": "a", **SMALL, "steps": 60, **fields}
+        self.thread = threading.Thread(target=self._ask, args=(sent,))
+        self.thread.start()
+
+    def _ask(self, sent: dict[str, Any]) -> None:
+        self.answer = self.client.post(TXT, json=sent)
+
+    def steps(self, least: int) -> None:
+        """Waits until so many are done."""
+        for _ in range(2000):
+            if sum(e.kind == "step" for j in self.worker.running for e in j.events) >= least:
+                return
+            time.sleep(0.002)
+        raise AssertionError("no step was run")
+
+    def end(self) -> Any:
+        self.thread.join(30)
+        return self.answer
+
+
+@pytest.fixture
+def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step waits 10 ms more."""
+    from sdcore.server import drawings
+
+    inner = drawings._Watching.check
+
+    def waiting(self: Any) -> None:
+        time.sleep(0.01)
+        inner(self)
+
+    monkeypatch.setattr(drawings._Watching, "check", waiting)
+
+
+@pytest.mark.usefixtures("slow_steps")
+def test_progress_is_told_with_a_picture(client: TestClient, worker: Worker) -> None:
+    slow = Slow(client, worker)
+    slow.steps(3)
+    told = client.get("/sdapi/v1/progress").json()
+    assert 0 < told["progress"] < 1
+    assert told["eta_relative"] > 0
+    assert told["state"]["job_count"] == 1
+    assert told["state"]["sampling_steps"] == 60
+    assert opened(told["current_image"]).size == (64, 64)
+    told = client.get("/sdapi/v1/progress", params={"skip_current_image": True}).json()
+    assert told["current_image"] is None
+    client.post("/sdapi/v1/interrupt")
+    slow.end()
+
+
+@pytest.mark.usefixtures("slow_steps")
+def test_what_is_interrupted_is_answered_with_what_there_is(
+    client: TestClient, worker: Worker
+) -> None:
+    slow = Slow(client, worker, n_iter=3)
+    slow.steps(3)
+    client.post("/sdapi/v1/interrupt")
+    answer = slow.end()
+    assert answer.status_code == 200
+    assert [opened(each).size for each in answer.json()["images"]] == [(64, 64)]
+    assert KEY not in opened(answer.json()["images"][0]).text  # by these it would be another
+    info = json.loads(answer.json()["info"])
+    assert "interrupted" in info["warnings"][0]
+    assert len(info["all_seeds"]) == len(info["infotexts"]) == 1
+    assert worker.load == 0
+
+
+@pytest.mark.usefixtures("slow_steps")
+def test_a_skipped_picture_is_followed_by_the_next(client: TestClient, worker: Worker) -> None:
+    slow = Slow(client, worker, n_iter=2, steps=20)
+    slow.steps(3)
+    client.post("/sdapi/v1/skip")
+    answer = slow.end()
+    assert answer.status_code == 200
+    seeds = [settings_in(each).seed for each in answer.json()["images"][:1]]
+    assert seeds == [4]
+
+
+@pytest.mark.usefixtures("slow_steps")
+def test_others_are_neither_seen_nor_interrupted(client: TestClient, worker: Worker) -> None:
+    slow = Slow(client, worker)
+    slow.steps(2)
+    other = TestClient(client.app, base_url="http://127.0.0.1", client=("10.0.0.2", 5))  # type: ignore
+    told = other.get("/sdapi/v1/progress").json()
+    assert (told["progress"], told["current_image"]) == (0, None)
+    other.post("/sdapi/v1/interrupt")
+    assert client.get("/sdapi/v1/progress").json()["state"]["job_count"] == 1
+    client.post("/sdapi/v1/interrupt")
+    slow.end()
+
+
+def test_a_request_that_does_not_fit_takes_no_place(worker: Worker) -> None:
+    from sdcore.server.limits import Limits
+    from tests.server.conftest import client_of
+
+    small = Worker(worker.models, Limits(work=0.04))
+    release = threading.Event()
+
+    def work(networks: Any, jobs: Sequence[Job]) -> None:
+        release.wait(10)
+
+    with client_of(small) as client:
+        held = small.submit(work, cost=0.01)
+        answer = client.post(TXT, json={"prompt": "a", **SMALL, "n_iter": 3})
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) >= 1
+        assert small.queued == []
+        release.set()
+        assert held.wait(10)
