@@ -14,6 +14,7 @@ from scripts.vocabulary import write_tokenizer
 from tests.cli.shell import Shell
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test asks the network
+os.environ["SDCORE_CONFIG"] = ""  # no test reads the defaults of whoever runs it
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is: kernels run without a GPU, slowly
 

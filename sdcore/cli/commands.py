@@ -11,7 +11,9 @@ from sdcore import __version__
 from sdcore.cli.bench import bench
 from sdcore.cli.check import check
 from sdcore.cli.compare import compare
+from sdcore.cli.config import config
 from sdcore.cli.convert import convert
+from sdcore.cli.defaults import SHOWN, asked, config_options, defaults_of, takes_defaults
 from sdcore.cli.download import download
 from sdcore.cli.guidances import guidances
 from sdcore.cli.inspect import inspect
@@ -21,6 +23,7 @@ from sdcore.cli.lora import lora
 from sdcore.cli.merge import merge
 from sdcore.cli.parity import parity
 from sdcore.cli.plan import plan
+from sdcore.cli.presets import ASKED
 from sdcore.cli.quantize import quantize
 from sdcore.cli.replay import diff, replay
 from sdcore.cli.rerun import rerun
@@ -55,6 +58,22 @@ class _Commands(click.Group):
         with _heard():
             return super().invoke(ctx)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Before a command reads its arguments: the defaults of its options."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and command is not None and takes_defaults(name, command):
+            try:
+                said = ctx.meta[ASKED] = asked(ctx, command, rest)
+            except click.UsageError:  # is told when the command reads them
+                return name, command, rest
+            if not said.helps:
+                given = [*said.given]
+                chosen = defaults_of(name, self.commands, said.files, said.presets, given)
+                ctx.default_map = {name: {key: each.raw for key, each in chosen.items()}}
+        return name, command, rest
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for heading, commands in _COMMANDS.items():
             with formatter.section(heading):
@@ -70,8 +89,11 @@ class _Commands(click.Group):
     },
 )
 @click.version_option(__version__, prog_name="sdcore")
-def cli() -> None:
+def cli(**which: Any) -> None:
     """Draw pictures with Stable Diffusion, and see how."""
+
+
+cli.params += config_options(expose_value=True)
 
 
 _COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
@@ -81,6 +103,7 @@ _COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
         resume: "Go on with a run that was stopped.",
         invert: "From a picture up to the noise that it is drawn from.",
         serve: "Pictures over HTTP.",
+        config: "What an option is unless you say otherwise, and why.",
     },
     "Experiments": {
         compare: "Schedulers side by side, and how far each is from the exact solution.",
@@ -112,6 +135,10 @@ _COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
 for commands in _COMMANDS.values():
     for command, line in commands.items():
         command.short_help = line
+        if takes_defaults(str(command.name), command):
+            there = {spelling for each in command.params for spelling in each.opts}
+            more = config_options(hidden=command.name not in SHOWN)
+            command.params += [each for each in more if there.isdisjoint(each.opts)]
         cli.add_command(command)
 
 
