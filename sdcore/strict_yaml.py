@@ -106,4 +106,4 @@ def _read(node: YamlNode, name: str, depth: int, seen: set[int]) -> Node:
             )
         values[key.value], lines[key.value] = _read(value, name, depth + 1, seen), at
     column = pairs[0][0].start_mark.column if pairs else 0
-    return Table(values, lines, line, column, bool(node.flow_style))
+    return Table(values, lines, line, column, bool(getattr(node, "flow_style", False)))

@@ -209,7 +209,7 @@ def _checked(value: Value, option: click.Option, context: click.Context) -> str 
     texts = value.texts or ()
     if value.listed and not option.multiple:
         raise InputError(f"{value.origin}: {value.key} takes one value, and no list")
-    raw = texts if option.multiple else texts[0]
+    raw = texts if option.multiple else "".join(texts)
     try:
         read = option.type_cast_value(context, raw)
         if option.callback is not None:
