@@ -174,7 +174,7 @@ def test_resolution_and_environment(chosen: Callable[..., Chosen]) -> None:
         ("sample: [1]", "unknown option 'sample'"),
         ("presets: 3", "line 1: keys and values belong here"),
         ("help: true", "unknown option 'help'"),
-        ("config: a.yaml", "unknown option 'config'"),
+        ("no_config: yes", "unknown option 'no_config'"),
         ("scheduler: mine.py", "line 1: scheduler names a file of code, 'mine.py'"),
         ("guidance: cfg+Mine.PY:A", "names a file of code"),
         ("filter: [mine.py]", "filter names a file of code"),
