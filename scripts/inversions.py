@@ -51,6 +51,11 @@ def round_trip(sd: StableDiffusion, x0: torch.Tensor, row: tuple[str, str, int],
     return f"{error:.1e}" + ("" if there.residual is None else f" ({there.residual:.1e})")
 
 
+def name_of(row: tuple[str, str, int]) -> str:
+    method, _, iterations = row
+    return method + f", {iterations} iteration{'s' * (iterations > 1)}" * (iterations > 0)
+
+
 def likelihoods() -> list[str]:
     """Rows: the error of log p in a Gaussian world, where it is known."""
     world = Gaussian(0.3, 0.5)
@@ -76,9 +81,8 @@ def page() -> str:
         x0 = latents(sd)
         rows = []
         for row in METHODS:
-            name = row[0] + (f", {row[2]} iterations" if row[2] else "")
             cells = " | ".join(round_trip(sd, x0, row, steps) for steps in STEPS)
-            rows.append(f"| {name} | {row[1]} | {cells} |")
+            rows.append(f"| {name_of(row)} | {row[1]} | {cells} |")
     return "\n".join(
         [
             "# Inversion",

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,9 +30,20 @@ from sdcore.models.unet_inputs import SCORES, SIZES
 from sdcore.networks import Reader
 from sdcore.prompts import at_step, chunked, encode, prompt_parts, report, switches
 from sdcore.settings import Settings
-from sdcore.stages import Stage, stack
+from sdcore.stages import Stage, repeated, stack
 
 Rows = dict[str, Tensor]  # argument of the UNet -> [1,...]
+
+
+class Blend(NamedTuple):
+    """Words on the way from one text to another."""
+
+    text: str
+    other: str
+    share: float  # 0 is the text, 1 the other
+
+
+Said = str | Blend | None  # the words of a branch; None: a negative prompt that was not given
 
 
 @dataclass(frozen=True)
@@ -62,14 +73,14 @@ class Conditioner:
         """
         said, steps, first = _said(settings, branches, sources), len(sigmas) - 1, settings[0]
         weighted = first.grammar != "plain"
-        texts = {text for row in said.values() for text in row if text} if weighted else set()
+        texts = _texts(said.values()) if weighted else []
         begins = [0, *sorted({n for text in texts for n in switches(text, steps)})]
-        read: dict[str | None, Rows] = {}
-        stages: dict[tuple[tuple[str | None, ...], ...], Stage] = {}  # by their words
+        read: dict[Said, Rows] = {}
+        stages: dict[tuple[tuple[Said, ...], ...], Stage] = {}  # by their words
         begun = []
         for begin in begins:
             now = {
-                name: [at_step(t, begin, steps) if t and weighted else t for t in row]
+                name: [_at_step(t, begin, steps) if t and weighted else t for t in row]
                 for name, row in said.items()
             }
             words = tuple(map(tuple, now.values()))
@@ -92,17 +103,20 @@ class Conditioner:
         """One line for whatever of the texts is read otherwise than a user might think."""
         most = max(len(prompt_parts(each.prompt, each.grammar)) for each in settings)
         known = set(branches) & {*part_names(most), "uncond"}
-        texts = dict.fromkeys(t for row in _said(settings, known).values() for t in row if t)
+        texts = _texts(_said(settings, known).values())
         tokenizer, first = self.readers[0].tokenizer, settings[0]
         return [
             line for text in texts for line in report(text, tokenizer, first.grammar, first.steps)
         ]
 
-    def read(self, text: str | None, grammar: str = "plain", clip_skip: int = 1) -> Rows:
+    def read(self, text: Said, grammar: str = "plain", clip_skip: int = 1) -> Rows:
         """What the UNet is told of a text: `context` [1,L,D], in SDXL also `text_embeds` [1,P].
 
         None is the negative prompt that was not given. The rest: as `prepare` takes it.
         """
+        if isinstance(text, Blend):
+            first, other = (self.read(each, grammar, clip_skip) for each in text[:2])
+            return _blended(first, other, text.share)
         if text is None and self.zero_empty:
             empty = self.read("", grammar, clip_skip)
             return {key: torch.zeros_like(value) for key, value in empty.items()}
@@ -139,15 +153,65 @@ class Conditioner:
         return inputs
 
 
+def read_towards(text: str) -> tuple[str, float]:
+    """The other prompt and its share. Raises InputError for another text.
+
+    >>> read_towards("a blue house:0.5")
+    ('a blue house', 0.5)
+    """
+    other, _, share = text.rpartition(":")
+    try:
+        if not 0 <= float(share) <= 1:
+            raise ValueError
+        return other, float(share)
+    except ValueError:
+        raise InputError(
+            f"towards is another prompt and a share of 0 to 1, like 'a blue house:0.5', not "
+            f"{text!r:.80}"
+        ) from None
+
+
+def _texts(rows: Iterable[Sequence[Said]]) -> list[str]:
+    """All texts in them, each once."""
+    ends = (said[:2] if isinstance(said, Blend) else (said,) for row in rows for said in row)
+    return list(dict.fromkeys(text for texts in ends for text in texts if text))
+
+
+def _at_step(said: Said, step: int, steps: int) -> Said:
+    if isinstance(said, Blend):
+        text, other = (at_step(each, step, steps) for each in said[:2])
+        return Blend(text, other, said.share)
+    return said and at_step(said, step, steps)
+
+
+def _blended(first: Rows, second: Rows, share: float) -> Rows:
+    """On the line between both. Contexts of unequal length are repeated: see `stages.Rows`."""
+    length = math.lcm(*(rows["context"].shape[1] for rows in (first, second)))
+    ends = [{key: repeated(key, row, length) for key, row in rows.items()}
+            for rows in (first, second)]  # fmt: skip
+    return {key: torch.lerp(ends[0][key], ends[1][key], share) for key in first}
+
+
+def _words(settings: Settings) -> list[Said]:
+    """The parts of a prompt. Raises InputError for several that are to become another."""
+    parts = [text for text, _ in prompt_parts(settings.prompt, settings.grammar)]
+    if settings.towards is None:
+        return [*parts]
+    other, share = read_towards(settings.towards)
+    if len(parts) > 1 or len(prompt_parts(other, settings.grammar)) > 1:
+        raise InputError("a prompt of several, with AND, is not blended with another")
+    return [Blend(parts[0], other, share)]
+
+
 def _said(
     settings: Sequence[Settings],
     branches: Iterable[str],
     sources: Mapping[str, Source] = MappingProxyType({}),
-) -> dict[str, list[str | None]]:
+) -> dict[str, list[Said]]:
     """The words of each branch, one for each picture."""
-    parts = [prompt_parts(s.prompt, s.grammar) for s in settings]
-    words: dict[str, list[str | None]] = {
-        name: [texts[n][0] if n < len(texts) else texts[0][0] for texts in parts]
+    parts = [_words(each) for each in settings]
+    words: dict[str, list[Said]] = {
+        name: [texts[n] if n < len(texts) else texts[0] for texts in parts]
         for n, name in enumerate(part_names(max(map(len, parts))))
     }
     words["uncond"] = [s.negative for s in settings]

@@ -21,7 +21,7 @@ import torch
 
 from sdcore.adapters import unmatched_warnings
 from sdcore.brownian import noise_named
-from sdcore.conditioning import Conditioner, with_numbers
+from sdcore.conditioning import Conditioner, read_towards, with_numbers
 from sdcore.devices import float32_as
 from sdcore.engine import Lossy, check_fits, choose
 from sdcore.errors import InputError
@@ -219,7 +219,8 @@ def complete(
         _second_pass(networks, shared, parts)  # raises for what is out of range in it
     prompts, negatives, seeds = _words(request, networks)
     parts.noise(tuple(seeds), (1, 1, 1), "cpu")  # raises for a seed that is none
-    for text in {*prompts, *filter(None, negatives)}:
+    other = None if shared.towards is None else read_towards(shared.towards)[0]
+    for text in {*prompts, *filter(None, (*negatives, other))}:
         check_length(text)
         for part, _ in prompt_parts(text, shared.grammar):
             _ = shared.grammar != "plain" and switches(part, shared.steps)  # reads it

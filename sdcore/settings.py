@@ -144,6 +144,12 @@ class Options:
         doc="which of the text encoder's layers the UNet is told, in A1111's numbers: 1 as trained "
         "(None), 2 the one before.",
     )  # fmt: skip
+    towards: str | None = option(
+        "Blend the prompt with another, TEXT:SHARE, e.g. 'a blue house:0.5'.", WORDS,
+        metavar="TEXT:SHARE",
+        doc='another prompt to blend this one with, "a blue house:0.5": what the UNet is told lies '
+        "on the line between what it is told of both; 0 is the own one.",
+    )  # fmt: skip
     scheduler: "str | Solver | None" = option(
         "E.g. ddim, 'DPM++ 2M Karras', dpmpp_2m:euler_at_final=1, mine.py.", SAMPLING,
         metavar="NAME", also=("--sampler", "--sampler-name", "-A"),

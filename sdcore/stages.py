@@ -132,7 +132,7 @@ class Rows(Mapping[str, Condition]):
             )
         rows = self.told[branch]
         return {
-            key: torch.cat([_repeated(key, row[key], length) for row in rows]) for key in rows[0]
+            key: torch.cat([repeated(key, row[key], length) for row in rows]) for key in rows[0]
         }
 
     def __iter__(self) -> Iterator[str]:
@@ -169,7 +169,8 @@ def stack(sigma: float, told: Mapping[str, Sequence[Condition]]) -> Stage:
     return Stage(sigma, Rows({branch: tuple(rows) for branch, rows in told.items()}), lengths)
 
 
-def _repeated(key: str, row: Tensor, length: int) -> Tensor:
+def repeated(key: str, row: Tensor, length: int) -> Tensor:
+    """An argument of the UNet, a context repeated to `length` tokens: that changes nothing."""
     if key != "context" or row.shape[1] == length:
         return row
     return row.repeat(1, length // row.shape[1], 1)

@@ -52,7 +52,7 @@ def check_inherited(fields: Mapping[str, object], whose: str = "the picture") ->
 
     fields: by the names of Settings, those that are not the user's. whose: what brings them.
     """
-    for name in fields.keys() - {"negative"}:  # words, in which anything may stand
+    for name in fields.keys() - {"negative", "towards"}:  # words, in which anything may stand
         for value in _texts(fields[name]):
             if is_elsewhere(value):
                 raise InputError(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Done:
     """A picture that was drawn, kept for a sheet."""
 
-    picture: Image | None  # where a sheet is wanted
+    picture: Image | None  # where a sheet or a film is wanted
     settings: Settings
     steps: int  # that were run
     nfe: int
@@ -97,14 +97,17 @@ def draw(
                         bar.print(str(output.save(each.picture, each.settings, batch.labels)))
                     if each.flags:
                         tell(_flagged(each))
-                    kept = each.picture if how["sheet"] else None
+                    kept = each.picture if how["sheet"] or how.get("film") else None
                     done.append(Done(kept, each.settings, count, each.nfe, batch.labels))
     for path in records.written:
         echo(str(path))
     if unfinished.stopped:
         echo(str(unfinished.path))
         return
-    if any(each.picture for each in done):
+    if how.get("film") and any(each.picture for each in done):
+        frames = [each.picture for each in done if each.picture is not None]
+        echo(str(output.save_film(frames, how["film_rate"])))
+    if how["sheet"] and any(each.picture for each in done):
         echo(output.save_sheet(sheet_of([each for each in done if each.picture]), "sheet"))
     if film.empty and how["steps_sheet"]:
         tell("no step is left to show: there is no sheet of steps")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sdcore.sampling import State
     from sdcore.settings import Settings
 
+ON_THE_WAY = ("towards", "variation")
 Texts = tuple[str, ...]
 Look = Callable[["Networks", "Settings"], None]
 
@@ -111,6 +112,34 @@ def _foreign(own: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, An
     if any(name in foreign for name in edition):
         foreign |= {name: own.get(name, options.get(name)) for name in edition}
     return foreign
+
+
+def frames_of(jobs: Sequence[Job], count: int) -> list[Job]:
+    """The job's film as one job for each frame, labelled by its number.
+
+    Raises InputError for several jobs, and for what a film brings itself.
+    """
+    from sdcore import film
+
+    if len(jobs) != 1:
+        raise InputError("a film is drawn with one set of options: give each option once")
+    (job,) = jobs
+    for name in ON_THE_WAY:
+        if job.chosen.get(name) is not None:
+            raise InputError(f"--{name} is what a film changes: leave it out")
+    keys = film.keys_of(job.prompts, job.seeds)
+    frames = film.frames_of(keys, count)
+    digits = max(4, len(str(count)))
+    return [
+        replace(
+            job,
+            prompts=(frame.prompt,),
+            seeds=(frame.seed,),
+            chosen={**job.chosen, "towards": frame.towards, "variation": frame.variation},
+            labels={"frame": f"{number:0{digits}}"},
+        )
+        for number, frame in enumerate(frames, 1)
+    ]
 
 
 def told_seeds(jobs: Sequence[Job]) -> str:
@@ -216,12 +245,14 @@ def ready(
         batches: list[Batch] = []
         for job in wanted:
             words = {"prompts": job.prompts, "seeds": job.seeds}
-            same = repr([job.chosen.get(each.name) for each in fields(Options)])
+            own = {name: job.chosen.get(name) for name in ON_THE_WAY}  # of each frame of a film
+            same = repr([job.chosen.get(each.name) for each in fields(Options)
+                         if each.name not in own])  # fmt: skip
             if same not in made:
                 request = request_of(job.chosen, **words)
                 made[same] = request, parts_of(request, networks)
             request, parts = made[same]
-            request = replace(request, negative=job.chosen["negative"], **words)
+            request = replace(request, negative=job.chosen["negative"], **words, **own)
             settings = complete(request, networks, parts)
             look(networks, settings[0])
             settings = tuple(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +38,13 @@ def form_of(options: Mapping[str, Any]) -> Form:
 class Output:
     """The paths of one command's files."""
 
-    def __init__(self, out: str, pictures: int, form: Form | None = None) -> None:
-        """Looks, and creates nothing. Raises InputError for what cannot be written."""
+    def __init__(
+        self, out: str, pictures: int, form: Form | None = None, film: bool = False
+    ) -> None:
+        """Looks, and creates nothing. film: into a folder of its own in `out`, by numbers.
+
+        Raises InputError for what cannot be written.
+        """
         self.form = Form() if form is None else form
         path = path_of(out)
         if path.suffix.lower() in _OTHER_PICTURES:
@@ -51,6 +56,9 @@ class Output:
             raise InputError(f"--out {path} is one file for {pictures} pictures: give a folder")
         self.file = path if is_file else None
         self.folder = path.parent if is_file else path
+        if film:
+            folders = _numbered(self.folder / "film")
+            self.folder = next(folder for folder in folders if not folder.exists())
         # The part of the path that is there already decides whether the rest can be made.
         there = self.folder
         while not there.exists() and there != there.parent:
@@ -76,14 +84,25 @@ class Output:
         from sdcore.images import to_bytes
         from sdcore.writing import write_new, write_whole
 
+        labels = {} if labels is None else labels
         data = to_bytes(picture, settings, self.form)
         if self.file is not None:
             write_whole(self.file, data)
             return self.file
-        told = "".join(f"-{bare(str(value))}" for value in (labels or {}).values())
+        if "frame" in labels:
+            return write_new(self._names(str(labels["frame"]), self.form.suffix), data)
+        told = "".join(f"-{bare(str(value))}" for value in labels.values())
         told = re.sub(r"[^\w.]+", "-", told)[:80].rstrip("-.")
         words = re.sub(r"[\W_]+", "-", settings.prompt.lower())[:48].strip("-") or "picture"
         return write_new(self._names(f"{words}-{settings.seed}{told}", self.form.suffix), data)
+
+    def save_film(self, frames: Sequence[Image], per_second: float) -> Path:
+        """The frames as an animated WebP beside their folder, called like it."""
+        from sdcore.film import animated
+        from sdcore.writing import write_new
+
+        data = animated(frames, per_second, self.form.mark)
+        return write_new(_numbered(self.folder, ".webp"), data)
 
     def save_sheet(self, picture: Image, kind: str) -> Path:
         """The same of a sheet, a PNG: 'sheet.png' in the folder, 'name-sheet.png' beside a file."""
@@ -94,7 +113,11 @@ class Output:
         return write_new(self._names(stem), to_bytes(picture, None, Form(mark=self.form.mark)))
 
     def _names(self, stem: str, suffix: str = ".png") -> Iterator[Path]:
-        """The name, then with -2, -3 ... for where that is taken."""
-        yield self.folder / f"{stem}{suffix}"
-        for number in count(2):
-            yield self.folder / f"{stem}-{number}{suffix}"
+        return _numbered(self.folder / stem, suffix)
+
+
+def _numbered(path: Path, suffix: str = "") -> Iterator[Path]:
+    """The name, then with -2, -3 ... for where that is taken."""
+    yield path.with_name(f"{path.name}{suffix}")
+    for number in count(2):
+        yield path.with_name(f"{path.name}-{number}{suffix}")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts import inversions
 from sdcore.compare.quirks import QUIRKS
 from sdcore.lab.change import silent
 from sdcore.schedulers import SPACINGS, TABLE
@@ -54,3 +55,16 @@ def test_parity_names_every_class_and_quirk():
     assert set(quirks) == {quirk.name for quirk in QUIRKS}, "run `make docs`"
     for quirk in QUIRKS:
         assert quirks[quirk.name][2] == f"{quirk.number:g}", "run `make docs`"
+
+
+def test_every_inversion_has_its_errors():
+    """And the exact one is exact; what the likelihood should be is worked out anew."""
+    trips = rows("inversion.md")[: 2 + len(inversions.METHODS)]
+    assert trips[0][2:] == [f"{n} steps" for n in inversions.STEPS], "run scripts.inversions"
+    assert [row[:2] for row in trips[2:]] == [
+        [inversions.name_of(row), row[1]] for row in inversions.METHODS
+    ], "run scripts.inversions"
+    exact = next(row for row in trips if row[0] == "exact")
+    assert max(float(cell) for cell in exact[2:]) <= 1e-4
+    now = [[cell.strip() for cell in row.strip("|").split("|")] for row in inversions.likelihoods()]
+    assert [row[:2] for row in rows("inversion.md", "Likelihood")[2:]] == [row[:2] for row in now]
