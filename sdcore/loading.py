@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sdcore.checkpoints import (
     read_ahead,
     ready_bytes,
 )
+from sdcore.checkpoints.pack import mode_of, pack
 from sdcore.devices import TF32, choose_device, choose_dtype
 from sdcore.engine import check_engine
 from sdcore.engine import choose as choose_engine
@@ -27,7 +29,6 @@ from sdcore.fingerprint import fingerprint
 from sdcore.free_memory import available, give_back, is_out_of_memory
 from sdcore.memory import MODES, apply, choose, next_ready, note_origin
 from sdcore.models import VAE, TextEncoder, TinyVAE
-from sdcore.models.compact import check_kind, compact
 from sdcore.models.unet_inputs import unet_inputs
 from sdcore.networks import Reader
 from sdcore.options import takes
@@ -45,7 +46,7 @@ def load(source: Source) -> StableDiffusion:
     engine = check_engine("auto" if source.engine is None else source.engine)
     device, tf32 = choose_device(source.device), source.dtype == TF32
     dtype = choose_dtype(source.dtype, device)
-    check_kind(source.weights)
+    memory = mode_of(source.weights, source.memory)
     checkpoint = open_source(source.model, source.places)
     # A quarter of what is free: the cache must hold it until it is read.
     free = available(torch.device("cpu"))
@@ -55,7 +56,7 @@ def load(source: Source) -> StableDiffusion:
         for name in ("text_encoder", "text_encoder_2")
         if name in checkpoint.components
     }
-    parts, mode, notes = _that_fit(checkpoint, source, device, dtype)
+    parts, mode, notes = _that_fit(checkpoint, replace(source, memory=memory), device, dtype)
     notes = (*checkpoint.notes, *notes)
     if engine in ("fast", "compile"):  # asked for by name, or by a picture
         notes = (*notes, *filter(None, [choose_engine(parts["unet"], engine).why]))
@@ -126,7 +127,7 @@ def _parts(
         if not stored:
             note_origin(parts[name], component.files, partial(_stored_weights, component))
         if name == "unet" and weights is not None:
-            compact(parts[name], weights, dtypes[name])
+            pack(parts[name], weights)
     apply(parts, mode, device, dtypes)
     return parts
 

@@ -16,7 +16,6 @@ from sdcore.adapters.apply import adapted, twin
 from sdcore.adapters.embeddings import Embedding, bundled_words, extended, open_embedding
 from sdcore.adapters.files import find_adapter
 from sdcore.adapters.lora import LoRA, open_lora, unmatched_warning
-from sdcore.errors import InputError
 from sdcore.fingerprint import fingerprint
 from sdcore.memory import MODES, apply
 from sdcore.models.layers import placement
@@ -36,11 +35,6 @@ def with_lora(
     merged: bool = True,
 ) -> N:
     """These networks with one adapter more acting on them: `StableDiffusion.with_lora`."""
-    if networks.source.weights is not None:
-        raise InputError(
-            f"{path} cannot act on weights that are held in {networks.source.weights}: leave "
-            "--weights out, or merge it into a file first (sdcore convert --lora)"
-        )
     unet, text = (strength if given is None else given for given in (unet, text))
     adapter = open_lora(path, _adaptable(networks), unet, text, merged)
     for word in bundled_words(path) if adapter.words else ():

@@ -229,7 +229,7 @@ def _save_safetensors(
             written[key] = tensor.to(torch.float32 if type == "f32" else torch.float16)
             continue
         layer = key.removesuffix(".weight")
-        written[key], scale = _scaled(tensor.float(), type)
+        written[key], scale = scaled(tensor.float(), type)
         formats[layer] = {"format": "float8_e4m3fn" if type == "fp8" else "int8_rowwise"}
         if spelling == "scaled_fp8":
             written[f"{layer}.scale_weight"] = scale
@@ -248,7 +248,7 @@ def _save_safetensors(
     save_file({key: tensor.contiguous() for key, tensor in written.items()}, path, metadata)
 
 
-def _scaled(weight: Tensor, type: str) -> tuple[Tensor, Tensor]:
+def scaled(weight: Tensor, type: str) -> tuple[Tensor, Tensor]:
     """The small numbers, and the scale that brings the largest of them to the format's largest."""
     axes = list(range(weight.ndim)) if type == "fp8" else list(range(1, weight.ndim))
     most = weight.abs().amax(axes, keepdim=type == "int8")
