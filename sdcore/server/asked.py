@@ -38,7 +38,7 @@ OTHERS = {"latents": "noise in a file is for the command line and for Python"}
 _OPTIONS = options_of(Words, Options)
 FIELDS = (  # that `read` takes beside words and a model
     *(each.name for each in fields(Options) if each.name not in OTHERS),
-    *("loras", "embeddings", "refiner", "fallback"),
+    *("negative", "loras", "embeddings", "refiner", "fallback"),
 )
 _DATA = re.compile(r"data:image/[\w.+-]{1,20};base64,", re.IGNORECASE)
 MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1

@@ -1,6 +1,10 @@
 """One small server for all tests of its faces, and one whose worker draws nothing."""
 
+import asyncio
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +12,14 @@ import pytest
 
 pytest.importorskip("fastapi")
 
+import uvicorn
 from starlette.testclient import TestClient
 
 from sdcore.server.app import create_app
 from sdcore.server.limits import Limits
 from sdcore.server.models import Models
 from sdcore.server.options import ServerOptions
+from sdcore.server.serve import Server, listen
 from sdcore.server.worker import Worker
 
 
@@ -45,3 +51,45 @@ def worker(tiny_models: Models) -> Iterator[Worker]:
 def client(worker: Worker) -> Iterator[TestClient]:
     with client_of(worker) as client:
         yield client
+
+
+@contextmanager
+def live(worker: Worker, **options: Any) -> Iterator[int]:
+    """A server that listens to this machine, on the port that comes."""
+    app = create_app(worker, ServerOptions(limits=worker.limits, **options))
+    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2)
+    server = Server(config, worker, grace=0)
+    listening = listen("127.0.0.1", 0)
+    run = asyncio.run
+    thread = threading.Thread(target=lambda: run(server.serve(sockets=[listening])), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listening.close()
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def port(worker: Worker) -> Iterator[int]:
+    """Of a live server with the tiny model."""
+    with live(worker) as port:
+        yield port
+
+
+@pytest.fixture
+def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step waits 10 ms more."""
+    from sdcore.server import drawings
+
+    inner = drawings._Watching.check
+
+    def waiting(self: Any) -> None:
+        time.sleep(0.01)
+        inner(self)
+
+    monkeypatch.setattr(drawings._Watching, "check", waiting)

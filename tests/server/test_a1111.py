@@ -297,20 +297,6 @@ class Slow:
         return self.answer
 
 
-@pytest.fixture
-def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every step waits 10 ms more."""
-    from sdcore.server import drawings
-
-    inner = drawings._Watching.check
-
-    def waiting(self: Any) -> None:
-        time.sleep(0.01)
-        inner(self)
-
-    monkeypatch.setattr(drawings._Watching, "check", waiting)
-
-
 @pytest.mark.usefixtures("slow_steps")
 def test_progress_is_told_with_a_picture(client: TestClient, worker: Worker) -> None:
     slow = Slow(client, worker)
