@@ -12,9 +12,13 @@ from types import SimpleNamespace
 import click
 import pytest
 import torch
+from PIL import Image
 
 import sdcore
 from sdcore.cli.commands import cli
+from sdcore.cli.defaults import defaults_of
+from sdcore.config_file import open_config
+from sdcore.filters import open_filters
 from sdcore.guidance import CFG, GUIDANCES, accepted
 from sdcore.guidance import resolve as resolve_guidance
 from sdcore.images import read_settings
@@ -30,6 +34,7 @@ TRIED_BY = {"docs/steering.md": "tests/test_steering.py"}  # with what it is abo
 RUN = {
     "README.md",
     "docs/experiments.md",
+    "docs/filters.md",
     "docs/starting.md",
     "docs/writing-a-guidance.md",
     "docs/writing-a-solver.md",
@@ -90,6 +95,35 @@ def test_experiments(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         for example in examples("docs/experiments.md"):
             exec(example, names)
     assert len(names["bends"]) == 4
+
+
+def test_filters(
+    tiny_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check, drawing = examples("docs/filters.md")
+    Path("mine.py").write_text(check)
+    (filter,) = open_filters(("mine.py:check,least=256",))
+    assert filter([Image.new("RGB", (8, 8), "white")])[1] == [True]
+    load = sdcore.load
+    monkeypatch.setattr(sdcore, "load", lambda: load(tiny_path, device="cpu"), raising=False)
+    names: dict = {}
+    exec(check, names)
+    exec(drawing, names)
+    assert capsys.readouterr().out.count("() <PIL.Image.Image image mode=RGB") == 2
+
+
+def test_the_file_of_defaults(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGES["docs/config.md"], re.S)
+    (tmp_path / "a.yaml").write_text(text)
+    file = open_config(tmp_path / "a.yaml", "file")
+    found = defaults_of("sample", cli.commands, [file], ["draft"])
+    assert found["steps"].raw == ("8",)
+    assert found["width"].raw == found["height"].raw == ("128",)
+    assert defaults_of("serve", cli.commands, [file])["port"].raw == "8000"
 
 
 def test_the_guide_to_solvers(

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import click
 
+from sdcore.cli.options import Drawing
 from sdcore.config_file import ConfigFile, Value, Values, config_files
 from sdcore.errors import InputError, unknown
-from sdcore.settings import OPTIONS
+from sdcore.settings import OPTIONS, Source
 
 # What takes everything from a file that was drawn before, and no defaults; groups take none either.
 WITHOUT = ("rerun", "resume", "replay", "diff", "config")
@@ -102,7 +103,9 @@ def defaults_of(
     """
     for file in files:
         _check_keys(file, commands)
-    layers = [layer for file in files for layer in (file.everywhere, file.sections.get(name, {}))]
+    layers: list[Values] = []
+    for file in files:
+        layers += [_shared(file.everywhere, name, commands[name]), file.sections.get(name, {})]
     layers.append(_of_environment(name, commands[name], environment))
     layers += [_preset(preset, files) for preset in presets]
     command = commands[name]
@@ -117,11 +120,26 @@ def defaults_of(
     for key in given:
         for other in _alternatives(key):
             chosen.pop(other, None)
-    if "image" not in given and "image" not in chosen:
+    starts = any(option.name == "image" for option in known.values())
+    if starts and "image" not in given and "image" not in chosen:
         for key in [*chosen]:  # what says how one starts from a picture, without any
             if key in OPTIONS and "image" in OPTIONS[key].goes_with:
                 del chosen[key]
     return chosen
+
+
+def _shared(values: Values, name: str, command: click.Command) -> Values:
+    """Of what is said for all commands, what means the same to this one.
+
+    To one that draws, all of it; to others what names a model and how it draws: --out of `invert`
+    is no folder of pictures. A training has steps, sizes and schedules of its own.
+    """
+    if isinstance(command, Drawing):
+        return values
+    meant = {each.name for each in fields(Source)} if name == "train" else {*OPTIONS, _SIZE}
+    known = _keys(command)
+    names = {key: known[_plain(key)].name if _plain(key) in known else key for key in values}
+    return {key: value for key, value in values.items() if names[key] in meant}
 
 
 def _of_layer(

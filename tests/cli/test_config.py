@@ -125,6 +125,15 @@ def test_a_command_takes_what_it_has(chosen: Callable[..., Chosen]) -> None:
     assert chosen(text, name="likelihood") == {"model": "a", "steps": "30", "cfg": "1"}
 
 
+def test_the_same_word_for_another_thing_is_left_alone(chosen: Callable[..., Chosen]) -> None:
+    text = "model: a\nsteps: 30\nout: pictures\nseed: 4\nresolution: 64"
+    drawn = {"model": ("a",), "steps": ("30",), "width": ("64",), "height": ("64",)}
+    assert chosen(text) == drawn | {"out": "pictures", "seed": ("4",)}
+    assert chosen(text, name="train").keys() == {"model"}
+    inverted = chosen(text + "\ninvert: {seed: 5}", name="invert")
+    assert inverted == {"model": "a", "steps": "30", "width": "64", "height": "64", "seed": "5"}
+
+
 def test_null_is_the_way_back(chosen: Callable[..., Chosen]) -> None:
     assert chosen("steps: null\ncfg: ~", user="steps: 30\ncfg: 3\nseed: 1") == {"seed": ("1",)}
     assert chosen("out: null", user="out: there") == {}  # and so the one that is built in
