@@ -3,8 +3,8 @@
 The same pictures are drawn exactly and by every option, picture by picture in turns, so that what
 else the machine does slows all of them. Gain: the loop's time on this thread as a share of the
 exact one's, of the same picture. Cost: how far the latents are from the exact ones, how like the
-exact picture the picture is (PSNR), and how many pictures follow their prompt as
-scripts/adherence.py marks them (its examiner is trained at first use, which takes minutes).
+exact picture the picture is (PSNR); with --examiner also how many pictures follow their prompt as
+scripts/adherence.py marks them (the examiner is trained at first use, which takes minutes).
 
 What was drawn lies in the folder of --work and is not drawn again: an interrupted run goes on.
 """
@@ -82,7 +82,7 @@ def compared(work: Path, name: str, count: int) -> Facts:
         decibels.append(psnr(own.with_suffix(".png"), exact.with_suffix(".png")))
     middle = statistics.median
     return {"time": middle(ratios), "least": min(ratios), "most": max(ratios),
-            "distance": middle(distances), "psnr": middle(decibels)}  # fmt: skip
+            "off": middle(distances), "psnr": middle(decibels)}  # fmt: skip
 
 
 def folder_of(name: str) -> str:
@@ -97,10 +97,9 @@ def size(sd: sdcore.StableDiffusion) -> int:
 @click.command()
 @click.option("--pictures", default=60, show_default=True, help="For each option.")
 @click.option("--work", default="runs/lossy", show_default=True, type=click.Path(path_type=Path))
-@click.option("--examiner", default="runs/examiner", show_default=True,
-              type=click.Path(path_type=Path), help="Folder that keeps the examiner.")  # fmt: skip
+@click.option("--examiner", type=click.Path(path_type=Path), help="Folder that keeps the examiner.")
 @click.option("--json", "report", type=click.Path(path_type=Path), help="All figures, here.")
-def main(pictures: int, work: Path, examiner: Path, report: Path | None) -> None:
+def main(pictures: int, work: Path, examiner: Path | None, report: Path | None) -> None:
     """Print a table of every option's gain and cost."""
     torch.set_num_threads(1)
     sdcore.tune_allocator()
@@ -114,31 +113,28 @@ def main(pictures: int, work: Path, examiner: Path, report: Path | None) -> None
         for name in NAMES:
             place = work / folder_of(name) / str(index)
             draw(models.get(name, sd), name, prompt, index, place)
-    judge = load_examiner(examiner)
+    judge = None if examiner is None else load_examiner(examiner)
     settings = sd.prepare("").settings[0]
+    columns = ["", "time of the loop", "UNet's weights", "latents off", "PSNR"]
+    columns += [] if judge is None else ["prompts followed"]
     print(
         f"{processor()}, one thread, torch {torch.__version__}: {settings.model}, float32, "
         f"{settings.steps} steps of {settings.scheduler}, {pictures} pictures\n\n"
-        "| | time of the loop | UNet's weights | latents off | PSNR | prompts followed |\n"
-        "|---|---|---|---|---|---|"
+        f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
     )
     facts: dict[str, Facts] = {}
     for name in NAMES:
-        files = [work / folder_of(name) / f"{index}.png" for index in range(pictures)]
         done = facts[name] = compared(work, name, pictures)
-        right = examine(judge, asked, [Image.open(file).convert("RGB") for file in files])
-        done["right"] = right["all right"] or 0.0
         done["weights"] = size(models.get(name, sd)) / size(sd)
-        spread = "" if name == EXACT else f" ({done['least']:.2f} to {done['most']:.2f})"
-        off = "0" if name == EXACT else f"{done['distance']:.3f}"
-        like = "" if name == EXACT else f"{done['psnr']:.1f} dB"
-        print(
-            f"| `{name}` | {done['time']:.2f}{spread} | {done['weights']:.2f} | {off} | {like} | "
-            f"{100 * done['right']:.0f} % |",
-            flush=True,
-        )
-    error = 100 * math.sqrt(0.09 / pictures)
-    print(f"\nThe standard error of a share of 90 % of {pictures} is {error:.0f} %.")
+        cells = [f"`{name}`", f"{done['time']:.2f}", f"{done['weights']:.2f}"]
+        cells[1] += "" if name == EXACT else f" ({done['least']:.2f} to {done['most']:.2f})"
+        cells += ["0", ""] if name == EXACT else [f"{done['off']:.3f}", f"{done['psnr']:.1f} dB"]
+        if judge is not None:
+            files = [work / folder_of(name) / f"{index}.png" for index in range(pictures)]
+            drawn = [Image.open(file).convert("RGB") for file in files]
+            done["right"] = examine(judge, asked, drawn)["all right"] or 0.0
+            cells.append(f"{100 * done['right']:.0f} %")
+        print(f"| {' | '.join(cells)} |", flush=True)
     if report is not None:
         report.write_text(json.dumps(facts, indent=1))
 

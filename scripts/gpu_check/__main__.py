@@ -26,10 +26,10 @@ from scripts.gpu_check.processes import child, each_apart, in_process
 from scripts.gpu_check.report import STARTED, Report
 from scripts.gpu_check.right import check_kernels, check_unet
 from scripts.gpu_check.runs import time_lossy, time_run
-from scripts.gpu_check.timing import time_attention, time_unet, time_vae
+from scripts.gpu_check.timing import time_attention, time_unet, time_upload, time_vae
 
 OWED = ("environment", "pytest cuda", "right SDXL UNet", "right SD 1.5 UNet", "process sdcore",
-        "process diffusers", "lossy SD 1.5", "process compile")  # fmt: skip
+        "process diffusers", "upload", "lossy SD 1.5", "process compile")  # fmt: skip
 
 
 def environment(report: Report) -> None:
@@ -89,6 +89,7 @@ def main(
         "right SDXL UNet": lambda: check_unet(report, SDXL),
         "run SDXL": lambda: time_run(report, SDXL),
         "time VAE 1024": lambda: time_vae(report, 128),
+        "upload": lambda: time_upload(report),
         "lossy SD 1.5": lambda: time_lossy(report, SD15),
         "process compile": lambda: in_process(report, "compile", SD15, 190),
     }

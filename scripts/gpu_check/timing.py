@@ -148,3 +148,22 @@ def time_attention(report: Report) -> None:
             except RuntimeError:
                 taken[kind] = float("nan")
         report[name] = {kind: round(spent, 1) for kind, spent in taken.items()}
+
+
+def time_upload(report: Report) -> None:
+    """Weights to the device: through page-locked buffers, and as torch copies them."""
+    from sdcore.checkpoints.upload import Upload
+
+    count = 2 if report.tiny else 64
+    held = [torch.randn(1 << 22) for _ in range(count)]  # 16 MB each
+    upload = Upload(report.device)
+    for name, send in (("torch", lambda t: t.to(report.device)), ("page-locked", upload)):
+        for _ in range(2):
+            report.sync()
+            begun = time.time()
+            sent = [send(tensor) for tensor in held]
+            report.sync()
+        report[f"{name}, GB/s"] = count * 2**24 / 1e9 / (time.time() - begun)
+        same = all(torch.equal(a, b.cpu()) for a, b in zip(held, sent, strict=True))
+        report[f"{name}, the same bits"] = same
+        del sent

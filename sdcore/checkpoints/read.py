@@ -17,6 +17,7 @@ from sdcore.checkpoints.packed import Blocks, Packed, Scaled
 from sdcore.checkpoints.pickled import is_pickled, read_pickled
 from sdcore.checkpoints.scales import join_scales
 from sdcore.checkpoints.tensor_info import DTYPE_NAMES, DTYPES, TensorInfo
+from sdcore.checkpoints.upload import Upload
 from sdcore.errors import InputError
 from sdcore.strict_json import parse
 
@@ -232,6 +233,8 @@ def _read_mapped(
     # Private: whoever writes into a tensor (a LoRA) writes into memory, never into the file.
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    place = torch.device(device)
+    upload = Upload(place) if place.type == "cuda" else None
     for key, info in infos:
         if key not in keys:
             continue
@@ -242,7 +245,7 @@ def _read_mapped(
                 continue
             tensor = stored.to(device, UNPACKED if dtype is None else dtype)
         else:
-            tensor = stored.to(device)
+            tensor = stored.to(place) if upload is None else upload(stored)
             if dtype is not None:
                 tensor = aligned(as_dtype(tensor, dtype))
         if tensor.data_ptr() != stored.data_ptr():
