@@ -105,7 +105,7 @@ def test_keys_are_kohyas(
     with safe_open(path, "pt") as file:
         keys = set(file.keys())
         assert file.get_tensor(f"lora_unet_{UNET[0].replace('.', '_')}.alpha") == 2
-        assert file.get_tensor(next(k for k in keys if "down" in k)).dtype == torch.float16
+        assert file.get_tensor(next(k for k in keys if "lora_down" in k)).dtype == torch.float16
     stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
     text = "lora_te_text_model_encoder_layers_1_self_attn_q_proj"
     ends = ("alpha", "lora_down.weight", "lora_up.weight")

@@ -284,3 +284,24 @@ def test_what_is_quantized_is_not_quantized_again(written, tmp_path: Path) -> No
     checkpoint = open_model("picturebook", {"unet": written("fp8")})
     with pytest.raises(InputError, match="is quantized already"):
         quantize(checkpoint, tmp_path / "x.safetensors", "int8")
+
+
+def test_stable_diffusion_cpp_reads_it_and_is_read(written, tmp_path: Path) -> None:
+    """It makes float32 of a file of ours, to the bit what we make; and writes K types for us."""
+    sdcpp = pytest.importorskip("cyllama.sd.stable_diffusion")
+    ours = written("q8_0", "sdcpp")
+
+    def converted(kind: str) -> dict[str, torch.Tensor]:
+        path = tmp_path / f"{kind}.gguf"
+        # Without any rule the binding hands on a null pointer, which ends the process.
+        rule = {"tensor_type_rules": "no such name=f16"}
+        assert sdcpp.convert_model(str(ours), str(path), sdcpp.SDType[kind], **rule)
+        assert kind in {info.dtype for info in read_header(path).values()}
+        return dict(Weights((path,)).read(read_header(path).keys(), torch.float32))
+
+    source = dict(Weights((ours,)).read(read_header(ours).keys(), torch.float32))
+    whole, coarse = converted("F32"), converted("Q4_K")
+    assert whole.keys() == coarse.keys() == source.keys()
+    for key, tensor in source.items():
+        assert whole[key].equal(tensor)
+        assert (coarse[key] - tensor).norm() <= 0.1 * tensor.norm(), key
