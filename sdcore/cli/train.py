@@ -202,7 +202,7 @@ def _typed(file: str, key: str, param: click.Parameter, value: Any, ctx: click.C
         texts = [str(each) for each in values]
         return param.type_cast_value(ctx, texts if param.multiple else texts[0])
     except click.ClickException as error:
-        raise InputError(f"{file}: {key}: {error.format_message()}") from None
+        raise InputError(f"{file}: {key}: {error.message}") from None
 
 
 # --- how far it is -------------------------------------------------------------------------------

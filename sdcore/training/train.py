@@ -15,7 +15,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,10 +112,11 @@ def train(
     side = max(networks.unet.config.sides) * factor
     plan = with_defaults(plan, networks.prediction_type, side)
     networks = readied(networks, plan)
-    place = _opened(path_of(out), plan, tell) if ranks.first else path_of(out)
+    examples, skipped = _examples(folder, plan, tell)
+    place = _opened(path_of(out), plan) if ranks.first else path_of(out)
     ranks.wait()
     name = (place.name or "trained") if name is None else name
-    items, prior = _data(networks, folder, plan, place, tell, watcher, ranks)
+    items, prior = _items(networks, examples, skipped, plan, place, tell, watcher, ranks)
     session = _Session(networks, plan, place, name, items, prior, tell, watcher, ranks)
     return session.run()
 
@@ -123,7 +124,7 @@ def train(
 # --- the data ------------------------------------------------------------------------------------
 
 
-def _opened(place: Path, plan: Plan, tell: Tell) -> Path:
+def _opened(place: Path, plan: Plan) -> Path:
     """The folder of a training, new or of the same plan. Raises InputError for another's."""
     there = place / PLAN
     if there.is_file():
@@ -146,22 +147,39 @@ def _opened(place: Path, plan: Plan, tell: Tell) -> Path:
     return place
 
 
-def _data(
-    networks: Networks, folder: str | Path, plan: Plan, place: Path, tell: Tell, watcher: Watcher,
-    ranks: Ranks,
-) -> tuple[list[Item], list[Item]]:  # fmt: skip
-    """The pictures, and those of the class; counted and told before anything is learned."""
-    examples, skipped = read_folder(folder, plan.caption)
-    if plan.method == "embedding":
-        examples, skipped = read_folder(folder, plan.caption or "\0")  # none is passed over
-        assert plan.word is not None
+def _examples(folder: str | Path, plan: Plan, tell: Tell) -> tuple[list[Example], list[Skipped]]:
+    """The pictures of the folder, and what is passed over; their captions hold the new word."""
+    if plan.word is None:
+        examples, skipped = read_folder(folder, plan.caption)
+    else:
+        usual = "\0"  # no caption is one
+        examples, skipped = read_folder(folder, plan.caption or usual)
         said = templates(plan.word)
-        examples = [Example(e.path, said, e.repeats) if e.captions == ("\0",) else e
-                    for e in examples]  # fmt: skip
+        examples = [replace(e, captions=said) if e.captions == (usual,) else e for e in examples]
         examples, added = with_word(examples, plan.word)
         if added:
             tell(f"{plan.word} was put before {added} captions that lacked it")
-    classes: list[Example] = []
+    if not examples:
+        _tell_skipped(skipped, tell)
+        raise _nothing(folder, skipped)
+    return examples, skipped
+
+
+def _tell_skipped(skipped: Sequence[Skipped], tell: Tell) -> None:
+    for each in skipped:
+        tell(f"{each.path} is passed over: {each.reason}")
+
+
+def _nothing(folder: str | Path, skipped: Sequence[Skipped]) -> InputError:
+    reasons = listed("passed over", [f"{s.path.name} ({s.reason})" for s in skipped], most=2)
+    return InputError(f"{folder} holds no picture to train on; {reasons or 'it holds no file'}")
+
+
+def _items(
+    networks: Networks, examples: list[Example], skipped: list[Skipped], plan: Plan, place: Path,
+    tell: Tell, watcher: Watcher, ranks: Ranks,
+) -> tuple[list[Item], list[Item]]:  # fmt: skip
+    """The pictures, and those of the class; counted and told before anything is learned."""
 
     def encode(examples: list[Example], cache: str, what: str) -> tuple[list[Item], list[Skipped]]:
         return encoded(
@@ -178,11 +196,9 @@ def _data(
                 prior, _ = encode(classes, f"class-{CACHE}", "encoding the class")
         ranks.wait()
     skipped = [*skipped, *more]
-    for each in skipped:
-        tell(f"{each.path} is passed over: {each.reason}")
+    _tell_skipped(skipped, tell)
     if not items:
-        found = listed("passed over", [f"{s.path.name} ({s.reason})" for s in skipped], most=2)
-        raise InputError(f"{folder} holds no picture to train on; {found or 'it holds no file'}")
+        raise _nothing(examples[0].path.parent, skipped)
     _tell_counts(networks, items, prior, len(skipped), plan, tell)
     return items, prior
 
