@@ -19,6 +19,7 @@ from sdcore.settings import Source
 from sdcore.training.plan import DATA, LENGTH, LOOK, LOSS, WHAT, Plan
 
 if TYPE_CHECKING:
+    from sdcore.strict_yaml import Node, Table
     from sdcore.training.steps import TrainStep
 
 MODEL = "Model"
@@ -145,64 +146,54 @@ def _with_config(ctx: click.Context, given: Mapping[str, Any]) -> dict[str, Any]
     options = dict(given)
     if options["config"] is None:
         return options
-    known: dict[str, click.Parameter] = {}
+    known: dict[str, click.Option] = {}
     for param in ctx.command.params:
-        for spelling in (str(param.name), *param.opts):
-            known[spelling.lstrip("-").replace("_", "-")] = param
-    for key, value in _yaml(options["config"]).items():
-        param = known.get(str(key).lstrip("-").replace("_", "-"))
-        if param is None or param.name in ("config", "help"):
-            why = unknown("option", str(key), sorted(known))
-            raise InputError(f"{options['config']}: {why}")
-        name = str(param.name)
-        if options.get(name) in (None, ()) and value is not None:
-            options[name] = _typed(options["config"], str(key), param, value, ctx)
+        if isinstance(param, click.Option) and param.name not in ("config", "help"):
+            for spelling in (str(param.name), *param.opts):
+                known[spelling.lstrip("-").replace("_", "-")] = param
+    table = _read_yaml(options["config"])
+    for key, node in table.values.items():
+        where = f"{options['config']}, line {table.lines[key]}"
+        param = known.get(key.lstrip("-").replace("_", "-"))
+        if param is None:
+            raise InputError(f"{where}: {unknown('option', key, sorted(known))}")
+        value = _typed(f"{where}: {key}", param, node, ctx)
+        if options.get(str(param.name)) in (None, ()) and value is not None:
+            options[str(param.name)] = value
     return options
 
 
-def _yaml(file: str) -> dict[str, Any]:
-    import yaml
-
+def _read_yaml(file: str) -> Table:
     from sdcore.paths import path_of
+    from sdcore.strict_yaml import parse
 
-    class Once(yaml.SafeLoader):
-        """A loader that refuses a key which stands twice, where YAML believes the last."""
-
-    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise InputError(f"{file}: {twice[0]!r} stands twice")
-        return loader.construct_mapping(node, deep=True)  # type: ignore[return-value]
-
-    Once.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    path = path_of(file)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Once)
+        return parse(path_of(file).read_text(encoding="utf-8"), file)
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read as YAML: {error}") from None
-    if not isinstance(values, dict | None):
-        raise InputError(f"{file}: it is no list of options, such as lr: 1e-4")
-    return {} if values is None else values
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is no UTF-8 text") from None
 
 
-def _typed(file: str, key: str, param: click.Parameter, value: Any, ctx: click.Context) -> Any:
-    flag = isinstance(param, click.Option) and param.is_flag
-    if flag or isinstance(value, bool):
-        if not (flag and isinstance(value, bool)):
-            raise InputError(
-                f"{file}: {key} is {value!r}: it is {'true or false' if flag else param.type.name}"
-            )
-        return value
-    values = value if isinstance(value, list) else [value]
-    if len(values) > 1 and not param.multiple:
-        raise InputError(f"{file}: {key} takes one value, not {len(values)}")
+def _typed(where: str, param: click.Option, node: Node, ctx: click.Context) -> Any:
+    from sdcore.strict_yaml import Items, Scalar
+
+    nodes = node.items if isinstance(node, Items) else (node,)
+    texts = [each.text for each in nodes if isinstance(each, Scalar) and each.text is not None]
+    if not all(isinstance(each, Scalar) for each in nodes):
+        raise InputError(f"{where} takes a value, and not a list of options")
+    if len(texts) > 1 and not param.multiple:
+        raise InputError(f"{where} takes one value, not {len(texts)}")
+    if not texts:
+        return None
+    if param.is_flag:
+        if texts[0] not in ("true", "false"):
+            raise InputError(f"{where} is true or false, not {texts[0]!r}")
+        return texts[0] == "true"
     try:
-        texts = [str(each) for each in values]
         return param.type_cast_value(ctx, texts if param.multiple else texts[0])
-    except click.ClickException as error:
-        raise InputError(f"{file}: {key}: {error.message}") from None
+    except click.BadParameter as error:
+        raise InputError(f"{where}: {error.message}") from None
 
 
 # --- how far it is -------------------------------------------------------------------------------

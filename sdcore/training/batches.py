@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdcore.schedulers.noise_schedule import NoiseSchedule
+from sdcore.schedulers.flow_schedule import Schedule
 from sdcore.training.conditions import Text, Told
 from sdcore.training.latents import Item
 from sdcore.training.order import LOOKS, NOISE, Order, rng_of, torch_rng_of
@@ -22,7 +22,7 @@ class Batch:
     x0: Tensor  # [B,C,h,w], of unit variance
     eps: Tensor
     sigma: Tensor  # [B]
-    t: Tensor  # [B], whole numbers
+    t: Tensor  # [B], that level on the network's clock
     texts: tuple[Text, ...]
     told: tuple[Told, ...]
     names: tuple[str, ...]  # of the files
@@ -51,7 +51,7 @@ class Batches:
 
     items: Sequence[Item]
     order: Order
-    schedule: NoiseSchedule
+    schedule: Schedule
     seed: int
     dropout: float = 0.0
     empty: Text = ""
@@ -68,7 +68,7 @@ class Batches:
         chosen = [self.items[i] for i in self.order(number)]
         sides = [int(rng.integers(len(item.mean))) for item in chosen]  # mirrored or not
         texts = [self._text(item, rng) for item in chosen]
-        t = levels(len(chosen), len(self.schedule), rng)
+        sigmas = [self.schedule.sigmas[i] for i in levels(len(chosen), len(self.schedule), rng)]
         mean, std = (
             torch.stack(
                 [getattr(item, name)[side] for item, side in zip(chosen, sides, strict=True)]
@@ -82,8 +82,8 @@ class Batches:
         return Batch(
             x0=x0,
             eps=eps,
-            sigma=torch.tensor(self.schedule.sigmas)[t],
-            t=torch.from_numpy(t),
+            sigma=torch.tensor(sigmas),
+            t=torch.tensor([self.schedule.timestep(sigma) for sigma in sigmas]),
             texts=tuple(texts),
             told=tuple(told_of(item, side) for item, side in zip(chosen, sides, strict=True)),
             names=tuple(str(item.example.path) for item in chosen),
@@ -100,7 +100,7 @@ def told_of(item: Item, side: int = 0) -> Told:
 
 
 def levels(count: int, steps: int, rng: np.random.Generator) -> np.ndarray:
-    """Timesteps of a batch [count], each evenly distributed over 0 .. steps - 1.
+    """Rows of the table for a batch [count], each evenly distributed over 0 .. steps - 1.
 
     Stratified: every batch of `count` looks into each `count`-th part of the noise levels once.
     """

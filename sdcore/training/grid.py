@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sdcore.networks import Networks
-from sdcore.process import VariancePreserving
-from sdcore.schedulers.noise_schedule import NoiseSchedule
+from sdcore.process import Process
+from sdcore.schedulers.flow_schedule import Schedule
 from sdcore.training.batches import Batch, told_of
 from sdcore.training.conditions import Conditions
 from sdcore.training.latents import Item
@@ -33,20 +33,21 @@ class Measured:
     change: tuple[float, ...]  # of what the network says: RMS, as a share of what it said before
 
 
-def grid_of(items: Sequence[Item], schedule: NoiseSchedule, levels: int, seed: int) -> list[Batch]:
+def grid_of(items: Sequence[Item], schedule: Schedule, levels: int, seed: int) -> list[Batch]:
     """Up to `MOST` pictures of the data at each of some noise levels, with noise of their own."""
     every = max(1, len(items) // MOST)
     batches = []
     for i, item in enumerate(items[::every][:MOST]):
         generator = torch_rng_of(seed, i, GRID)
         eps = torch.randn(levels, *item.mean.shape[1:], generator=generator)
-        t = torch.tensor([int((k + 0.5) / levels * len(schedule)) for k in range(levels)])
+        rows = [int((k + 0.5) / levels * len(schedule)) for k in range(levels)]
+        sigmas = [schedule.sigmas[row] for row in rows]
         batches.append(
             Batch(
                 x0=item.mean[:1].expand(levels, -1, -1, -1),
                 eps=eps,
-                sigma=torch.tensor(schedule.sigmas)[t],
-                t=t,
+                sigma=torch.tensor(sigmas),
+                t=torch.tensor([schedule.timestep(sigma) for sigma in sigmas]),
                 texts=(item.example.captions[0],) * levels,
                 told=(told_of(item),) * levels,
                 names=(str(item.example.path),) * levels,
@@ -60,7 +61,7 @@ class Grid:
     """A grid, and what the network said on it before it was trained."""
 
     batches: Sequence[Batch]
-    process: VariancePreserving
+    process: Process
     before: Sequence[Tensor] = ()  # [levels,C,h,w] of each batch
 
     def begun(self, networks: Networks) -> Grid:

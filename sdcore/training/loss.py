@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sdcore.process import Process
+from sdcore.process import FLOW, Process
 
 
 def squared_error(
@@ -35,8 +35,9 @@ def min_snr_weight(prediction_type: str, sigma: Tensor, gamma: float) -> Tensor:
     """The weight of a squared error by its noise level, any shape (Hang et al. 2023, section 3.4).
 
     With snr = 1 / sigma^2: min(snr, gamma) of an error in x0, which is min(1, gamma / snr) of one
-    in eps and min(snr, gamma) / (snr + 1) of one in v. Where there is no signal left, snr 0, it is
-    1, 0 and 0, and no division of nothing by nothing. gamma 0: 1 everywhere.
+    in eps and min(snr, gamma) / (snr + 1) of one in v; of a flow's v it is min(snr, gamma) s^2 with
+    s = sigma / (1 + sigma). Where there is no signal left, snr 0, it is finite: no division of
+    nothing by nothing. gamma 0: 1 everywhere.
     """
     if gamma == 0:
         return torch.ones_like(sigma)
@@ -44,4 +45,6 @@ def min_snr_weight(prediction_type: str, sigma: Tensor, gamma: float) -> Tensor:
     if prediction_type == "epsilon":
         return (gamma * sigma**2).clamp(max=1)
     clipped = snr.clamp(max=gamma)
+    if prediction_type == FLOW:
+        return clipped / (1 + snr.sqrt()) ** 2
     return clipped / (snr + 1) if prediction_type == "v_prediction" else clipped

@@ -11,10 +11,10 @@ from sdcore.checkpoints.packed import Packed
 from sdcore.errors import InputError
 from sdcore.models.layers import placement
 from sdcore.networks import Networks
-from sdcore.process import VariancePreserving
+from sdcore.process import Process, process_of
 from sdcore.schedulers import resolve
 from sdcore.schedulers.config import SD15
-from sdcore.schedulers.noise_schedule import NoiseSchedule
+from sdcore.schedulers.flow_schedule import Schedule
 from sdcore.training.plan import Plan
 
 _BETAS = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "trained_betas")
@@ -37,11 +37,11 @@ def readied(networks: Networks, plan: Plan) -> Networks:
     return replace(networks, scheduler_config=config)
 
 
-def process_of(networks: Networks) -> tuple[VariancePreserving, NoiseSchedule]:
+def process_and_schedule(networks: Networks) -> tuple[Process, Schedule]:
     """What the network is asked, and what it should say; the table of noise that it is asked at."""
     scheduler = resolve(None, config=networks.scheduler_config)
     schedule = scheduler.noise_schedule
-    return VariancePreserving(schedule, scheduler.prediction_type), schedule
+    return process_of(scheduler.prediction_type, schedule), schedule
 
 
 def check_trainable(networks: Networks) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sdcore.errors import InputError
 from sdcore.models.layers import placement
 from sdcore.networks import Networks
-from sdcore.process import VariancePreserving
+from sdcore.process import Process
 from sdcore.training.batches import Batch, Batches
 from sdcore.training.conditions import Conditions
 from sdcore.training.loss import min_snr_weight, squared_error
@@ -59,7 +59,7 @@ class Trainer:
 
     trained: Trained
     plan: Plan
-    process: VariancePreserving
+    process: Process
     batches: Batches
     optimizer: torch.optim.Optimizer
     average: Average
@@ -112,7 +112,7 @@ class Trainer:
         """mean_i w(sigma_i) ||F(c_in x_i, t_i) - raw_i||^2."""
         with autocast(self.trained.networks):
             error = errors(self.trained.networks, self.conditions, self.process, batch)
-        weight = min_snr_weight(self.process.prediction_type, batch.sigma, self.plan.min_snr)
+        weight = min_snr_weight(str(self.plan.prediction_type), batch.sigma, self.plan.min_snr)
         loss = (weight * error).mean()
         if not math.isfinite(loss.item()):
             row = next(i for i, e in enumerate((weight * error).tolist()) if not math.isfinite(e))
@@ -134,9 +134,7 @@ class Trainer:
         return norm
 
 
-def errors(
-    networks: Networks, conditions: Conditions, process: VariancePreserving, batch: Batch
-) -> Tensor:
+def errors(networks: Networks, conditions: Conditions, process: Process, batch: Batch) -> Tensor:
     """The squared error of each picture of a batch, [B]."""
     network = partial(said, networks, conditions(batch.texts, batch.told))
     return squared_error(network, process, batch.x0, batch.eps, batch.sigma, batch.t)

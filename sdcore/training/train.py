@@ -42,7 +42,7 @@ from sdcore.training.order import Order
 from sdcore.training.pictures import drawn, sheet
 from sdcore.training.plan import Plan, with_defaults
 from sdcore.training.prior import class_pictures
-from sdcore.training.process import check_trainable, process_of, readied
+from sdcore.training.process import check_trainable, process_and_schedule, readied
 from sdcore.training.ranks import Ranks
 from sdcore.training.record import LOG, Look, Record
 from sdcore.training.report import write_report
@@ -243,7 +243,7 @@ class _Session:
     ranks: Ranks
 
     def __post_init__(self) -> None:
-        plan, (self.process, self.schedule) = self.plan, process_of(self.networks)
+        plan, (self.process, self.schedule) = self.plan, process_and_schedule(self.networks)
         self.trained = METHODS[plan.method](self.networks, plan)
         if plan.checkpointing:
             unet = twin(self.trained.networks.unet)

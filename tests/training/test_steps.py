@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sdcore.training.loss import min_snr_weight
 from sdcore.training.optimizer import Average, Group, optimizer_of, share
 from sdcore.training.order import Order
 from sdcore.training.plan import Plan, with_defaults
-from sdcore.training.process import check_trainable, process_of, readied
+from sdcore.training.process import check_trainable, process_and_schedule, readied
 from sdcore.training.ranks import join
 from sdcore.training.steps import Trainer, errors
 from sdcore.training.train import train
@@ -53,7 +54,7 @@ def trainer_of(
     networks = readied(sd, plan)
     kind = LoRATraining if plan.method == "lora" else FullTraining
     trained = kind(networks, plan)
-    process, schedule = process_of(networks)
+    process, schedule = process_and_schedule(networks)
 
     def batches(of: list[Item], stream: int) -> Batches:
         order = Order(tuple(i.size for i in of), (1,) * len(of), plan.batch, plan.seed)
@@ -81,7 +82,8 @@ def test_min_snr_weights() -> None:
     snr = sigma**-2
     low = torch.minimum(snr, torch.tensor(5.0))
     for kind, wanted in (("epsilon", low / snr), ("v_prediction", low / (snr + 1)),
-                         ("sample", low)):  # fmt: skip
+                         ("sample", low),
+                         ("flow_prediction", low * (sigma / (1 + sigma)) ** 2)):  # fmt: skip
         assert min_snr_weight(kind, sigma, 5.0) == pytest.approx(wanted)
         assert (min_snr_weight(kind, sigma, 0.0) == 1).all()
         ends = min_snr_weight(kind, torch.tensor([torch.inf, 2.0**24, 1e-3]), 5.0)
@@ -110,7 +112,7 @@ def test_prior_preservation_is_the_mean_of_each(sd: StableDiffusion) -> None:
 def test_accumulated_batches_are_one_larger(sd: StableDiffusion) -> None:
     trainer = trainer_of(sd, accumulate=2, caption_dropout=0.0, batch=2)
     loss, grads = gradients(trainer)
-    trainer.plan = Plan(rank=2, grid=1, caption_dropout=0.0, batch=2)
+    trainer.plan = replace(trainer.plan, accumulate=1)
     one, two = gradients(trainer, 0), gradients(trainer, 1)
     assert loss == pytest.approx((one[0] + two[0]) / 2, rel=1e-5)
     for a, b, c in zip(one[1], two[1], grads, strict=True):
@@ -156,12 +158,12 @@ def test_the_full_gradient_against_finite_differences(sd: StableDiffusion) -> No
         assert (values[0] - values[1]) / 2e-2 == pytest.approx(wanted[i].item(), rel=1e-2, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample", "flow_prediction"])
 def test_each_prediction_type_is_learned(sd: StableDiffusion, kind: str) -> None:
     """The loss on a batch that stays the same falls."""
     trainer = trainer_of(sd, prediction_type=kind, lr=2e-2, warmup=0.0, schedule="constant",
                          count=1, caption_dropout=0.0, targets="all")  # fmt: skip
-    assert trainer.process.prediction_type == kind
+    assert trainer.plan.prediction_type == kind
     batch = trainer.batches(0)
 
     def error() -> float:
@@ -182,14 +184,13 @@ def test_zero_terminal_snr_is_for_v(sd: StableDiffusion, run: Run) -> None:
         with_defaults(Plan(zero_snr=True), "epsilon", 32)
     plan = with_defaults(Plan(zero_snr=True, prediction_type="v"), "epsilon", 32)
     networks = readied(sd, plan)
-    process, schedule = process_of(networks)
+    process, schedule = process_and_schedule(networks)
     assert schedule.sigmas[-1] > 1000
-    assert schedule.sigmas[0] == pytest.approx(process_of(sd)[1].sigmas[0], rel=1e-4)
+    assert schedule.sigmas[0] == pytest.approx(process_and_schedule(sd)[1].sigmas[0], rel=1e-4)
     trained = LoRATraining(networks, plan)
     batch = Batches(items(), Order((1,) * 4, (1,) * 4, 2, 0), schedule, 0)(0)
     last = len(schedule) - 1
     end = torch.full((2,), last)
-    from dataclasses import replace
 
     from sdcore.training.conditions import Conditions
 
@@ -206,7 +207,7 @@ def test_zero_terminal_snr_is_for_v(sd: StableDiffusion, run: Run) -> None:
 def test_noise_offset(sd: StableDiffusion) -> None:
     """eps + o n: the mean of each channel has the variance o^2 more."""
     order = Order((1,) * 4, (1,) * 4, 4, 0)
-    _, schedule = process_of(sd)
+    _, schedule = process_and_schedule(sd)
     plain, offset = (Batches(items(), order, schedule, 0, offset=o) for o in (0.0, 0.5))
     a, b = plain(3), offset(3)
     difference = b.eps - a.eps
@@ -217,7 +218,7 @@ def test_noise_offset(sd: StableDiffusion) -> None:
 
 
 def test_dropped_captions(sd: StableDiffusion, family_path: Callable[[str], Path]) -> None:
-    order, (_, schedule) = Order((1,) * 4, (1,) * 4, 4, 0), process_of(sd)
+    order, (_, schedule) = Order((1,) * 4, (1,) * 4, 4, 0), process_and_schedule(sd)
     drawn = [t for n in range(100) for t in
              Batches(items(), order, schedule, 0, dropout=0.25)(n).texts]  # fmt: skip
     assert 0.18 < drawn.count("") / len(drawn) < 0.32
