@@ -31,6 +31,7 @@ from sdcore.cli.resume import resume
 from sdcore.cli.sample import sample
 from sdcore.cli.schedulers import schedulers
 from sdcore.cli.serve import serve
+from sdcore.cli.sweep import sweep
 from sdcore.cli.train import train
 from sdcore.errors import InputError
 
@@ -107,6 +108,7 @@ _COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
     },
     "Experiments": {
         compare: "Schedulers side by side, and how far each is from the exact solution.",
+        sweep: "A matrix of pictures, each exactly once, by one process or by many.",
         replay: "What sample --record kept, step by step, without the model.",
         diff: "Where two recorded runs part, or what differs in two pictures.",
     },

@@ -128,7 +128,7 @@ class Studio:
         latents, draws = ends[-1]
         rows = latents.detach().float().cpu()
         return [
-            Drawing(each.picture, row, each.settings, each.nfe, draws, seconds)
+            Drawing(each.shown, row, each.settings, each.nfe, draws, seconds)
             for each, row in zip(drawn, rows, strict=True)
         ]
 
