@@ -3,7 +3,7 @@
 .sweep/claims/        who draws what
 .sweep/manifest.*     of each process, a line for each picture that it has drawn
 .sweep/failed/        of each cell that failed, how often and why
-.sweep/models/        of each file, the digest that the first picture was drawn with; of each model, the precision
+    .sweep/models/        what the first pictures were drawn with: digests of files, precision
 """
 
 from __future__ import annotations
