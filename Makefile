@@ -61,8 +61,9 @@ laws: $(VENV)/.test ## the laws of every solver on twenty times as many runs
 fuzz: $(VENV)/.test ## garbled files, settings, prompts and numbers (ARGS="--times 50" for thousands)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
-docs: $(VENV)/.test ## write docs/orders.md, changes.md, parity.md and files.md
+docs: $(VENV)/.test ## write docs/orders.md, orders-flow.md, changes.md, parity.md and files.md
 	@$(BIN)/python -m scripts.write_docs $(ARGS)
+	@$(BIN)/python -m scripts.flow_orders
 	@$(BIN)/python -m scripts.file_kinds
 
 host-time: $(VENV)/.test ## time scheduler and guidance a step, beside diffusers
