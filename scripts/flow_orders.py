@@ -98,11 +98,11 @@ def page() -> str:
         "Written by `python -m scripts.flow_orders` (`make docs`). Every solver along the straight "
         "path of flow matching, x = (1 - s) x0 + s eps, with an exact network: the world is a "
         "mixture of three Gaussians, the answer its own flow, all in float64.\n",
-        f"On the window from s = {HIGH} to {LOW}, N steps even in s: the largest error of 64 values "
-        f"and its slope from N = {COUNTS[-2]} to {COUNTS[-1]}. *over*: a solver whose formulas are "
-        "in sigma is run over s instead (`variable=s`, which a flow sets by itself); the next "
-        "column is what it would err by at N = 10 if it stayed in sigma. Without a mark it "
-        "integrates in log sigma, or needs no variable.\n",
+        f"On the window from s = {HIGH} to {LOW}, N steps even in s: the largest error of 64 "
+        f"values and its slope from N = {COUNTS[-2]} to {COUNTS[-1]}. *over*: a solver whose "
+        "formulas are in sigma is run over s instead (`variable=s`, which a flow sets by itself); "
+        "the next column is what it would err by at N = 10 if it stayed in sigma. Without a mark "
+        "it integrates in log sigma, or needs no variable.\n",
         "The last columns are whole runs from pure noise to the picture on the spacing `simple`: "
         "1, 1 - 1/N ..., moved by the shift. The last step, from 1/N to 0, is Euler's with every "
         "one-step method: where many errors are alike, it is all that is left of them. Noise is "

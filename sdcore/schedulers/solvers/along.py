@@ -48,7 +48,8 @@ def over(variable: Variable, solver: Solver) -> Solver:
         inside = Interval(s, s_next, interval.index, interval.count, levels)
         y_next, said, kept = solver(ask, y, inside, tuple(filter(None, known)), draw)
         first = next(answer for answer, in_s in answers if in_s is said)
-        at = {to_s(sigma): sigma for sigma in (*(memo.sigma for memo in memory), interval.sigma)}
+        known_at = (*interval.sigmas, *(memo.sigma for memo in memory), interval.sigma)
+        at = {to_s(sigma): sigma for sigma in known_at}
         remembered = [_renamed(memo, KEPT, at[memo.sigma]) for memo in kept]
         return y_next * (1 + interval.sigma_next), first, tuple(filter(None, remembered))
 

@@ -41,6 +41,7 @@ def sa_solver(
     corrector_order: int = 2,
     lower_order_final: bool = True,
     algorithm_type: str = "data_prediction",
+    pece: bool = False,
     process: Process = SD_PROCESS,
 ) -> tuple[Tensor, Prediction, Memory]:
     """SA-Solver (Xue et al. 2023, arXiv 2309.05019, algorithm 1, one call a step).
@@ -48,7 +49,8 @@ def sa_solver(
     First the corrector mends the step before: x moves by what its weights give more than the
     predictor's did, the noise being the same. Then the predictor goes on. eta is tau^2 where NOISY;
     elsewhere the step is deterministic. Draws count from the first step on, as in the published
-    code, so that the streams agree, and end with the last noisy step.
+    code, so that the streams agree, and end with the last noisy step. pece: the model is asked
+    again at the corrected x (predict, evaluate, correct, evaluate), and this answer is remembered.
     """
     sigma, sigma_next, i = interval.sigma, interval.sigma_next, interval.index
     data = algorithm_type == "data_prediction"
@@ -65,6 +67,9 @@ def sa_solver(
     if last and last[0] < len(known):
         orders = min(corrector_order, left + 2), int(last[0])
         x = correct(x, known, orders, rule, eta=last[1])
+        if pece:
+            again = denoise(x, sigma)
+            known[0] = known[0]._replace(value=again.x0 if data else again.eps)
     if sigma_next == sigma:  # a tail that repeats the last sigma
         return x, prediction, tuple(known[:most])
     order = min(predictor_order, left, len(known))
@@ -102,4 +107,6 @@ ENTRIES = (
     Entry("sa_solver", sa_solver, order=2, nfe=1, paper="arXiv 2309.05019",
           class_name="SASolverScheduler", labels=("SASolverScheduler", "SA-Solver"), eta=1.0,
           stochastic=True),
+    Entry("sa_solver_pece", sa_solver, order=2, nfe=2, paper="arXiv 2309.05019",
+          class_name="SASolverScheduler", options={"pece": True}, eta=1.0, stochastic=True),
 )  # fmt: skip

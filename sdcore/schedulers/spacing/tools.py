@@ -114,7 +114,9 @@ TOOLS: Mapping[str, Tool] = {
             unit_variance=True,
             has=_KDIFFUSION.union(
                 ("ddim", "ddpm", "lcm", "ipndm", "ipndm_v", "deis", "euler_ge", "er_sde"),
-                ("res_multistep", "res_multistep_a", "sa_solver", "unipc", "unipc_bh1"),
+                ("res_multistep", "res_multistep_a", "sa_solver", "sa_solver_pece", "unipc"),
+                ("unipc_bh1", "heunpp2", "seeds_2", "seeds_3", "exp_heun_2_x0"),
+                ("exp_heun_2_x0_sde",),
             ),
             renamed={"unipc": "unipcbh1"},  # its uni_pc; uni_pc_bh2 is ours
             whole=True,
