@@ -19,13 +19,6 @@ def fixed() -> Set[str]:
     return {*BEGUN, *started} - {"handover"}
 
 
-def same_schedule(old: Settings, new: Settings) -> bool:
-    """Whether both lay their sigmas alike, so that a state's index counts in either's."""
-    second = ("hires_strength", "hires_steps", "hires_scheduler", "hires_spacing")
-    names = ("scheduler", "spacing", "steps", "tail", *second)
-    return all(getattr(old, name) == getattr(new, name) for name in names)
-
-
 def check_draws(old: Settings, seed: int, pictures: int, found: bool) -> None:
     """Raises InputError for another seed where the draws that are left are not one seed's.
 

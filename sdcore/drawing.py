@@ -95,14 +95,14 @@ def draw(
         nonlocal start
         part = settings[:batch]
         run = within_memory(lambda n: prepare(n, part, parts), networks, tell)
-        run = replace(run.on(run.networks), around=around)
+        run = run.on(run.networks).as_said(around=around)
         for line in (each for each in run.warnings if each not in told):
             tell(line)
         told.update(run.warnings)
         if start is not None:
             run, start = run.resumed(start, sigmas), None
             if noise is not None:
-                run = replace(run, noise=noise.to(run.start.x.device))
+                run = run.as_said(noise=noise.to(run.start.x.device))
         return run
 
     def pictures(run: Run, waiting: Sequence[Settings]) -> Iterator[Drawn]:

@@ -120,9 +120,10 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
     if said is not None:
         scheduler = replace(scheduler, prediction_type=said)
     noise = scheduler.entry.noise if asked.noise is None else asked.noise
+    guidance = _guidance(asked, family)
     return Parts(
         scheduler=scheduler,
-        guidance=_guidance(asked, family),
+        guidance=guidance,
         noise=noise_named(noise) if isinstance(noise, str) else noise,
         family=family,
         freeu=FreeU.read(asked.freeu) if isinstance(asked.freeu, str) else asked.freeu,
@@ -131,7 +132,7 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
         latents=open_latents(asked.latents),
         tile=None if asked.tile is None else check_axes(asked.tile),
         refiner=_refiner(networks, asked.refiner),
-        notes=_left_to(family, asked, networks.name),
+        notes=(*_left_to(family, asked, networks.name), *_unused_cfg(family, asked, guidance)),
         second=parts_of(second_of(asked), networks) if is_asked(asked, networks) else None,
     )
 
@@ -164,6 +165,14 @@ def _left_to(family: Family, asked: Options, name: str) -> tuple[str, ...]:
     if not family.because or not taken:
         return ()
     return (f"{name} draws with {' and '.join(taken)} unless told: {family.because}",)
+
+
+def _unused_cfg(family: Family, asked: Options, guidance: Guidance) -> tuple[str, ...]:
+    """The line that tells where the guidance says a scale of its own, beside another cfg."""
+    own = scale_of(guidance)
+    if None in (asked.cfg, asked.guidance, own) or family.tells_scale or asked.cfg == own:
+        return ()
+    return (f"cfg {asked.cfg:g} is not used: the guidance says its own scale, {own:g}",)
 
 
 def _guidance(asked: Options, family: Family) -> Guidance:
@@ -497,7 +506,7 @@ def _prepared_second(first: Parts, second: Parts, run: Run, latents: torch.Tenso
 
     large = _assembled(run.networks, settings, replace(second, guidance=guidance), begin)
     more = {"solver": solver, "around": run.around, "answers": run.answers}
-    return replace(large, settings=run.settings, **more)
+    return large.as_said(settings=run.settings, **more)
 
 
 def conditioner_of(networks: Networks) -> Conditioner:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from sdcore import state_file
 from sdcore.batch_invariance import EachAlone
 from sdcore.denoiser import Denoiser
 from sdcore.devices import float32_as
@@ -28,6 +30,7 @@ from sdcore.guidance import (
     write,
 )
 from sdcore.inpainting import Canvas, Kept, with_pixels
+from sdcore.inversion import Recorded
 from sdcore.networks import Networks
 from sdcore.noise import OwnNoise, SeededNoise, part_of
 from sdcore.process import process_of
@@ -35,12 +38,15 @@ from sdcore.prompts import prompt_parts
 from sdcore.sampling import Denoise, Solver, State, Step, sample
 from sdcore.schedulers import Plan, Scheduler
 from sdcore.schedulers.rehearsal import rehearse
-from sdcore.settings import IN_MEMORY, Settings
+from sdcore.settings import IN_MEMORY, Settings, same_schedule
 from sdcore.shown import brief, clipped
 from sdcore.stages import Conditions, Stage, Staged, whole_steps
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+PUT_IN = ("solver", "guidance", "noise", "sigmas", "around")  # of which the settings speak
 
 
 def unchanged(denoise: Denoise) -> Denoise:
@@ -106,22 +112,23 @@ class Run:
     pasted: Canvas | None = None  # whose pixels are put back where they are kept
     then: SecondPass | None = None
     warnings: tuple[str, ...] = ()  # one line for each guess and each prompt that was cut
-    described: tuple[Solver, Guidance] | None = None  # those that the settings speak of
+    described: Mapping[str, Any] | None = None  # what the settings speak of; None: all that is here
 
     def __post_init__(self) -> None:
-        """Let the settings say what will run, where another solver or guidance was put in."""
-        solver, guidance = (
-            (self.solver, self.guidance) if self.described is None else self.described
-        )
+        """Let the settings say what will run, where something else was put in."""
+        now = {name: getattr(self, name) for name in PUT_IN}
+        before = now if self.described is None else self.described
         said: dict[str, Any] = {}
-        if self.solver is not solver:
-            said["scheduler"] = said_of(self.solver)
-        if self.guidance is not guidance:
-            cfg = scale_of(self.guidance)
-            said |= {"guidance": said_of(self.guidance)} | ({} if cfg is None else {"cfg": cfg})
+        for name, value in now.items():
+            if value is not before[name] and (name != "sigmas" or value != before[name]):
+                said |= _said(name, value)
         settings = tuple(replace(each, **said) for each in self.settings)
         object.__setattr__(self, "settings", settings if said else self.settings)
-        object.__setattr__(self, "described", (self.solver, self.guidance))
+        object.__setattr__(self, "described", now)
+
+    def as_said(self, **changes: Any) -> Run:
+        """This run with changes that its settings speak of already, or need not."""
+        return replace(self, described=None, **changes)
 
     def __len__(self) -> int:
         """The number of steps that iterating over it makes."""
@@ -276,17 +283,21 @@ class Run:
         denoise = self.denoise if self.lossy is None else replace(self).denoise
         return sample(denoise, *self._placed(first), solver, self.noise)
 
-    def resumed(self, state: State, sigmas: Sequence[float] = ()) -> Run:
+    def resumed(self, state: State | str | Path, sigmas: Sequence[float] = ()) -> Run:
         """This run from where another one stands, of these pictures: what is left of it.
 
+        state: or the file of one. Of a file whose settings lay the steps as these do, its sigmas
+        are taken, which may have been put in; and the draws that it holds.
         Where its sigmas are not these, the steps are those of this run below it. sigmas: of the
         other run (`state_file.read(path).sigmas`), to go on with all of them in place of these.
         Raises InputError for a state of other pictures, or with nothing below it.
         """
+        if not isinstance(state, State):
+            return self._from_file(state, sigmas)
         if self.then is not None and self.then.is_at(state.x):
             return self.second(None).resumed(state, sigmas)
         if sigmas:
-            return replace(self, sigmas=tuple(sigmas)).resumed(state)
+            return self.as_said(sigmas=tuple(sigmas)).resumed(state)
         if state.x.shape != self.start.x.shape:
             shapes = [" x ".join(map(str, x.shape)) for x in (state.x, self.start.x)]
             raise InputError(f"a state of {shapes[0]} values does not go on with {shapes[1]}")
@@ -296,7 +307,18 @@ class Run:
         if state.index >= len(self.sigmas) and state.sigma is None:
             raise InputError(f"the state is at step {state.index} of {len(self.sigmas) - 1}")
         placed, sigmas = self._placed(state)
-        return replace(self, start=placed, sigmas=tuple(sigmas))
+        return self.as_said(start=placed, sigmas=tuple(sigmas))
+
+    def _from_file(self, path: str | Path, sigmas: Sequence[float]) -> Run:
+        """This run from where a file stands."""
+        held = state_file.read(path)
+        then = [Settings.from_json(text) for text in held.settings[:1]]
+        if not sigmas and then and same_schedule(then[0], self.settings[0]):
+            sigmas = held.sigmas
+        run = self.resumed(State.load(path), sigmas)
+        if not held.noise:
+            return run
+        return run.as_said(noise=Recorded(held.noise).to(run.start.x.device))
 
     def _placed(self, start: Tensor | State) -> tuple[Tensor | State, Sequence[float]]:
         """The start, and the sigmas in which its index counts."""
@@ -315,7 +337,17 @@ class Run:
     def on(self, networks: Networks) -> Run:
         """This run with the same networks in another mode of memory."""
         engine = choose(networks.unet, networks.engine).engine
-        settings = tuple(replace(s, memory=networks.memory, engine=engine) for s in self.settings)
+        settings = tuple(
+            replace(
+                each,
+                memory=networks.memory,
+                engine=engine,
+                asked_memory=each.asked_memory or each.memory,
+            )
+            if each.memory != networks.memory
+            else replace(each, engine=engine)
+            for each in self.settings
+        )
         return replace(self, networks=networks, settings=settings)
 
     def decode(self, x: Tensor) -> list[Image]:
@@ -341,8 +373,7 @@ class Run:
             raise InputError("what another model answers too is not split: take a larger batch")
         parts = [slice(i, i + size) for i in range(0, len(self.settings), size)]
         return [
-            replace(
-                self,
+            self.as_said(
                 settings=self.settings[part],
                 noise=part_of(self.noise, part),
                 stages=tuple(stage.of(part) for stage in self.stages),
@@ -358,6 +389,18 @@ def _end_scale(scheduler: Scheduler, plan: Plan, sigmas: Sequence[float]) -> flo
     if plan.end_scale == 1 or sigmas[-1] == plan.sigmas[-1]:
         return plan.end_scale
     return process_of(scheduler.prediction_type, plan).c_in(sigmas[-1])
+
+
+def _said(name: str, value: Any) -> dict[str, Any]:
+    """What the settings say of what was put into a run, by the field it was put in."""
+    if name == "guidance":
+        cfg = scale_of(value)
+        return {"guidance": said_of(value)} | ({} if cfg is None else {"cfg": cfg})
+    if name == "sigmas":
+        return {"spacing": f"{len(value)} sigmas {IN_MEMORY}"}
+    if name == "around":
+        return {"around": None if value is unchanged else said_of(value)}
+    return {"scheduler" if name == "solver" else name: said_of(value)}
 
 
 def said_of(thing: Any) -> str:

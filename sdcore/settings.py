@@ -376,6 +376,8 @@ class Settings(Source, Overlays, Options):
     refiner: str | None = None
     template: str | None = None  # what the prompt was drawn from, where it has wildcards
     changes: Names = ()  # "from sigma 3.2: cfg 5 -> 8": what was other in the steps above
+    asked_memory: str | None = None  # the mode asked for, where memory ran out and `memory` went on
+    around: str | None = None  # what a program laid around the model, by its name
     asked: Size | None = None  # the size asked for, where there was memory for a smaller one only
     digests: Names = ()  # "<digest> <name>" of every file that the picture was made of
     image_marks: Names = ()  # "NAME=TEXT": what the image says of its origin, `sdcore.marks`
@@ -427,6 +429,13 @@ def inherited(old: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
         for name, option in OPTIONS.items()
         if name in old and name not in new | other and other.isdisjoint(option.goes_with)
     }
+
+
+def same_schedule(old: Settings, new: Settings) -> bool:
+    """Whether both lay their sigmas alike, so that a state's index counts in either's."""
+    second = ("hires_strength", "hires_steps", "hires_scheduler", "hires_spacing")
+    names = ("scheduler", "spacing", "steps", "tail", *second)
+    return all(getattr(old, name) == getattr(new, name) for name in names)
 
 
 def _checked(raw: dict[str, Any], name: str, kind: Any) -> Any:

@@ -198,6 +198,40 @@ def test_settings_say_what_was_put_in(sd: StableDiffusion, run: sdcore.Run) -> N
         assert (each.scheduler, each.guidance, each.cfg) == ("heun (in memory)", "cfg:scale=3.0", 3)
     assert changed.split(1)[1].settings == changed.settings[1:]
     assert run.settings[0].scheduler == "euler_a"
-    assert replace(run, around=stronger).settings == run.settings
+    around = replace(run, around=stronger)
+    assert {each.around for each in around.settings} == {"stronger (in memory)"}
+    assert replace(around, around=run.around).settings == run.settings
+    drawn = replace(run, noise=lambda draw, sigma, after: run.noise(draw, sigma, after))
+    assert {each.noise for each in drawn.settings} == {"<lambda> (in memory)"}
+    laid = replace(run, sigmas=(*run.sigmas[:2], 0.0))
+    assert {each.spacing for each in laid.settings} == {"3 sigmas (in memory)"}
+    assert replace(run, sigmas=run.sigmas).settings == run.settings
+    state = State(run.start.x, 1, sigma=run.sigmas[1])
+    for quiet in (run.resumed(state), run.resumed(state, laid.sigmas), *run.split(1)):
+        assert set(quiet.settings) <= set(run.settings)
     again = replace(changed, solver=resolve("lms").solver)
     assert {each.scheduler for each in again.settings} == {"lms (in memory)"}
+
+
+@torch.inference_mode()
+def test_gone_on_with_from_a_file(run: sdcore.Run, tmp_path: Path) -> None:
+    """In the sigmas of the file, also where they were put in; in the run's where it lays others."""
+    own = replace(run, sigmas=(*run.sigmas[:2], 3.0, 1.0, 0.0))
+    steps = list(own)
+    path = tmp_path / "run.safetensors"
+    steps[1].state.save(path, [each.to_json() for each in run.settings], sigmas=own.sigmas)
+    assert torch.equal(last(run.resumed(path)), steps[-1].x_next)
+    other = sdcore.Run.resumed(replace(run, solver=resolve("heun").solver), path)
+    assert other.sigmas == (3.0, *(sigma for sigma in run.sigmas if sigma < 3))
+
+
+def test_a_cfg_that_is_not_used_is_told(sd: StableDiffusion) -> None:
+    how = {"steps": 2, "seeds": [1]}
+    line = "cfg 5 is not used: the guidance says its own scale, 3"
+    run = sd.prepare("red", cfg=5, guidance="cfg:scale=3", **how)
+    assert line in run.warnings
+    assert run.settings[0].cfg == 3
+    for guidance in (None, "cfg", "cfg+interval:low=0.3,high=5"):
+        assert not [each for each in sd.prepare("red", cfg=5, guidance=guidance, **how).warnings
+                    if "not used" in each]  # fmt: skip
+    assert line not in sd.prepare("red", cfg=3, guidance="cfg:scale=3", **how).warnings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import mul
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def draw(
     done: list[Done] = []
     film, told = _Film(how["steps_sheet"]), _once(tell)
     begun = None
-    with _Bar() as bar, unfinished, records:
+    with _taken_back(output), _Bar() as bar, unfinished, records:
 
         def watch(run: Enduring, step: Step) -> None:
             bar.update()
@@ -114,6 +115,16 @@ def draw(
     elif how["steps_sheet"]:
         echo(output.save_sheet(film.strip(), "steps"))
     echo(_summary(done, time.perf_counter() - (begun or 0)), True)
+
+
+@contextmanager
+def _taken_back(output: Output) -> Iterator[None]:
+    """Leaves no empty folder behind where nothing could be drawn."""
+    try:
+        yield
+    except BaseException:
+        output.take_back()
+        raise
 
 
 def _flagged(drawn: Drawn) -> str:

@@ -46,6 +46,7 @@ class Output:
         Raises InputError for what cannot be written.
         """
         self.form = Form() if form is None else form
+        self._made: list[Path] = []  # folders, the innermost first
         path = path_of(out)
         if path.suffix.lower() in _OTHER_PICTURES:
             raise InputError(
@@ -67,12 +68,22 @@ class Output:
 
     def open(self) -> None:
         """Make the folder, and try it. Raises InputError when nothing can be written there."""
+        made = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._made = made
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error.strerror}") from None
+
+    def take_back(self) -> None:
+        """Remove the folders that `open` made, where nothing was written into them."""
+        for folder in self._made:
+            try:
+                folder.rmdir()
+            except OSError:  # something is in it
+                return
 
     def save(
         self, picture: Image, settings: Settings, labels: Mapping[str, object] | None = None

@@ -68,6 +68,8 @@ def rerun(picture: Path, prompt: tuple[str, ...], **options: Any) -> None:
     for name in () if old.settings is None else old.settings.filters:
         if not (options["filter"] or options["safety"]):
             tell(f"{picture} went through the filter {name}: name it to have it look again")
+    if old.settings is not None and old.settings.around is not None:
+        tell(f"{old.settings.around} lay around its model, and is not in it: drawn without")
     for line in old.left:
         tell(line)
 

@@ -14,7 +14,7 @@ from sdcore.cli.output import Output, form_of
 from sdcore.cli.prompt_lists import Asked
 from sdcore.cli.state import check_state
 from sdcore.errors import InputError
-from sdcore.settings import Settings, inherited
+from sdcore.settings import Settings, inherited, same_schedule
 
 
 @click.command(cls=Drawing)
@@ -30,7 +30,7 @@ def resume(file: str, prompt: str | None, **options: Any) -> None:
     --guidance, --prompt, --seed (of the noise that is still drawn) ... Then the steps below the
     noise level of STATE are those of the new schedule. The pictures say what was changed and where.
     """
-    from sdcore.branching import check_draws, fixed, gone_on, same_schedule
+    from sdcore.branching import check_draws, fixed, gone_on
     from sdcore.chosen import base_of, overlaid, request_of
     from sdcore.cli.draw import draw
     from sdcore.inversion import Recorded

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sdcore.branching import fixed, gone_on, same_schedule
+from sdcore.branching import fixed, gone_on
 from sdcore.errors import unknown
 from sdcore.recipes import Leg
 from sdcore.run import Run
@@ -26,7 +26,7 @@ from sdcore.server.drawings import Begun, submit
 from sdcore.server.jobs import Job
 from sdcore.server.refusals import Missing, Refused
 from sdcore.server.worker import Worker
-from sdcore.settings import OPTIONS, Options, Settings, Source, inherited
+from sdcore.settings import OPTIONS, Options, Settings, Source, inherited, same_schedule
 from sdcore.trajectory.geometry import rms
 
 KEPT = "study"  # where a job holds it

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from sdcore.images import read_settings
+from tests.cli.shell import pixels
 
 pytest.importorskip("diffusers")
 from scripts.families import FAMILIES, pictures
@@ -58,6 +59,9 @@ def test_sdxl_and_its_refiner_and_again(
     assert (settings.target_size, settings.aesthetic_score) == ((64, 64), 7.0)
     assert (settings.refiner, settings.handover) == (str(family_path("SDXL refiner")), 1.5)
     assert command("rerun", path)[1].read_bytes() == path.read_bytes()
+    command(*drawn, *told, *refined, "--state", "run.safetensors", "--stop-after", 1)
+    status, rest, err = command("resume", "run.safetensors", "--out", "rest")
+    assert (status, pixels(rest) == pixels(path)) == (0, True), err
     # What another model is not told is left out, and with it the refiner.
     other = read_settings(command("rerun", path, "--model", family_path("SD 1.x"))[1])
     assert (other.original_size, other.refiner, other.handover) == (None, None, None)

@@ -59,7 +59,7 @@ def test_the_loop_goes_on_where_it_was(
     assert "out of memory; going on with --memory sliced" in done.stderr
     assert "out of memory; going on with --memory tiled" in done.stderr
     lean, whole = tmp_path / "lean.png", tmp_path / "whole.png"
-    assert read_settings(lean).memory == "tiled"
+    assert (read_settings(lean).memory, read_settings(lean).asked_memory) == ("tiled", "fast")
     from PIL import Image
 
     with Image.open(lean) as a, Image.open(whole) as b:

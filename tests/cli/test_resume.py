@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from sdcore.images import read_settings
 from sdcore.loading import load
 from sdcore.sampling import State
 from sdcore.state_file import read
+from tests.cli.shell import pixels
 
 Command = Callable[..., tuple[int, Path, str]]
 
@@ -249,3 +251,54 @@ def test_another_seed_for_the_noise_that_is_left(
         *_, step = run.resumed(State.load(tmp_path / "two.safetensors"))
         assert run.decode(step.x_next)[0].tobytes() == Image.open(other).tobytes()
     assert Image.open(same).tobytes() != Image.open(other).tobytes()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("red AND blue :0.6", "--grammar", "a1111"),
+        ("[red:blue:0.5] boat", "--grammar", "a1111"),
+        ("red", "--towards", "blue:0.4", "--variation", "3:0.5"),
+    ],
+)
+def test_words_of_every_kind(
+    tiny_path: Path, tmp_path: Path, command: Command, words: tuple[str, ...]
+) -> None:
+    how = (*words, "--model", tiny_path, "--device", "cpu", "--steps", 4, "--seed", 1)
+    whole = command("sample", *how, "--out", "whole.png")[1]
+    command("sample", *how, "--state", "run.safetensors", "--stop-after", 2)
+    status, path, err = command("resume", "run.safetensors", "--out", "rest.png")
+    assert status == 0, err
+    assert pixels(path) == pixels(whole)
+
+
+def test_adapters_of_a_prompt(tiny_path: Path, tmp_path: Path, command: Command) -> None:
+    unet = load(tiny_path, device="cpu").unet
+    name, layer = next(each for each in unet.named_modules() if each[0].endswith("attn1.to_q"))
+    key, rows = f"lora_unet_{name.replace('.', '_')}", layer.weight.shape
+    factors = {f"{key}.lora_down.weight": (2, rows[1]), f"{key}.lora_up.weight": (rows[0], 2)}
+    seeded = torch.Generator().manual_seed(0)
+    tensors = {each: torch.randn(shape, generator=seeded) for each, shape in factors.items()}
+    save_file(tensors, tmp_path / "style.safetensors")
+    how = ("red <lora:style:0.8>", "--grammar", "a1111", "--lora-dir", tmp_path)
+    how += ("--model", tiny_path, "--device", "cpu", "--steps", 4, "--seed", 1)
+    whole = command("sample", *how, "--out", "whole.png")[1]
+    plain = command("sample", "red", *how[1:], "--out", "plain.png")[1]
+    assert pixels(plain) != pixels(whole)
+    command("sample", *how, "--state", "run.safetensors", "--stop-after", 2)
+    status, path, err = command("resume", "run.safetensors", "--out", "rest.png")
+    assert status == 0, err
+    assert pixels(path) == pixels(whole)
+
+
+def test_what_is_refused_leaves_no_folder(
+    tmp_path: Path, command: Command, stopped: Callable[..., Path]
+) -> None:
+    state = stopped(3)
+    held = State.load(state)
+    changed = replace(held, x=torch.zeros(2, 4, 8, 8), memory=())
+    changed.save(tmp_path / "odd.safetensors", read(state).settings)
+    for args in (("odd.safetensors",), (state, "--steps", 0), (state, "--width", 64)):
+        status, _, _ = command("resume", *args, "--out", "nothing/here")
+        assert status == 2
+    assert not (tmp_path / "nothing").exists()
