@@ -6,8 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sdcore import a1111
-from sdcore.a1111 import SAMPLERS
+from sdcore.a1111 import SAMPLERS, UPSCALERS
 from sdcore.schedulers import TABLE
 from sdcore.server.a1111_requests import LABELS, Preferences
 from sdcore.server.metrics import memory_now
@@ -70,8 +69,7 @@ def _upscalers(worker: Worker) -> list[dict[str, Any]]:
 
 
 def _latent_modes(worker: Worker) -> list[dict[str, Any]]:
-    upscalers: Mapping[str, str] = getattr(a1111, "UPSCALERS", {})
-    return [{"name": label} for label in upscalers.values() if label.startswith("Latent")]
+    return [{"name": label} for label in UPSCALERS.values() if label.startswith("Latent")]
 
 
 def _memory(worker: Worker) -> dict[str, Any]:

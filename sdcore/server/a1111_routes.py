@@ -308,8 +308,8 @@ async def _progress(desk: Desk, client: str, with_picture: bool) -> dict[str, An
                requests[0])  # fmt: skip
     job = next((j for j in now.jobs if j.state not in ENDED), now.jobs[-1])
     steps = [e.data for e in job.events if e.kind == "step"]
-    last = steps[-1] if steps else {"index": -1, "count": 0}
-    share = (last["index"] + 1) / last["count"] if last["count"] else 0.0
+    last = steps[-1] if steps else {"done": 0, "total": 0}
+    share = last["done"] / last["total"] if last["total"] else 0.0
     whole = min(1.0, (now.done + share * (job.state not in ENDED)) / len(now.jobs))
     seconds = time.time() - now.created
     return a1111_lists.progress(
@@ -317,8 +317,8 @@ async def _progress(desk: Desk, client: str, with_picture: bool) -> dict[str, An
         seconds * (1 - whole) / whole if whole else 0.0,
         count=len(now.jobs),
         number=now.done,
-        step=last["index"] + 1,
-        steps=last["count"],
+        step=last["done"],
+        steps=last["total"],
         stopped=now.stopped,
         picture=await desk.preview(job) if with_picture else None,
     )

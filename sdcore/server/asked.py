@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # of pictures in requests
-WRITTEN = ("scheduler", "spacing", "noise", "guidance", "tail", "freeu", "variation", "extend")
 LETTERS = 500  # of a written form
 OTHERS = {"latents": "noise in a file is for the command line and for Python"}
 _OPTIONS = options_of(Words, Options)
@@ -131,11 +130,13 @@ def _value(name: str, value: Any, limits: Limits) -> Any:
     if name == "seeds":
         seeds = value if isinstance(value, list | tuple) else [value]
         return tuple(_whole("seed", each, MIN_SEED, MAX_SEED) for each in seeds)
+    if name == "towards":
+        return _text(name, value, limits)
     if name in ("image", "mask"):
         return picture(name, value, limits)
     kind = _OPTIONS[name][1].kind
     if kind is int:
-        most = {"steps": limits.steps, "start_step": limits.steps}.get(name, limits.side)
+        most = limits.steps if "step" in name else limits.side
         return _whole(name, value, 0 if name == "start_step" else 1, most)
     if kind is float:
         return _number(name, value)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sdcore.drawing import Drawn, draw
 from sdcore.enduring import Enduring, OutOfMemory
+from sdcore.hires import larger, size_of
 from sdcore.networks import Networks
 from sdcore.prepare import Parts, complete, parts_of
 from sdcore.run import Run, over_parts
@@ -59,8 +60,9 @@ def submit(
     """Queue the pictures; the job's result is a list of `Drawn`.
 
     What is wrong is told at once where the model is in memory, else by the job. Its events are
-    "note" (line), "step" (picture, pictures, index, count, sigma, sigma_next, t, nfe, seconds) and
-    "picture" (picture). on_step: called in the worker's thread, which waits for it.
+    "note" (line), "step" (picture, pictures, index and count in its pass, done and total over both,
+    sigma, sigma_next, t, nfe, seconds, batch) and "picture" (picture). on_step: called in the
+    worker's thread, which waits for it.
 
     Raises Refused, InputError.
     """
@@ -70,7 +72,7 @@ def submit(
         asked.refiner is None or worker.models.peek(asked.refiner) is not None
     ):
         settings, parts = completed(asked, networks, worker)
-        cost = work_of(settings, parts)
+        cost = work_of(settings, parts, networks)
         if parts.canvas is None and parts.refiner is None and begun is None:
             key = (asked.choice, asked.smaller, _shared(settings[0]))
     check_work(cost, worker.limits)
@@ -84,13 +86,17 @@ def submit(
     )
 
 
-def work_of(settings: Sequence[Settings], parts: Parts) -> float:
-    """As `Limits` counts it, by a rehearsal of the run."""
+def work_of(settings: Sequence[Settings], parts: Parts, networks: Networks) -> float:
+    """As `Limits` counts it, by a rehearsal of the run, its second pass included."""
     first = settings[0]
     index, sigmas = first_step(first, parts.scheduler.plan(first.steps).sigmas)
     branches = over_parts(parts.guidance, settings).branches
     nfe = sum(s.nfe for s in rehearse(parts.scheduler.solver, sigmas[index:], None, branches))
-    return len(settings) * first.width * first.height * nfe / MEGA
+    work = len(settings) * first.width * first.height * nfe / MEGA
+    if parts.second is None:
+        return work
+    large = [larger(each, networks.vae.config.factor) for each in settings]
+    return work + work_of(large, parts.second, networks)
 
 
 def _estimated(asked: Asked) -> float:
@@ -118,9 +124,15 @@ def completed(
     parts = parts_of(request, networks)
     settings = complete(request, networks, parts)
     first, limits = settings[0], worker.limits
-    for name, most in (("width", limits.side), ("height", limits.side), ("steps", limits.steps)):
-        if getattr(first, name) > most:
-            raise Refused(f"{name} {getattr(first, name)} is out of range: up to {most}")
+    width, height = size_of(first, networks.vae.config.factor)
+    steps = max(first.steps, first.hires_steps or 0)
+    for name, value, most in (
+        ("width", width, limits.side),
+        ("height", height, limits.side),
+        ("steps", steps, limits.steps),
+    ):
+        if value > most:
+            raise Refused(f"{name} {value} is out of range: up to {most}", param=name)
     return settings, parts
 
 
@@ -133,7 +145,7 @@ def _draw(worker: Worker, networks: Networks, jobs: Sequence[Job]) -> None:
     tasks: list[Drawing] = [job.task for job in jobs]
     each, parts = zip(*(completed(task.asked, networks, worker) for task in tasks), strict=True)
     for settings, of in zip(each, parts, strict=True):
-        check_work(work_of(settings, of), worker.limits)
+        check_work(work_of(settings, of, networks), worker.limits)
     wanted = [settings for of in each for settings in of]
     start: State | None = None
     sigmas: tuple[float, ...] = ()
@@ -141,7 +153,7 @@ def _draw(worker: Worker, networks: Networks, jobs: Sequence[Job]) -> None:
         left, same = begun.left(wanted[0])
         wanted, start, sigmas = [left], begun.state, begun.sigmas if same else ()
     watching = _Watching(jobs, [job for job, of in zip(jobs, each, strict=True) for _ in of])
-    watching.most = worker.limits.work * MEGA / (wanted[0].width * wanted[0].height)
+    watching.most = worker.limits.work * MEGA / networks.vae.config.factor**2
     batch, done = max(1, worker.limits.batch), watching.done
     smaller = all(task.asked.smaller for task in tasks)
     while len(done) < len(wanted):
@@ -165,7 +177,7 @@ def _draw(worker: Worker, networks: Networks, jobs: Sequence[Job]) -> None:
             if batch == 1:
                 worker.models.settle(jobs[0].choice, error.networks)
                 raise
-            networks, batch = error.networks, batch // 2
+            networks, batch, watching.steps = error.networks, batch // 2, 0
             watching.tell(f"out of memory; going on with batches of {batch}")
     worker.models.settle(jobs[0].choice, networks)
     for job in jobs:
@@ -179,7 +191,8 @@ class _Watching:
     def __init__(self, jobs: Sequence[Job], owners: Sequence[Job]) -> None:
         self.jobs, self.owners = jobs, owners  # owners: of each picture
         self.done: list[Drawn] = []
-        self.most, self.questions = float("inf"), 0.0
+        self.most, self.asked = float("inf"), 0.0  # latent pixels times evaluations
+        self.steps, self.total = 0, 0  # of the pictures that are drawn now, over both passes
         self.begun = time.monotonic()
 
     def tell(self, line: str) -> None:
@@ -189,6 +202,7 @@ class _Watching:
     def add(self, drawn: Drawn) -> None:
         owner = self.owners[len(self.done)]
         self.done.append(drawn)
+        self.steps = 0
         owner.tell("picture", picture=self._index(len(self.done) - 1))
         self.begun = time.monotonic()
 
@@ -209,8 +223,9 @@ class _Watching:
             if all(job.cancelled for job in self.jobs):
                 raise Cancelled
             answer = denoise(x, sigma)
-            self.questions += len(x) * max(1, len(answer.branches))
-            if self.questions > self.most:
+            pixels = len(x) * x.shape[-2] * x.shape[-1]  # of latents
+            self.asked += pixels * max(1, len(answer.branches))
+            if self.asked > self.most:
                 raise Refused("the scheduler asks the network more often than the server allows")
             return answer
 
@@ -220,6 +235,9 @@ class _Watching:
         now = time.monotonic()
         seconds, self.begun = now - self.begun, now
         begin, run = len(self.done), enduring.run
+        if not self.steps:
+            self.total = len(run)
+        self.steps += 1
         owners = self.owners[begin : begin + len(run.settings)]
         for job in dict.fromkeys(owners):
             rows = [row for row, owner in enumerate(owners) if owner is job]
@@ -229,6 +247,8 @@ class _Watching:
                 pictures=len(rows),
                 index=step.index,
                 count=step.count,
+                done=min(self.steps, self.total),
+                total=self.total,
                 sigma=step.sigma,
                 sigma_next=step.sigma_next,
                 t=step.t,

@@ -82,7 +82,7 @@ class Metrics:
                 self.steps.inc()
                 self.nfe.inc(event.data["nfe"] * event.data["pictures"])
                 self.step.observe(event.data["seconds"])
-                if event.data["index"] + 1 == event.data["count"]:
+                if event.data["done"] == event.data["total"]:
                     self.batch.observe(event.data["batch"])
             elif event.kind == "picture":
                 self.images.inc()

@@ -35,8 +35,8 @@ class Previews:
     filters: Sequence[Filter] = ()
 
     def __call__(self, job: Job, run: Run, step: Step, rows: slice) -> None:
-        first = run.start.index
-        done, steps = step.index + 1 - first, step.count - first
+        told = next(e.data for e in reversed(job.events) if e.kind == "step")
+        done, steps = told["done"], told["total"]
         shown = [round((n + 1) * steps / (self.count + 1)) for n in range(self.count)]
         for index, at in enumerate(shown):
             if at == done and done < steps:

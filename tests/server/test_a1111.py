@@ -150,6 +150,43 @@ def test_fields_that_clients_send_for_nothing_do_no_harm(client: TestClient) -> 
     assert json.loads(answer.json()["info"])["warnings"] == []
 
 
+def test_a_second_pass_is_a1111s_hires_fix(client: TestClient) -> None:
+    fields = {"prompt": "a", **SMALL, "enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent",
+              "hr_second_pass_steps": 2, "denoising_strength": 0.5}  # fmt: skip
+    answer = client.post(TXT, json=fields)
+    assert answer.status_code == 200, answer.text
+    assert opened(answer.json()["images"][0]).size == (96, 96)
+    settings = settings_in(answer.json()["images"][0])
+    assert (settings.hires, settings.hires_upscaler) == (1.5, "bilinear")
+    assert int(settings.hires_steps * settings.hires_strength) == 2  # type: ignore
+    resized = {**fields, "hr_resize_x": 96, "hr_resize_y": 96, "hr_scale": 3}
+    other = client.post(TXT, json=resized)
+    both = [opened(each.json()["images"][0]).tobytes() for each in (answer, other)]
+    assert both[0] == both[1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"hr_upscaler": "R-ESRGAN 4x+"}, "Hires upscaler"),
+        ({"hr_scale": 1000}, "second pass"),
+        ({"hr_scale": 40}, "width"),
+        ({"hr_resize_x": 96, "hr_resize_y": 128}, "Hires resize"),
+        ({"hr_prompt": "another"}, "hr_prompt"),
+        ({"hr_checkpoint_name": "other"}, "hr_checkpoint_name"),
+        ({"denoising_strength": 0}, "Denoising strength"),
+        ({"hr_second_pass_steps": 149}, "steps"),
+    ],
+)
+def test_a_second_pass_that_cannot_be_drawn_says_why(
+    client: TestClient, fields: dict[str, Any], named: str
+) -> None:
+    sent = {"prompt": "a", **SMALL, "enable_hr": True, "hr_scale": 1.5, **fields}
+    answer = client.post(TXT, json=sent)
+    assert answer.status_code == 422, answer.text
+    assert named in answer.json()["detail"]
+
+
 def test_settings_are_for_one_request_unless_they_are_to_stay(client: TestClient) -> None:
     over = {"CLIP_stop_at_last_layers": 2, "sd_model_checkpoint": "other.safetensors [0123abcd]"}
     fields = {"prompt": "a", **SMALL, "override_settings": over}
