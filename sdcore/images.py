@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdcore.a1111 import parameters
 from sdcore.errors import InputError
-from sdcore.marks import KEY, carried, packet
+from sdcore.marks import KEY, TRAINED, carried, packet, source_type
 from sdcore.marks import read as read_packet
 from sdcore.paths import path_of
 from sdcore.picture_form import Form
@@ -68,7 +68,10 @@ def to_bytes(
     form = Form() if form is None else form
     buffer = io.BytesIO()
     picture.save(buffer, form.format.upper(), **_inside(settings, form))
-    return buffer.getvalue()
+    if form.sign is None:
+        return buffer.getvalue()
+    source = TRAINED if settings is None else source_type(settings)
+    return form.sign(buffer.getvalue(), f"image/{form.format}", source)
 
 
 def check_form(settings: Settings, form: Form) -> None:

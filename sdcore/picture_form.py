@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +17,15 @@ class Form:
 
     format: "png", "jpeg" or "webp". quality: of JPEG and WebP, 1 to 100 (95); a WebP of 100 loses
     nothing. whole: with all settings; else only `parameters`, which names no folder and no file's
-    digest. mark: whether it says that a model made it: `sdcore.marks`. Raises InputError.
+    digest. mark: whether it says that a model made it: `sdcore.marks`. sign: what signs the file:
+    `sdcore.signing`. Raises InputError.
     """
 
     format: str = "png"
     quality: int | None = None
     whole: bool = True
     mark: bool = True
+    sign: Callable[[bytes, str, str], bytes] | None = None
 
     def __post_init__(self) -> None:
         if self.format not in SUFFIXES:

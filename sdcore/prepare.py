@@ -64,6 +64,7 @@ from sdcore.starting import (
 )
 from sdcore.user_file import digest, digests
 from sdcore.version import VERSION
+from sdcore.watermark import check_watermark
 
 MAX_SIDE = 8192  # pixels; beyond it a size is a slip of the finger
 MakesNoise = Callable[..., Any]  # (seeds, shape, device) -> a Noise with start()
@@ -221,6 +222,8 @@ def complete(
     shared = replace(shared, digests=_digests(shared, experts))
     plan = parts.scheduler.plan(shared.steps)  # raises where there is no room for so many
     check_start(shared)
+    if shared.watermark is not None:
+        check_watermark(shared.watermark, shared.width, shared.height)
     if shared.variation is not None:
         read_variation(shared.variation)
     first_step(shared, plan.sigmas)

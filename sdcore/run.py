@@ -41,6 +41,7 @@ from sdcore.schedulers.rehearsal import rehearse
 from sdcore.settings import IN_MEMORY, Settings, same_schedule
 from sdcore.shown import brief, clipped
 from sdcore.stages import Conditions, Stage, Staged, whole_steps
+from sdcore.watermark import watermarked
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -363,7 +364,9 @@ class Run:
         """The pictures of unit-variance latents [B,4,h,w], with what is kept of a given one."""
         done = latents if self.kept is None else self.kept.over(latents)
         pictures = self.networks.decode(done)
-        return pictures if self.pasted is None else with_pixels(pictures, self.pasted)
+        pictures = pictures if self.pasted is None else with_pixels(pictures, self.pasted)
+        word = self.settings[0].watermark
+        return pictures if word is None else watermarked(pictures, word)
 
     def split(self, size: int) -> list[Run]:
         """The same pictures as several runs of at most `size` pictures."""

@@ -30,6 +30,7 @@ Names = tuple[str, ...]
 WORDS, SAMPLING, MODEL, EXTRA = "Words", "Sampling", "Model", "SDXL"
 START = "Start from a picture"
 SECOND = "Second pass, larger"
+FILTERS, OUTPUT = "Filters and marks", "Output"
 MODELS, SCHEDULERS = ("model",), ("scheduler",)  # what brings its own of an option
 IN_MEMORY = "(in memory)"  # behind the name of an object of a program, which no picture can hold
 LISTS = ("sigmas:", "timesteps:")  # how a spacing begins that is a list
@@ -301,6 +302,11 @@ class Options:
     hires_cfg: float | None = option(
         "Another guidance scale for it.", SECOND, kind=float,
         doc="another guidance scale for it; None: the same.",
+    )  # fmt: skip
+    watermark: str | None = option(
+        "A word of up to 8 letters, hidden in the pixels.", FILTERS, metavar="WORD",
+        doc="a word of up to 8 letters of ASCII, hidden in the pixels (`sdcore.watermark`), which "
+        "it changes a little; None: without.",
     )  # fmt: skip
     refiner: Any = option(
         "SDXL's refiner, for the last noise levels.", EXTRA, metavar="MODEL", goes_with=MODELS,

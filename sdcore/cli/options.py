@@ -14,7 +14,17 @@ from sdcore.cli.echo import tell
 from sdcore.errors import InputError
 from sdcore.options import Option
 from sdcore.picture_form import SUFFIXES, format_of
-from sdcore.settings import EXTRA, MODEL, OPTIONS, SAMPLING, SECOND, START, WORDS
+from sdcore.settings import (
+    EXTRA,
+    FILTERS,
+    MODEL,
+    OPTIONS,
+    OUTPUT,
+    SAMPLING,
+    SECOND,
+    START,
+    WORDS,
+)
 
 MAX_PICTURES = 10_000  # of one command; beyond it a range of seeds is a slip of the finger
 _SEEDS = re.compile(r"(-?\d{1,20})(?:-(\d{1,20}))?")
@@ -147,7 +157,7 @@ _COMMAND: Mapping[str, Sequence[click.Option]] = {
             help="When memory runs out even so: a smaller picture.  [default: an error]",
         ),
     ],
-    "Filters": [
+    FILTERS: [
         _option(
             "--filter",
             metavar="FILE.py",
@@ -164,8 +174,11 @@ _COMMAND: Mapping[str, Sequence[click.Option]] = {
             type=click.Choice(["black", "blur", "drop", "flag"]),
             help="What becomes of a picture that it flags.  [default: black]",
         ),
+        _option("--c2pa-cert", metavar="FILE", help="Sign each file, by C2PA: the certificates."),
+        _option("--c2pa-key", metavar="FILE", help="And their private key."),
+        _option("--no-mark", is_flag=True, help="Leave out the mark (XMP) that a model made it."),
     ],
-    "Output": [
+    OUTPUT: [
         _option(
             "--out",
             metavar="PATH",
@@ -210,14 +223,13 @@ _COMMAND: Mapping[str, Sequence[click.Option]] = {
             is_flag=True,
             help="Leave out what rerun reads; names without folders stay.",
         ),
-        _option("--no-mark", is_flag=True, help="Leave out the mark (XMP) that a model made it."),
     ],
 }
 
 
 def _groups() -> dict[str, list[click.Option]]:
     """Every option under its heading: those of a picture first."""
-    titles = (WORDS, SAMPLING, START, SECOND, MODEL, EXTRA)
+    titles = (WORDS, SAMPLING, START, SECOND, MODEL, EXTRA, FILTERS, OUTPUT)
     groups: dict[str, list[click.Option]] = {name: [] for name in titles}
     for name, option in OPTIONS.items():
         groups[option.group].append(declared(name, option))
@@ -235,7 +247,7 @@ def drawing_options() -> list[click.Option]:
             for each in options if each.name not in _OF_ALL]  # fmt: skip
 
 
-_OF_A_COMMAND = ("Filters", "Output")
+_OF_A_COMMAND = (FILTERS, OUTPUT)
 _OF_ALL = ("fallback", "wildcards", "wildcard_dir", "models", "lora_dir")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from sdcore.errors import InputError
 from sdcore.paths import check_folder, path_of
 from sdcore.picture_form import Form, format_of
 from sdcore.settings import Settings
+from sdcore.signing import open_signer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,7 +34,11 @@ def form_of(options: Mapping[str, Any]) -> Form:
         raise InputError(f"--out {path} is a file of {ending}, and --format says {asked}")
     form = next((name for name in (asked, ending) if name is not None), "png")
     whole, mark = not options["no_settings"], not options["no_mark"]
-    return Form(form, options["quality"], whole=whole, mark=mark)
+    cert, key = options["c2pa_cert"], options["c2pa_key"]
+    if (cert is None) != (key is None):
+        raise InputError("--c2pa-cert and --c2pa-key go together: give both")
+    sign = None if cert is None else open_signer(cert, key)
+    return Form(form, options["quality"], whole=whole, mark=mark, sign=sign)
 
 
 class Output:
@@ -121,7 +127,10 @@ class Output:
         from sdcore.writing import write_new
 
         stem = kind if self.file is None else f"{self.file.stem}-{kind}"
-        return write_new(self._names(stem), to_bytes(picture, None, Form(mark=self.form.mark)))
+        return write_new(
+            self._names(stem),
+            to_bytes(picture, None, replace(self.form, format="png", quality=None)),
+        )
 
     def _names(self, stem: str, suffix: str = ".png") -> Iterator[Path]:
         return _numbered(self.folder / stem, suffix)
