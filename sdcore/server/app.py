@@ -19,7 +19,7 @@ from starlette.responses import Response
 from sdcore.enduring import OutOfMemory
 from sdcore.errors import InputError, one_line
 from sdcore.filters import open_filters
-from sdcore.server import a1111_routes, choices, generate, metrics, native, openai_images
+from sdcore.server import a1111_routes, choices, generate, metrics, native, openai_images, page_files
 from sdcore.server.answers import refusal
 from sdcore.server.models import Models, listed_files, listed_models
 from sdcore.server.options import ServerOptions, of_environment
@@ -49,6 +49,7 @@ def create_app(worker: Worker, options: ServerOptions | None = None) -> FastAPI:
     app.include_router(metrics.router(worker))
     app.include_router(native.router(worker, options))
     app.include_router(choices.router(worker))
+    app.include_router(page_files.router())
     for kind in (InputError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, answered)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=options.limits.body)

@@ -1,0 +1,254 @@
+// What is drawn: the words of `sdcore sample`, as a form.
+
+import { ask } from "./api.js";
+import { $, h, number, s, tell } from "./dom.js";
+import { MaskPad } from "./mask.js";
+import { changed, did, known, modelOf, on, show, store } from "./store.js";
+
+const fields = {};
+const pad = new MaskPad();
+let lists = null;
+let planTimer = null;
+let usualSize = [null, null];
+
+const numeric = (name, label, attributes) =>
+  labelled(name, label, h("input", { type: "number", inputMode: "decimal", ...attributes }));
+
+function labelled(name, label, input, wide = false) {
+  input.id = `f-${name}`;
+  input.name = name;
+  fields[name] = input;
+  return h("div", { className: wide ? "field wide" : "field" }, h("label", { htmlFor: input.id }, label), input);
+}
+
+const options = (entries) => entries.map(([value, text]) => h("option", { value }, text));
+
+/** Grouped: those without noise first, as the table lists them. */
+export function schedulerOptions() {
+  const group = (label, of) => h("optgroup", { label }, ...options(of.map((e) => [e.name, e.name])));
+  return [
+    group("without noise", lists.schedulers.filter((each) => !each.stochastic)),
+    group("draw noise", lists.schedulers.filter((each) => each.stochastic)),
+  ];
+}
+
+export function spacingOptions() {
+  const own = lists.spacings.filter((each) => !each.name.includes(":"));
+  const tools = lists.spacings.filter((each) => each.name.includes(":"));
+  const group = (label, of) => h("optgroup", { label }, ...of.map((e) => h("option", { value: e.name, title: e.what }, e.name)));
+  return [h("option", { value: "" }, "the scheduler's own"), group("sdcore", own), group("as another tool lays it", tools)];
+}
+
+export async function makeForm() {
+  const [models, schedulers, spacings, guidances] = await Promise.all(
+    ["/models", "/schedulers", "/spacings", "/guidances"].map((path) => ask(path)));
+  lists = { ...models, schedulers, spacings, guidances };
+  const form = $("form");
+  const choice = (...children) => h("select", {}, ...children);
+  form.replaceChildren(
+    labelled("prompt", "Prompt", h("textarea", { rows: 3, spellcheck: false, value: "a red house at sunset" }), true),
+    h("div", { className: "go" },
+      h("button", { type: "submit", className: "primary", id: "draw" }, "Draw"),
+      h("button", { type: "button", id: "cancel", disabled: true, onclick: cancel }, "Cancel"),
+      h("output", { id: "plan", htmlFor: "f-scheduler f-spacing f-steps f-cfg" })),
+    h("fieldset", {},
+      h("legend", {}, "The way down"),
+      s("svg", { id: "sketch", role: "img", viewBox: "0 0 260 54", preserveAspectRatio: "none" }),
+      labelled("scheduler", "Scheduler", choice(h("option", { value: "" }, "the model's"), ...schedulerOptions()), true),
+      labelled("spacing", "Spacing", choice(...spacingOptions()), true),
+      numeric("steps", "Steps", { min: 1, max: 150, step: 1, placeholder: "20" }),
+      numeric("cfg", "CFG", { step: "any", placeholder: "7.5" }),
+      h("div", { className: "field" },
+        h("label", { htmlFor: "f-seed" }, "Seed"),
+        h("div", { className: "joined" },
+          (fields.seed = h("input", { type: "number", id: "f-seed", name: "seed", step: 1, placeholder: "random", value: "0" })),
+          h("button", { type: "button", ariaLabel: "Another seed", title: "Another seed", onclick: dice }, "⚄"))),
+      numeric("eta", "Eta", { step: "any", min: 0, max: 1, placeholder: "its own" }),
+      labelled("guidance", "Guidance", h("input", { type: "text", placeholder: "plain CFG", spellcheck: false }), true)),
+    h("details", {}, h("summary", {}, "Words and size"), h("div", { className: "fields" },
+      labelled("negative", "Negative", h("textarea", { rows: 2, spellcheck: false }), true),
+      labelled("grammar", "Brackets", choice(...options([["", "are words"], ["a1111", "are weights (a1111)"]])), true),
+      numeric("width", "Width", { min: 8, step: 8 }), numeric("height", "Height", { min: 8, step: 8 }))),
+    h("details", {}, h("summary", {}, "Model and adapters"), h("div", { className: "fields" },
+      labelled("model", "Model", choice(...options(lists.models.map((name) => [name, name]))), true),
+      ...lists.loras.map((name, i) => h("div", { className: "field wide lora" },
+        h("label", {}, h("input", { type: "checkbox", value: name, className: "on" }), name),
+        h("input", { type: "number", step: 0.1, value: 1, className: "strength", ariaLabel: `Strength of ${name}`, id: `lora-${i}` }))))),
+    h("details", { id: "start" }, h("summary", {}, "Start from a picture"), pad.element),
+    h("datalist", { id: "guidances" }, ...lists.guidances.map((e) => h("option", { value: e.written, label: e.what }))));
+  fields.guidance.setAttribute("list", "guidances");
+  fields.model.value = lists.default;
+  form.addEventListener("submit", (event) => { event.preventDefault(); draw(); });
+  form.addEventListener("input", plan);
+  form.addEventListener("change", (event) => { if (event.target === fields.model) ofModel(); plan(); });
+  fields.prompt.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) draw();
+  });
+  on("state tree", () => { $("cancel").disabled = !store.busy; });
+  await ofModel();
+  plan();
+}
+
+async function ofModel() {
+  const model = await modelOf(fields.model.value);
+  if (!model) return;
+  usualSize = [model.width, model.height];
+  Object.assign(fields.width, { placeholder: model.width, step: model.multiple });
+  Object.assign(fields.height, { placeholder: model.height, step: model.multiple });
+  fields.steps.placeholder = model.steps;
+  fields.cfg.placeholder = model.cfg;
+}
+
+function dice() {
+  fields.seed.value = crypto.getRandomValues(new Uint32Array(1))[0];
+}
+
+// --- values -------------------------------------------------------------------------------------
+
+const NUMBERS = ["steps", "cfg", "seed", "eta", "width", "height"];
+
+/** A request, in the words of `sdcore sample`; what is left open is left out. */
+export function values(withPicture = true) {
+  const asked = {};
+  for (const [name, input] of Object.entries(fields)) {
+    const text = input.value.trim();
+    if (text === "" && name !== "prompt") continue;
+    asked[name] = NUMBERS.includes(name) ? Number(text) : name === "prompt" ? input.value : text;
+  }
+  const loras = [...document.querySelectorAll(".lora")].filter((row) => row.querySelector(".on").checked)
+    .map((row) => `${row.querySelector(".on").value}:${row.querySelector(".strength").value || 1}`);
+  if (loras.length) asked.loras = loras;
+  if (withPicture) Object.assign(asked, pad.values());
+  return asked;
+}
+
+const whole = () => ({
+  fields: Object.fromEntries(Object.entries(fields).map(([name, input]) => [name, input.value])),
+  loras: [...document.querySelectorAll(".lora")].map((row) => [row.querySelector(".on").checked, row.querySelector(".strength").value]),
+});
+
+function putBack(kept) {
+  for (const [name, value] of Object.entries(kept.fields)) fields[name].value = value;
+  [...document.querySelectorAll(".lora")].forEach((row, i) => {
+    [row.querySelector(".on").checked, row.querySelector(".strength").value] = kept.loras[i];
+  });
+  plan();
+}
+
+/** Fill the form; what is not said is left open. */
+export function fill(given, what) {
+  const before = whole();
+  for (const [name, input] of Object.entries(fields)) {
+    const value = given[name] ?? "";
+    if (input.tagName === "SELECT" && value !== "" && ![...input.options].some((each) => each.value === value)) {
+      input.append(h("option", { value }, value));
+    }
+    if (name === "model" && value === "") continue;
+    input.value = value;
+  }
+  const loras = new Map((given.loras ?? []).map((spec) => spec.match(/^(.*?)(?::(?:unet=)?([-\d.]+).*)?$/)).map((m) => [m[1], m[2] ?? 1]));
+  for (const row of document.querySelectorAll(".lora")) {
+    const name = row.querySelector(".on").value;
+    row.querySelector(".on").checked = loras.has(name);
+    if (loras.has(name)) row.querySelector(".strength").value = loras.get(name);
+  }
+  ofModel();
+  plan();
+  did(what, () => putBack(before));
+}
+
+/** What a run was drawn with, as the form has it. */
+export function ofRun(run) {
+  const said = run.settings ?? {};
+  const named = Object.fromEntries(Object.keys(fields).map((name) => [name, said[name] ?? ""]));
+  return { ...named, prompt: run.prompt, seed: run.seed, model: run.model, loras: said.loras ?? [],
+    grammar: said.grammar === "plain" ? "" : said.grammar ?? "" };
+}
+
+// --- before anything is drawn -------------------------------------------------------------------
+
+function plan() {
+  clearTimeout(planTimer);
+  planTimer = setTimeout(async () => {
+    const { seed, prompt, ...asked } = values(false);
+    try {
+      const made = await ask("/plan", asked);
+      $("plan").textContent = `${made.steps} steps · ${made.nfe} NFE`;
+      fields.spacing.title = `in effect: ${made.spacing}`;
+      sketch(made.rows);
+      $("plan").className = "";
+    } catch (error) {
+      $("plan").textContent = error.message;
+      $("plan").className = "wrong";
+    }
+  }, 150);
+}
+
+/** The sigmas as a curve, log above the steps. */
+function sketch(rows) {
+  const levels = rows.map((row) => row.sigma);
+  const logs = levels.filter((sigma) => sigma > 0).map(Math.log);
+  const low = Math.min(...logs), high = Math.max(...logs, low + 1e-6);
+  const at = (sigma, i) => [6 + (248 * i) / Math.max(1, levels.length - 1),
+    sigma > 0 ? 6 + 38 * (1 - (Math.log(sigma) - low) / (high - low)) : 50];
+  const points = levels.map(at);
+  const svg = $("sketch");
+  svg.replaceChildren(
+    s("polyline", { points: points.map((p) => p.join(",")).join(" "), class: "curve" }),
+    ...points.map(([x, y]) => s("circle", { cx: x, cy: y, r: levels.length > 60 ? 0.9 : 1.8, class: "mark" })));
+  svg.setAttribute("aria-label", `Sigma on a log scale, from ${number(levels[0])} to ${number(levels[levels.length - 1])} in ${levels.length - 1} steps`);
+}
+
+// --- drawing ------------------------------------------------------------------------------------
+
+export async function draw() {
+  performance.clearMarks("draw");
+  performance.mark("draw");
+  store.waiting = true;
+  try {
+    taken(await ask("/runs", values()), "draw");
+  } catch (error) {
+    tell(error.message, "wrong");
+  }
+}
+
+/** A run that this page asked for: it is looked at, and can be undone. */
+export function taken(said, what, lane = 0) {
+  const before = [...store.lanes];
+  const run = known(said);
+  store.busy = run.id;
+  show(run.id, lane);
+  changed("tree", "state");
+  did(what, () => {
+    run.hidden = true;
+    if (["queued", "running"].includes(run.state)) ask(`/runs/${run.id}/cancel`, undefined, "POST").catch(() => {});
+    store.lanes = before;
+  });
+  return run;
+}
+
+export async function cancel() {
+  const id = store.busy;
+  if (id === null) return;
+  try {
+    await ask(`/runs/${id}/cancel`, undefined, "POST");
+  } catch (error) {
+    tell(error.message, "wrong");
+  }
+}
+
+/** The settings of a picture that was dropped, or the picture to start from. */
+export async function dropped(file) {
+  const picture = await pad.read(file);
+  if (picture === null) return;
+  try {
+    const { values: given, left } = await ask("/settings", { picture });
+    fill(given, "settings of a picture");
+    tell(`The settings of ${file.name} are in the form.`);
+    for (const line of left) tell(line, "wrong");
+  } catch (error) {
+    tell(`${file.name}: ${error.message}. It is the picture to start from now.`);
+    $("start").open = true;
+    await pad.open(picture, file.name);
+  }
+}
