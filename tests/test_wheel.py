@@ -25,6 +25,9 @@ def test_a_wheel_draws_in_an_unrelated_folder(tmp_path: Path) -> None:
         names = archive.namelist()
         archive.extractall(unpacked)
     assert not [n for n in names if n.startswith(("tests/", "scripts/", "weights/"))]
+    assert {"index.html", "main.js", "style.css"} <= {
+        n.removeprefix("sdcore/server/page/") for n in names
+    }
     elsewhere.mkdir()
     # `python -m sdcore`, which first says where its model lies: the source tree's would be beside
     # the package, not inside.

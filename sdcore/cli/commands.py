@@ -33,6 +33,7 @@ from sdcore.cli.schedulers import schedulers
 from sdcore.cli.serve import serve
 from sdcore.cli.sweep import sweep
 from sdcore.cli.train import train
+from sdcore.cli.ui import ui
 from sdcore.errors import InputError
 
 
@@ -104,6 +105,7 @@ _COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
         resume: "Go on with a run that was stopped.",
         invert: "From a picture up to the noise that it is drawn from.",
         serve: "Pictures over HTTP.",
+        ui: "A page to draw on, and to study the loop.",
         config: "What an option is unless you say otherwise, and why.",
     },
     "Experiments": {

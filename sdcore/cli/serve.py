@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -72,11 +73,19 @@ class _Serving(click.Command):
 @click.option("--no-mark", is_flag=True, help="Leave out the mark (XMP) that a model made it.")
 @click.option("--no-settings", is_flag=True, help="Leave out of pictures what rerun reads.")
 def serve(**options: Any) -> None:
-    """Draw over HTTP, until Ctrl-C or SIGTERM.
+    """Draw over HTTP, until Ctrl-C or SIGTERM. The page is at /: sdcore ui opens it.
 
     POST /generate; OpenAI's images API at /v1; AUTOMATIC1111's at /sdapi/v1; /health and /metrics.
     A request names models and adapters by the names of these lists, and never a file. On another
     address than this machine's own a key is needed, or --no-auth.
+    """
+    run(options, lambda line: echo(line, err=True))
+
+
+def run(options: Mapping[str, Any], tell: Callable[[str], None]) -> None:
+    """Serve, by the options of the command, to the end. tell: gets the address, once it listens.
+
+    Raises InputError.
     """
     try:
         import fastapi  # noqa: F401
@@ -86,7 +95,7 @@ def serve(**options: Any) -> None:
     except ImportError as error:
         raise InputError(f'{error.name} is not installed: pip install "sdcore[server]"') from None
     from sdcore.server.options import ServerOptions, check_options, read_key
-    from sdcore.server.serve import serve as run
+    from sdcore.server.serve import serve as until_told
 
     limits = replace(
         ServerOptions().limits,
@@ -114,10 +123,10 @@ def serve(**options: Any) -> None:
         no_settings=options["no_settings"],
         limits=limits,
     )
-    run(check_options(chosen, options["no_auth"]), lambda line: echo(line, err=True))
+    until_told(check_options(chosen, options["no_auth"]), tell)
 
 
-def _source(options: dict[str, Any]) -> dict[str, Any]:
+def _source(options: Mapping[str, Any]) -> dict[str, Any]:
     """How models are loaded; each of these has one value here."""
     from sdcore.chosen import AUTO
 

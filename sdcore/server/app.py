@@ -19,7 +19,15 @@ from starlette.responses import Response
 from sdcore.enduring import OutOfMemory
 from sdcore.errors import InputError, one_line
 from sdcore.filters import open_filters
-from sdcore.server import a1111_routes, choices, generate, metrics, native, openai_images, page_files
+from sdcore.server import (
+    a1111_routes,
+    choices,
+    generate,
+    metrics,
+    native,
+    openai_images,
+    page_files,
+)
 from sdcore.server.answers import refusal
 from sdcore.server.models import Models, listed_files, listed_models
 from sdcore.server.options import ServerOptions, of_environment

@@ -29,7 +29,7 @@ from sdcore.server import studies
 from sdcore.server.answers import Json
 from sdcore.server.jobs import DONE, ENDED, FAILED, Job
 from sdcore.server.options import ServerOptions
-from sdcore.server.refusals import Missing, Unready
+from sdcore.server.refusals import Missing, Refused, Unready
 from sdcore.server.results import encoded
 from sdcore.server.sse import stream
 from sdcore.server.step_events import events, step_data
@@ -47,6 +47,11 @@ Asked = Annotated[dict[str, Any], Body()]
 def router(worker: Worker, options: ServerOptions) -> APIRouter:
     """The routes."""
     routes = APIRouter()
+
+    def check_open() -> None:
+        """Raises Refused where filters look at every picture: a step shows what they keep back."""
+        if worker.filters:
+            raise Refused("this server filters its pictures: it shows none of their steps")
 
     def find(id: str) -> tuple[Job, Study]:
         job = worker.find(id)
@@ -109,7 +114,7 @@ def router(worker: Worker, options: ServerOptions) -> APIRouter:
         """Its steps and what becomes of it, from the first or from behind the one named."""
         job, _ = find(id)
         after = int(last_event_id) if last_event_id and last_event_id.isdecimal() else 0
-        return stream(events(job, after))
+        return stream(events(job, after, views=not worker.filters))
 
     @routes.get("/runs/{id}/picture.png")
     async def picture(id: str) -> Any:
@@ -133,6 +138,7 @@ def router(worker: Worker, options: ServerOptions) -> APIRouter:
         id: str, number: int, view: Annotated[str, Query(max_length=20)] = "x0"
     ) -> Any:
         """A view of a step through the VAE. It does not wait for the end of what is drawn."""
+        check_open()
         job, study = find(id)
         latents = study.at(number).view(view) if view in VIEWS else None
         if latents is None:
@@ -142,6 +148,7 @@ def router(worker: Worker, options: ServerOptions) -> APIRouter:
     @routes.get("/runs/{id}/steps/{number}/state.safetensors")
     async def state(id: str, number: int) -> Any:
         """Where it stands after a step, for `sdcore resume`."""
+        check_open()
         _, study = find(id)
         kept = study.at(number)
         assert study.settings is not None

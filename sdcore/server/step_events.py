@@ -51,6 +51,8 @@ def step_data(study: Study, number: int, views: bool = True) -> dict[str, Any]:
         "angle": None if before is None else _angle(eps, before.prediction.eps),
         "shape": list(step.x.shape[1:]),
     }
+    for name in VIEWS:
+        data[name] = None
     if views:
         seen = step.x / math.sqrt(1 + step.sigma**2)
         for name in VIEWS:
@@ -59,18 +61,19 @@ def step_data(study: Study, number: int, views: bool = True) -> dict[str, Any]:
     return data
 
 
-async def events(job: Job, after: int = 0) -> AsyncIterator[Sent]:
+async def events(job: Job, after: int = 0, views: bool = True) -> AsyncIterator[Sent]:
     """The events of a run behind number `after`.
 
     "step" for each step that is kept, and the job's own: "running", "note" (line), "done",
-    "failed" (error), "cancelled". What has ended is told whole and then closed.
+    "failed" (error), "cancelled". What has ended is told whole and then closed. views: whether the
+    latents are sent, and not the numbers alone.
     """
     study = study_of(job)
     async for event in job.follow(after):
         if event.kind == "step":  # told once more when it is kept
             continue
         if event.kind == "kept":
-            yield Sent(step_data(study, event.data["number"]), "step", event.id)
+            yield Sent(step_data(study, event.data["number"], views), "step", event.id)
         else:
             yield Sent(event.data, event.kind, event.id)
 

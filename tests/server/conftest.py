@@ -54,12 +54,12 @@ def client(worker: Worker) -> Iterator[TestClient]:
 
 
 @contextmanager
-def live(worker: Worker, **options: Any) -> Iterator[int]:
-    """A server that listens to this machine, on the port that comes."""
+def live(worker: Worker, at: int = 0, **options: Any) -> Iterator[int]:
+    """A server that listens to this machine, on port `at`, or on the one that comes."""
     app = create_app(worker, ServerOptions(limits=worker.limits, **options))
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2)
     server = Server(config, worker, grace=0)
-    listening = listen("127.0.0.1", 0)
+    listening = listen("127.0.0.1", at)
     run = asyncio.run
     thread = threading.Thread(target=lambda: run(server.serve(sockets=[listening])), daemon=True)
     thread.start()

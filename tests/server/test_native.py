@@ -328,6 +328,8 @@ def test_settings_of_a_stranger(client: TestClient) -> None:
 def test_one_picture_a_run(client: TestClient, worker: Worker) -> None:
     assert client.post("/runs", json={**ASKED, "seed": [1, 2]}).status_code == 422
     assert read(ASKED, worker.models, worker.limits).pictures == 1
+
+
 def test_the_page_is_there_and_may_load_nothing_else(client: TestClient) -> None:
     answer = client.get("/")
     assert answer.status_code == 200

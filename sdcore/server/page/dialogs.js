@@ -21,7 +21,7 @@ const field = (label, input, wide = true) => {
 
 const buttons = (text) => h("div", { className: "row end" },
   h("button", { type: "button", onclick: (event) => event.target.closest("dialog").close() }, "Leave it"),
-  h("button", { type: "submit", className: "primary", value: "do" }, text));
+  h("button", { type: "submit", className: "primary", value: "do", autofocus: true }, text));
 
 // --- branch -------------------------------------------------------------------------------------
 

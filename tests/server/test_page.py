@@ -1,0 +1,409 @@
+"""The page in a real browser: a tiny model draws, and somebody looks, clicks and types."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi")
+
+from sdcore.server.limits import Limits
+from sdcore.server.models import Models
+from sdcore.server.page_files import contents
+from sdcore.server.worker import Worker
+from tests.server.conftest import live
+
+api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SECONDS = 60_000  # milliseconds, at most, for anything
+DONE = ".run[data-state=done]"
+CANVAS = "document.querySelector('.lane-A canvas.plate').toDataURL()"
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page that is open, and whatever went wrong in it."""
+
+    def __init__(self, browser: Any, port: int, **context: Any) -> None:
+        self.home = f"http://127.0.0.1:{port}"
+        self.context = browser.new_context(
+            **{"viewport": {"width": 1280, "height": 900}, **context}
+        )
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(SECONDS)
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda m: m.type == "error" and self.errors.append(m.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(self.home)
+        self.page.wait_for_selector("#form[data-ready]")
+
+    def draw(self, prompt: str = "a red boat", steps: int = 6, scheduler: str = "euler_a") -> None:
+        """A picture that is done."""
+        before = self.page.locator(DONE).count()
+        self.page.fill("#f-prompt", prompt)
+        self.page.fill("#f-steps", str(steps))
+        self.page.select_option("#f-scheduler", scheduler)
+        self.page.click("#draw")
+        self.page.locator(DONE).nth(before).wait_for()
+        self.page.wait_for_selector(".lane-A .caption:has-text('decoded')")
+        self.page.focus("#study")
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+        self.settle()
+
+    def settle(self) -> None:
+        """What was asked for is painted in the next frame but one."""
+        self.page.evaluate(
+            "new Promise(f => requestAnimationFrame(() => requestAnimationFrame(f)))"
+        )
+
+    def ask(self, path: str) -> Any:
+        return self.page.evaluate("path => fetch(path).then(a => a.json())", path)
+
+    def runs(self) -> list[Any]:
+        return self.ask("/runs")
+
+    def close(self, but: str = "") -> None:
+        """Nothing went wrong, and nothing was asked of anybody else. but: errors that are meant."""
+        strange = [
+            url for url in self.requests if not url.startswith((self.home, "blob:", "data:"))
+        ]
+        wrong = [each for each in self.errors if not (but and re.search(but, each))]
+        self.context.close()
+        assert (strange, wrong) == ([], [])
+
+
+@pytest.fixture
+def visit(browser: Any, port: int) -> Iterator[Visit]:
+    visit = Visit(browser, port)
+    yield visit
+    visit.close()
+
+
+@needs_browser
+def test_it_draws_and_scrubs_back_to_the_same_bytes(visit: Visit) -> None:
+    visit.draw()
+    for view in "12345":
+        visit.press("Home", view)
+        down = [visit.page.evaluate(CANVAS)]
+        for _ in range(5):
+            visit.press("ArrowRight")
+            down.append(visit.page.evaluate(CANVAS))
+        back = [down[-1]]
+        for _ in range(5):
+            visit.press("ArrowLeft")
+            back.append(visit.page.evaluate(CANVAS))
+        assert back[::-1] == down
+        assert len(set(down)) > 1
+    strip = visit.page.locator(".strip.lane-A canvas")
+    assert strip.count() == 6
+    assert "step 1 of 6" in visit.page.get_attribute("#scrub", "aria-valuetext")
+
+
+@needs_browser
+def test_a_branch_with_nothing_changed_is_the_same_picture(visit: Visit) -> None:
+    visit.draw()
+    visit.press("Home", "ArrowRight", "b")
+    visit.page.click("dialog button.primary")
+    visit.page.wait_for_selector(f"#tree ul {DONE}")
+    visit.press("Home", "ArrowRight", "ArrowRight", "b")
+    visit.page.select_option("#d-scheduler", "heun")
+    visit.page.fill("#d-cfg", "2")
+    visit.page.click("dialog button.primary")
+    visit.page.wait_for_selector(f"#tree ul ul {DONE}")
+    whole, same, other = visit.runs()
+    assert (same["changes"], same["taken"]) == ({}, 2)
+    assert (other["parent"], other["taken"]) == (same["id"], 1)  # of its own: the third of all
+    assert other["changes"] == {"scheduler": "heun", "cfg": 2}
+    pictures = [
+        visit.page.request.get(f"{visit.home}/runs/{run['id']}/picture.png").body()
+        for run in (whole, same, other)
+    ]
+    assert pictures[0] == pictures[1] != pictures[2]
+    assert visit.page.locator(".strip.lane-A canvas.taken").count() == 3
+    visit.press("u", "u")
+    assert visit.page.locator(".run").count() == 1
+
+
+@needs_browser
+def test_what_is_copied_is_what_the_server_wrote(browser: Any, port: int) -> None:
+    visit = Visit(browser, port, permissions=["clipboard-read", "clipboard-write"])
+    visit.draw('it\'s "red"')
+    (run,) = visit.runs()
+    said = visit.ask(f"/runs/{run['id']}")
+    for button, text in (("#copy-command", said["command"]), ("#copy-python", said["python"])):
+        visit.page.click(button)
+        visit.page.wait_for_selector("#notes .note:has-text('copied')")
+        assert visit.page.evaluate("navigator.clipboard.readText()") == text
+        visit.page.click("#notes button")
+    assert said["command"].startswith("sdcore sample")
+    visit.close()
+
+
+@needs_browser
+@pytest.mark.usefixtures("slow_steps")
+def test_what_is_drawn_can_be_cancelled(visit: Visit) -> None:
+    visit.page.fill("#f-steps", "150")
+    visit.page.select_option("#f-scheduler", "euler")
+    visit.page.click("#draw")
+    visit.page.locator(".strip.lane-A canvas").nth(3).wait_for(state="attached")
+    visit.page.focus("#study")
+    visit.press("Escape")
+    visit.page.wait_for_selector(".run[data-state=cancelled]")
+    assert visit.page.is_disabled("#cancel")
+    (run,) = visit.runs()
+    assert 3 < run["steps"] < 150
+    visit.press("Home")  # what there is of it can still be looked at, and gone on from
+    assert not visit.page.is_disabled("#branch")
+
+
+@needs_browser
+def test_it_comes_back_with_the_server(browser: Any, tiny_models: Models) -> None:
+    workers = [Worker(tiny_models, Limits()) for _ in range(2)]
+    with ExitStack() as stack:
+        port = stack.enter_context(live(workers[0]))
+        visit = Visit(browser, port)
+        visit.draw()
+        there = visit.page.evaluate(CANVAS)
+        stack.close()
+        visit.page.wait_for_selector("#link[data-state=away]")
+        visit.press("Home", "End")
+        assert visit.page.evaluate(CANVAS) == there  # its steps are the page's own
+        visit.page.click("#draw")
+        visit.page.wait_for_selector("#notes .wrong:has-text('does not answer')")
+        stack.enter_context(live(workers[1], at=port))
+        visit.page.wait_for_selector("#link[data-state=here]")
+        visit.page.wait_for_selector("#notes .note:has-text('is back')")
+        assert visit.page.is_disabled("#branch")  # the new server knows nothing of that run
+        visit.draw("a blue boat")
+        assert [run["prompt"] for run in visit.runs()] == ["a blue boat"]
+        visit.close(but="ERR_CONNECTION_REFUSED|ERR_EMPTY|ERR_CONNECTION_RESET|INCOMPLETE_CHUNKED")
+    for worker in workers:
+        worker.stop()
+
+
+@needs_browser
+def test_html_in_a_prompt_stays_text(visit: Visit) -> None:
+    prompt = "<img src=x onerror=\"document.title='evil'\"><script>document.title='evil'</script>"
+    visit.draw(prompt)
+    assert prompt in visit.page.inner_text(".lane-A h2 .prompt")
+    assert visit.page.inner_text(".run .prompt") == prompt
+    assert visit.page.locator("script").count() == 1
+    assert visit.page.title().startswith("sdcore")
+
+
+@needs_browser
+def test_the_policy_holds(visit: Visit) -> None:
+    """Neither a script in the page nor a request to elsewhere."""
+    ran = visit.page.evaluate("""() => {
+        const script = document.createElement("script");
+        script.textContent = "window.ran = true";
+        document.body.append(script);
+        return Boolean(window.ran);
+    }""")
+    elsewhere = visit.page.evaluate("fetch('http://localhost:1/').then(() => 'sent', String)")
+    image = visit.page.evaluate("""() => new Promise((answer) => {
+        document.addEventListener("securitypolicyviolation", (e) => answer(e.effectiveDirective));
+        new Image().src = "http://localhost:1/x.png";
+    })""")
+    assert (ran, "Failed to fetch" in elsewhere, image) == (False, True, "img-src")
+    assert all("violates" in each or "Content Security" in each for each in visit.errors)
+    visit.errors.clear()
+    visit.requests.clear()
+
+
+@needs_browser
+def test_at_360_pixels_nothing_is_cut(browser: Any, port: int) -> None:
+    visit = Visit(browser, port, viewport={"width": 360, "height": 740}, color_scheme="dark")
+    wide = "Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"
+    assert visit.page.evaluate(wide) <= 360
+    visit.draw("averylongwordthatisnotbroken" * 4)
+    for summary in visit.page.locator("details > summary").all():
+        summary.click()
+    assert visit.page.evaluate(wide) <= 360
+    visit.press("c")
+    box = visit.page.locator("dialog").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 360
+    visit.page.click("dialog button.primary")
+    visit.page.wait_for_selector(".lane-B .caption:has-text('decoded')")
+    assert visit.page.evaluate(wide) <= 360
+    visit.close()
+
+
+@needs_browser
+def test_by_keyboard_alone(visit: Visit) -> None:
+    page = visit.page
+    visit.press("/")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("a blue tree")
+    visit.press("Control+Enter")
+    page.wait_for_selector(DONE)
+    visit.press("Tab")  # out of the prompt, where letters are words
+    visit.press("Home", "?")
+    assert "Keys" in page.inner_text("dialog h2 >> nth=0")
+    visit.press("Escape")
+    assert page.locator("dialog").count() == 0
+    seen = set()
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        seen.add(
+            page.evaluate("""() => {
+            const at = document.activeElement;
+            return at.id || at.dataset.run || at.getAttribute("role") || at.className || at.tagName;
+        }""")
+        )
+    buttons = {"draw", "branch", "compare", "decode", "copy-command", "copy-python", "save"}
+    more = {"save-state", "reuse", "scrub", "play", "measure", "undo", "theme", "help", "radio"}
+    assert buttons | more <= seen
+    assert visit.runs()[0]["id"] in seen
+    page.focus("#study")
+    visit.press("Home", "b", "Enter")
+    page.wait_for_selector(f"#tree ul {DONE}")
+    page.focus("#study")
+    visit.press("u", "d")
+    assert page.get_attribute("#decode", "aria-pressed") == "true"
+
+
+@pytest.mark.slow
+@needs_browser
+def test_what_is_painted_is_told_in_words(visit: Visit) -> None:
+    visit.draw()
+    visit.press("Home")
+    for each in visit.page.locator("canvas, svg, img").all():
+        if not each.is_visible():
+            continue
+        words = each.get_attribute("aria-label") or each.get_attribute("alt")
+        hidden = each.evaluate("e => Boolean(e.closest('[aria-hidden=true]')) || e.alt === ''")
+        assert words or hidden, each.evaluate("e => e.outerHTML.slice(0, 200)")
+    label = visit.page.get_attribute(".lane-A canvas.plate", "aria-label")
+    assert re.match(r"x0 of step 1 of 6, sigma [\d.]+: latents 4 by 4, root mean square", label)
+    visit.page.click("#table summary")
+    assert visit.page.locator("#table tbody tr").count() == 6
+
+
+@needs_browser
+def test_a_dropped_picture_loads_its_settings(visit: Visit) -> None:
+    visit.draw("a green tree", steps=5, scheduler="heun")
+    (run,) = visit.runs()
+    visit.page.fill("#f-prompt", "something else")
+    visit.page.fill("#f-steps", "9")
+    visit.page.evaluate(
+        """async (path) => {
+        const blob = await (await fetch(path)).blob();
+        const files = new DataTransfer();
+        files.items.add(new File([blob], "tree.png", {type: "image/png"}));
+        for (const name of ["dragover", "drop"]) {
+            const how = {dataTransfer: files, bubbles: true, cancelable: true};
+            dispatchEvent(new DragEvent(name, how));
+        }
+    }""",
+        f"/runs/{run['id']}/picture.png",
+    )
+    visit.page.wait_for_selector("#notes .note:has-text('tree.png')")
+    values = {
+        name: visit.page.input_value(f"#f-{name}") for name in ("prompt", "steps", "scheduler")
+    }
+    assert values == {"prompt": "a green tree", "steps": "5", "scheduler": "heun"}
+    visit.page.focus("#study")
+    visit.press("u")
+    assert visit.page.input_value("#f-prompt") == "something else"
+
+
+@needs_browser
+def test_a_mask_is_drawn_with_mouse_and_keys(visit: Visit, tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32), "teal").save(tmp_path / "sea.png")
+    visit.page.click("#start summary")
+    visit.page.set_input_files("#f-image", tmp_path / "sea.png")
+    visit.page.wait_for_selector("#mask")
+    visit.page.locator("#mask").scroll_into_view_if_needed()
+    box = visit.page.locator("#mask").bounding_box()
+    visit.page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
+    visit.page.mouse.down()
+    visit.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 4)
+    visit.page.mouse.up()
+    visit.page.focus("#mask")
+    visit.press("Shift+ArrowDown", "Shift+ArrowDown", "Shift+ArrowDown", " ")
+    visit.draw("a boat")
+    (run,) = visit.runs()
+    assert run["pictures"] == ["image", "mask"]
+    body = visit.page.request.get(f"{visit.home}/runs/{run['id']}/mask.png").body()
+    (tmp_path / "mask.png").write_bytes(body)
+    mask = Image.open(tmp_path / "mask.png").convert("L")
+    assert {value for _, value in mask.getcolors()} == {0, 255}  # no grey edges
+    assert [mask.getpixel(at) for at in ((10, 8), (16, 27), (28, 28), (2, 20))] == [255, 255, 0, 0]
+
+
+@needs_browser
+def test_nothing_moves_by_itself_where_that_is_not_wanted(browser: Any, port: int) -> None:
+    visit = Visit(browser, port, reduced_motion="reduce")
+    visit.draw()
+    visit.press("Home", " ")
+    visit.page.wait_for_timeout(500)
+    assert visit.page.input_value("#scrub") == "1"
+    visit.close()
+
+
+@pytest.mark.slow
+@needs_browser
+def test_two_lanes_at_equal_cost_and_their_references(visit: Visit) -> None:
+    visit.draw(steps=8, scheduler="euler")
+    visit.press("c")
+    visit.page.click("dialog button.primary")
+    visit.page.wait_for_selector(".lane-B .caption:has-text('decoded')")
+    a, b = visit.runs()
+    assert (a["nfe"], b["nfe"], b["settings"]["scheduler"]) == (16, 14, "heun")  # 5 steps take 18
+    visit.page.click("#measure")
+    visit.page.wait_for_selector("#legend:has-text('B ends')")
+    assert visit.page.locator(".curve-row:has-text('error') polyline").count() == 2
+
+
+@pytest.mark.slow
+@needs_browser
+def test_playing_stops_at_the_end(visit: Visit) -> None:
+    visit.draw()
+    visit.press("Home", " ")
+    assert visit.page.inner_text("#play") == "Stop"
+    visit.page.wait_for_selector("#play:has-text('Play')")
+    assert visit.page.input_value("#scrub") == "5"
+
+
+@pytest.mark.slow
+@needs_browser
+def test_light_and_dark(visit: Visit) -> None:
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = visit.page.evaluate(paper)
+    visit.page.click("#theme")
+    dark = visit.page.evaluate(paper)
+    visit.page.reload()
+    visit.page.wait_for_selector("#form[data-ready]")
+    assert light != dark == visit.page.evaluate(paper)
+
+
+def test_no_text_becomes_markup_and_nothing_is_elsewhere() -> None:
+    files = {name: data.decode() for name, data in contents().items()}
+    assert {"index.html", "main.js", "style.css", "mark.svg"} <= files.keys()
+    for name, text in files.items():
+        for bad in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert bad not in text, (name, bad)
+        addresses = set(re.findall(r"https?://[^\s\"'`)]+", text))
+        assert addresses <= {"http://www.w3.org/2000/svg"}, name
+        assert text.count("\n") < 350, name
+    assert sum(map(len, files.values())) < 120_000
