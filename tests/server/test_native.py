@@ -23,6 +23,7 @@ from sdcore.server.limits import Limits
 from sdcore.server.models import Models
 from sdcore.server.studies import begin, study_of
 from sdcore.server.worker import Worker
+from tests.server.conftest import client_of
 
 ASKED = {"prompt": "a red boat", "seed": 3, "scheduler": "euler_a", "steps": 6}
 Command = Callable[..., tuple[int, Path, str]]
@@ -337,3 +338,18 @@ def test_the_page_is_there_and_may_load_nothing_else(client: TestClient) -> None
     assert client.get("/page/style.css").headers["content-type"].startswith("text/css")
     for name in ("../app.py", "app.py", "%2e%2e/app.py", "nothing.js"):
         assert client.get(f"/page/{name}").status_code == 404
+
+
+def test_steps_are_kept_back_where_filters_look_at_pictures(tiny_models: Models) -> None:
+    worker = Worker(tiny_models, Limits(), [lambda images, **info: (images, [False] * len(images))])
+    with client_of(worker) as client:
+        run = drawn(client)
+        steps = [e["data"] for e in events(client, run["id"]) if e["event"] == "step"]
+        assert all(
+            each[view] is None for each in steps for view in ("x", "x0", "eps", "difference")
+        )
+        assert steps[0]["rms"]["x0"] > 0
+        for place in ("steps/3/picture.png", "steps/3/state.safetensors"):
+            answer = client.get(f"/runs/{run['id']}/{place}")
+            assert (answer.status_code, "filters its pictures" in answer.text) == (422, True)
+        assert client.get(f"/runs/{run['id']}/picture.png").status_code == 200
