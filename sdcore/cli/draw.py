@@ -56,7 +56,6 @@ def draw(
     from sdcore.filters import open_filters
     from sdcore.images import check_form
 
-    filters = open_filters(how["filter"], how["safety"], how["safety_action"])
     size = 1 if how["batch"] is None else how["batch"]
     unfinished, records = Unfinished(how["state"], how["stop_after"]), Records(how)
     done: list[Done] = []
@@ -71,7 +70,7 @@ def draw(
             unfinished.keep(run.run, step)
 
         more: Any = {"batch": size, "smaller": how["fallback"] == "size", "watch": watch}
-        more["filters"] = filters
+        more["filters"] = open_filters(how["filter"], how["safety"], how["safety_action"])
         for networks, batches in groups:
             factor = networks.vae.config.factor
             steps = [_steps(batch, factor) for batch in batches]
@@ -105,6 +104,14 @@ def draw(
     if unfinished.stopped:
         echo(str(unfinished.path))
         return
+    _write_sheets(done, film, output, how)
+    echo(_summary(done, time.perf_counter() - (begun or 0)), True)
+
+
+def _write_sheets(
+    done: Sequence[Done], film: _Film, output: Output, how: Mapping[str, Any]
+) -> None:
+    """What is made of several pictures or several steps, where that is wanted."""
     if how.get("film") and any(each.picture for each in done):
         frames = [each.picture for each in done if each.picture is not None]
         echo(str(output.save_film(frames, how["film_rate"])))
@@ -114,7 +121,6 @@ def draw(
         tell("no step is left to show: there is no sheet of steps")
     elif how["steps_sheet"]:
         echo(output.save_sheet(film.strip(), "steps"))
-    echo(_summary(done, time.perf_counter() - (begun or 0)), True)
 
 
 @contextmanager

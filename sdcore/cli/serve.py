@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from sdcore.cli.echo import echo
-from sdcore.cli.options import declared
+from sdcore.cli.option_list import declared
 from sdcore.errors import InputError
 from sdcore.settings import OPTIONS
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdcore.cli.echo import echo, tell
-from sdcore.cli.options import Spelt, declared
+from sdcore.cli.option_list import Spelt, declared
 from sdcore.errors import InputError, unknown
 from sdcore.options import Option, options_of
 from sdcore.settings import Source
