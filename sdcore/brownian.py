@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +95,22 @@ NOISES: Mapping[str, type[SeededNoise]] = {"independent": SeededNoise, "brownian
 def noise_named(name: str) -> MakesNoise:
     """The Noise of this name, or of a user's file ("mine.py:Mine,scale=2"), by what makes it.
 
+    "independent:delta=31337": the loop's draws are those of seeds that are so much larger.
     A file's is called `noise`, or like the file, if no name is written: what takes (seeds, shape,
     device) and returns a Noise with `start()`. Raises InputError, with near names, for another.
     """
     written = parse(name)
     if written.file is None:
-        if name not in NOISES:
+        if written.name not in NOISES:
             raise unknown("noise", name, NOISES)
-        return NOISES[name]
+        if not written.options:
+            return NOISES[written.name]
+        if written.name != "independent" or written.options.keys() != {"delta"}:
+            raise InputError(f"of noise there is independent:delta=N and no other option: {name!r}")
+        delta = written.options["delta"]
+        if type(delta) is not int:
+            raise InputError(f"delta is a whole number, not {delta}")
+        return partial(SeededNoise, delta=delta)
     path = Path(written.file)
     factory = load_object(path, (written.name,) if written.name else ("noise", path.stem), "noise")
     options = keywords(written.options, factory, f"the noise of {path.name}", skip=3)

@@ -5,6 +5,8 @@ any device, and equal to diffusers' `randn_tensor` with a list of such generator
 starting noise first and then once per stochastic step.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,6 +33,15 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     return (weights[0] * a + weights[1] * b).to(a.dtype)
 
 
+def slerp_columns(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """The same column by column, each on an arc of its own: what A1111's interface does."""
+    cosine = F.cosine_similarity(a, b, dim=2)
+    if cosine.mean() > 0.9995:
+        return torch.lerp(a, b, share)
+    angle = torch.acos(cosine)[:, :, None]
+    return (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)
+
+
 @dataclass(frozen=True)
 class SeededNoise:
     """A Noise that is a pure function of (seeds, draw number): rewinding gives the same tensors.
@@ -42,6 +53,8 @@ class SeededNoise:
         image-to-image, which first samples the VAE's posterior.
     begin: which of them is the starting noise; None: the last. diffusers' inpainting draws it
         before it samples the posterior: 0.
+    delta: the loop's draws are those of the seeds that are so much larger, from their first;
+        0: they go on in the same stream. A1111's interface calls it ENSD.
 
     Raises InputError for no seeds or a seed out of range.
     """
@@ -51,6 +64,7 @@ class SeededNoise:
     device: torch.device | str = "cpu"
     spent: int = 1
     begin: int | None = None
+    delta: int = 0
     # The generators' states before each draw, so that draw k need not repeat the others. 5 KB each.
     _states: dict[int, list[Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -67,7 +81,12 @@ class SeededNoise:
 
     def __call__(self, draw: int, sigma: float, sigma_next: float) -> Tensor:
         """The loop's draw number `draw` (from 0): [B,C,H,W], unit variance at any sigma."""
-        return self.stream(self.spent + draw)
+        return self._later.stream(draw) if self.delta else self.stream(self.spent + draw)
+
+    @cached_property
+    def _later(self) -> SeededNoise:
+        seeds = tuple(seed + self.delta for seed in self.seeds)
+        return SeededNoise(seeds, self.shape, self.device)
 
     def start(self) -> Tensor:
         """The starting noise [B,C,H,W], unit variance."""

@@ -193,7 +193,8 @@ class Options:
     )
     variation: str | None = option(
         "Towards another seed's noise, SEED:SHARE, e.g. 5:0.2.", SAMPLING, metavar="SEED:SHARE",
-        doc='the starting noise on the arc towards another seed\'s, "5:0.2": 0 is the own one.',
+        doc='the starting noise on the arc towards another seed\'s, "5:0.2": 0 is the own one; '
+        '"5:0.2:columns": each column on an arc of its own, as A1111 does it.',
     )  # fmt: skip
     latents: Any = option(
         "The starting noise itself: a safetensors file.", SAMPLING, metavar="FILE",
@@ -208,7 +209,8 @@ class Options:
         "independent, or brownian: one path for any steps.", SAMPLING, metavar="NAME",
         goes_with=SCHEDULERS,
         doc='of a stochastic scheduler: "independent" draws, or "brownian": the same path for any '
-        "number of steps; None: the scheduler's own.",
+        'number of steps; "independent:delta=31337": draws of seeds that are so much larger, which '
+        "A1111 calls ENSD; None: the scheduler's own.",
     )  # fmt: skip
     prediction_type: str | None = option(
         "What the UNet says: epsilon, v_prediction, sample or flow.  [default: the model's]", MODEL,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from sdcore.errors import InputError, unknown
 from sdcore.inpainting import Canvas, Kept, open_canvas
 from sdcore.networks import Networks
-from sdcore.noise import OwnNoise, SeededNoise, slerp
+from sdcore.noise import OwnNoise, SeededNoise, slerp, slerp_columns
 from sdcore.paths import path_of
 from sdcore.sampling import State
 from sdcore.schedulers import Plan
@@ -25,6 +25,7 @@ from sdcore.settings import Options, Settings
 
 STRENGTH = 0.8  # of a picture to start from, where none is said; as in diffusers
 STARTS = ("strength", "start_sigma", "start_step")
+COLUMNS = ":columns"  # behind a variation: as A1111's interface draws it
 POSTERIORS = ("sample", "mode")
 
 
@@ -177,23 +178,23 @@ def first_noise(
         start = given.to(start).expand_as(start)
     if settings.variation is None:
         return start
-    seed, share = read_variation(settings.variation)
+    seed, share, columns = read_variation(settings.variation)
     other = replace(noise, seeds=(seed,) * len(noise.seeds)).start()
-    return slerp(start, other, share)
+    return (slerp_columns if columns else slerp)(start, other, share)
 
 
-def read_variation(text: str) -> tuple[int, float]:
-    """Seed and share. Raises InputError for another text.
+def read_variation(text: str) -> tuple[int, float, bool]:
+    """Seed, share, and whether each column has an arc of its own. Raises InputError.
 
-    >>> read_variation("5:0.2")
-    (5, 0.2)
+    >>> read_variation("5:0.2"), read_variation("5:0.2:columns")
+    ((5, 0.2, False), (5, 0.2, True))
     """
-    seed, _, share = text.partition(":")
+    seed, _, share = text.removesuffix(COLUMNS).partition(":")
     try:
         part = float(share)
         if not 0 <= part <= 1:
             raise ValueError
-        return int(seed), part
+        return int(seed), part, text.endswith(COLUMNS)
     except ValueError:
         raise InputError(
             f"a variation is another seed and a share of 0 to 1, like 5:0.2, not {text!r}"

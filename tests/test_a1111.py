@@ -112,11 +112,12 @@ def test_a_text_of_theirs_is_read() -> None:
         "width": 96,
         "height": 128,
         "spacing": "a1111:karras",
+        "noise": "independent:delta=31337",
     }
     assert (asked.seed, asked.model, asked.model_hash) == (11, "some", "0123456789")
     assert asked.loras == (("style", 0.7, 0.7),)
-    assert asked.left == {"ENSD": "31337", "X": 'a, b: "c"', "RNG": "NV"}
-    assert [line.split(":")[0] for line in asked.warnings] == ["ENSD", "X", "RNG"]
+    assert asked.left == {"X": 'a, b: "c"', "RNG": "NV"}
+    assert [line.split(":")[0] for line in asked.warnings] == ["X", "RNG"]
 
 
 def test_the_older_spelling_names_the_same_run() -> None:
@@ -224,3 +225,26 @@ def test_a_second_pass_is_written_and_read_back() -> None:
     asked = read(text)
     assert (asked.options["hires_steps"], asked.options["hires_strength"]) == (20, 0.5)
     assert (asked.options["hires_scheduler"], asked.left) == ("Euler a", {})
+
+
+def test_options_of_noise() -> None:
+    """ENSD is of draws in the loop that are no path's; a variation is drawn column by column."""
+    varied = (
+        "red\nSteps: 5, Sampler: {}, Seed: 1, Variation seed: 9, Variation seed strength: 0.25, "
+    )
+    text = varied + "ENSD: 31337, Sigma churn: 2, Sigma noise: 1.01, RNG: CPU"
+    asked = read(text.format("Euler"))
+    assert asked.options["variation"] == "9:0.25:columns"
+    assert asked.options["noise"] == "independent:delta=31337"
+    assert asked.options["scheduler"] == "euler_churn:s_churn=2,s_noise=1.01"
+    assert (asked.left, asked.warnings) == ({}, ())
+    assert "noise" not in read(text.format("DPM++ 2M SDE")).options
+    drawn = replace(PLAIN, noise="independent:delta=31337", variation="9:0.25:columns")
+    again = read(parameters(drawn))
+    assert {name: again.options[name] for name in ("noise", "variation")} == {
+        "noise": drawn.noise,
+        "variation": drawn.variation,
+    }
+    assert "Variation" not in parameters(replace(PLAIN, variation="9:0.25"))
+    with pytest.raises(InputError, match="ENSD: 'x' is no number"):
+        read("red\nSteps: 5, ENSD: x")

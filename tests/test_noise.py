@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from sdcore.brownian import noise_named
 from sdcore.errors import InputError
-from sdcore.noise import SeededNoise
+from sdcore.noise import SeededNoise, part_of, slerp_columns
 
 SHAPE = (4, 8, 8)
 TINY = (1, 3, 3)  # fewer than 16 values, where torch's generator keeps one normal back
@@ -77,3 +78,27 @@ def test_noise_is_float32_and_unit_variance():
 def test_bad_seeds_are_refused(seeds):
     with pytest.raises(InputError, match="seed"):
         SeededNoise(seeds, SHAPE)
+
+
+def test_later_draws_of_other_seeds() -> None:
+    """By hand: the start of the seed, and the first draws of the seed that is so much larger."""
+    noise = noise_named("independent:delta=31337")((3, 5), (4, 2, 2), "cpu")
+    plain, later = (SeededNoise(seeds, (4, 2, 2)) for seeds in ((3, 5), (31340, 31342)))
+    assert torch.equal(noise.start(), plain.start())
+    for draw in (0, 2, 1):
+        assert torch.equal(noise(draw, 1.0, 0.5), later.stream(draw))
+    assert torch.equal(part_of(noise, slice(1, 2))(0, 1.0, 0.5), later.stream(0)[1:])
+    for name in ("independent:delta=x", "brownian:delta=1", "independent:other=1"):
+        with pytest.raises(InputError, match="delta"):
+            noise_named(name)
+
+
+def test_columns_on_arcs_of_their_own() -> None:
+    """A1111's slerp of one [C,H,W], written out."""
+    a, b = SeededNoise((1, 2), (4, 8, 6)).start(), SeededNoise((7, 8), (4, 8, 6)).start()
+    for low, high, ours in zip(a, b, slerp_columns(a, b, 0.3), strict=True):
+        unit = [x / torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (low, high)]
+        omega = torch.acos((unit[0] * unit[1]).sum(1))
+        parts = [(torch.sin(share * omega) / torch.sin(omega)).unsqueeze(1) for share in (0.7, 0.3)]
+        assert (parts[0] * low + parts[1] * high - ours).abs().max() <= 1e-5
+    assert torch.allclose(slerp_columns(a, a, 0.3), a, atol=1e-6)

@@ -33,6 +33,7 @@ _IDLE = frozenset(
 )
 
 
+_VARIED = {"Variation seed": int, "Variation seed strength": float}
 _WHY = {
     "RNG": ": its noise cannot be drawn here, so the picture will be another",
     "Hires upscaler": " is not followed, it is a network of its own: Lanczos' kernel in its place",
@@ -83,6 +84,7 @@ def read(text: str) -> Infotext:
         "Eta": ("eta", float),
         "Eta DDIM": ("eta", float),
         "Denoising strength": ("strength", float),
+        "Mask blur": ("mask_blur", float),
     }
     for name, (option, kind) in readers.items():
         if name in values:
@@ -102,6 +104,16 @@ def read(text: str) -> Infotext:
         options["scheduler"] = f"{solver}:{given}"
         options.setdefault("spacing", "a1111:normal")
         known |= _CHURN.keys()
+    if "ENSD" in values:
+        delta = number("ENSD", values["ENSD"], int)
+        known.add("ENSD")
+        if delta and "SDE" not in values.get("Sampler", ""):  # whose noise is of another kind
+            options["noise"] = f"independent:delta={delta}"
+    if {"Variation seed", "Variation seed strength"} <= values.keys():
+        seed, share = (number(name, values[name], kind) for name, kind in _VARIED.items())
+        known |= _VARIED.keys()
+        if share:
+            options["variation"] = f"{seed}:{share:g}:columns"
     second, left = second_pass(values, options, _spacing)
     if second or left:
         options.pop("strength", None)  # which is that of the second pass

@@ -11,6 +11,7 @@ from sdcore.strengths import parse_lora
 _ONE_GRID = ("ddim", "pndm", "unipc", "lcm", "dpm_fast", "dpm_adaptive")  # whatever is chosen there
 _ETA = {"ddim": ("Eta DDIM", 0.0), "euler_a": ("Eta", 1.0), "dpm2_a": ("Eta", 1.0)}
 
+_DELTA = "independent:delta="
 _NEGATIVE = "Negative prompt:"
 
 
@@ -33,15 +34,25 @@ def parameters(settings: Settings) -> str:
         "Seed": settings.seed,
         "Size": f"{settings.width}x{settings.height}",
         **_second_pass(settings),
+        **_variation(settings),
         "Model": bare(settings.model),
         "VAE": None if settings.vae is None else bare(settings.vae),
         eta: None if settings.eta in (None, usual) else f"{settings.eta:g}",
         "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None,
+        "ENSD": settings.noise.removeprefix(_DELTA) if settings.noise.startswith(_DELTA) else None,
         "RNG": "CPU",
         "Version": f"sdcore {settings.version}",
     }
     lines.append(", ".join(f"{k}: {_quoted(v)}" for k, v in values.items() if v is not None))
     return "\n".join(lines)
+
+
+def _variation(settings: Settings) -> dict[str, str]:
+    """The variation in its words, where it is drawn as there."""
+    if settings.variation is None or not settings.variation.endswith(":columns"):
+        return {}
+    seed, share, _ = settings.variation.split(":")
+    return {"Variation seed": seed, "Variation seed strength": share}
 
 
 def _second_pass(settings: Settings) -> dict[str, str | int | None]:

@@ -133,11 +133,7 @@ def _theirs(info: Infotext, options: Mapping[str, Any]) -> Old:
     values = {name: value for name, value in info.options.items() if name in OPTIONS}
     values["negative"] = info.negative
     left = list(info.warnings)
-    if values.pop("strength", None) is not None:
-        left.append(
-            f"Denoising strength: {info.options['strength']:g} is not followed: give --strength, "
-            "and the picture that it began from, --image"
-        )
+    values |= _begun(values, options, left)
     if not options["model"]:
         values |= _model(info, options, left)
     loras = []
@@ -149,6 +145,35 @@ def _theirs(info: Infotext, options: Mapping[str, Any]) -> Old:
     values["loras"] = tuple(loras)
     seed = None if info.seed == -1 else info.seed
     return Old(info.prompt, seed, values, left=tuple(left))
+
+
+def _begun(values: dict[str, Any], options: Mapping[str, Any], left: list[str]) -> dict[str, Any]:
+    """Where the picture began, if it began at another one: that is named by --image and --mask.
+
+    Of N steps int(N * strength) + 1 are run there, on the likeliest of the latents, as near as its
+    posterior is narrow.
+    """
+    strength, blur = values.pop("strength", None), values.pop("mask_blur", None)
+    images, masks = options["image"], options["mask"]
+    begun: dict[str, Any] = {}
+    if blur is not None and len(masks) == 1:
+        begun |= {"mask": masks[0], "mask_blur": blur}
+    elif blur is not None:
+        left.append(f"Mask blur: {blur:g} is not followed: give the mask, --mask")
+    if strength is None:
+        return begun
+    if len(images) != 1:
+        left.append(
+            f"Denoising strength: {strength:g} is not followed: give the picture that it began "
+            "from, --image"
+        )
+        return begun
+    steps = values.get("steps")
+    if options["steps"] or steps is None:
+        where = {"strength": strength}
+    else:
+        where = {"start_step": max(0, steps - int(min(strength, 0.999) * steps) - 1)}
+    return {**begun, "image": images[0], "posterior": "mode", **where}
 
 
 def _model(info: Infotext, options: Mapping[str, Any], left: list[str]) -> Mapping[str, Any]:

@@ -68,10 +68,10 @@ def test_a_picture_of_a1111_is_drawn_again(shell: Shell, sampler: str, hand: lis
 def test_what_cannot_be_followed_is_told(shell: Shell) -> None:
     lines = {
         "RNG": "RNG: GPU",
-        "ENSD": "ENSD: 31337",
         "Variation seed": "Variation seed: 7",
         "Denoising strength": "Denoising strength: 0.4",
-        "Hires upscale": "Hires upscale: 2",
+        "Mask blur": "Mask blur: 4",
+        "Inpaint area": "Inpaint area: Only masked",
         "Model": "Model: dream",
     }
     tail = TAIL.replace("RNG: CPU", ", ".join(lines.values()))
@@ -81,6 +81,38 @@ def test_what_cannot_be_followed_is_told(shell: Shell) -> None:
     for name in (*lines, "<lora:style>"):
         assert sum(name in line for line in told) == 1, name
     assert again.status == 0
+
+
+def test_what_is_named_is_followed(shell: Shell) -> None:
+    """A second pass, the noise's options; and where it began at a picture, that picture is named.
+
+    Of 5 steps int(5 * 0.4) + 1 are run there.
+    """
+    words = "red\nSteps: 5, Sampler: Euler a, "
+    here = ("--model", shell.model, "--device", "cpu", "--out", "again.png")
+    options = "Variation seed: 7, Variation seed strength: 0.2, ENSD: 31337"
+    second = "Denoising strength: 0.5, Hires upscale: 2, Hires steps: 3"
+    theirs("a.png", parameters=f"{words}{options}, {second}, {TAIL}")
+    again = shell("rerun", "a.png", *here)
+    assert "not followed" not in again.err
+    settings = read_settings(again.paths[0])
+    assert (settings.noise, settings.variation) == ("independent:delta=31337", "7:0.2:columns")
+    assert (settings.hires, settings.hires_steps, settings.strength) == (2, 6, None)
+    with Image.open(again.paths[0]) as picture:
+        assert picture.width == 2 * settings.width
+
+    Image.new("RGB", (32, 32), "red").save("begun.png")
+    Image.new("L", (32, 32), 255).save("mask.png")
+    theirs("b.png", parameters=f"{words}Denoising strength: 0.4, Mask blur: 4, {TAIL}")
+    again = shell("rerun", "b.png", *here, "--image", "begun.png", "--mask", "mask.png")
+    assert "not followed" not in again.err
+    settings = read_settings(again.paths[0])
+    assert (settings.start_step, settings.posterior, settings.mask_blur) == (2, "mode", 4)
+    more = shell("rerun", "b.png", *here, "--image", "begun.png", "--strength", 0.6)
+    assert "Mask blur: 4 is not followed" in more.err
+    assert (read_settings(more.paths[0]).strength, read_settings(more.paths[0]).start_step) == (
+        *(0.6, None),
+    )
 
 
 def test_the_model_is_found_by_name_or_hash(shell: Shell) -> None:
@@ -185,7 +217,7 @@ GRAPH = {
 
 def test_inspect_shows_what_a_picture_says(shell: Shell, capfd: pytest.CaptureFixture) -> None:
     theirs("comfy.png", prompt=json.dumps(GRAPH), workflow="{}")
-    theirs("a.png", parameters=f"red <lora:style:0.5>\nSteps: 2, Sampler: Euler, {TAIL}, ENSD: 3")
+    theirs("a.png", parameters=f"red <lora:style:0.5>\nSteps: 2, Sampler: Euler, {TAIL}, X: 3")
     ours = shell.sample("red", "--seed", 0).paths[0]
     told = {}
     for name in ("comfy.png", "a.png", ours):
@@ -199,7 +231,7 @@ def test_inspect_shows_what_a_picture_says(shell: Shell, capfd: pytest.CaptureFi
     assert (comfy["sampler_name"], comfy["scheduler"]) == ("dpmpp_2m", "karras")
     assert (comfy["ckpt_name"], comfy["lora_name"]) == ("dream.safetensors", "style.safetensors")
     assert (told["a.png"]["prompt"], told["a.png"]["steps"]) == ("red", 2)
-    assert any("ENSD" in line for line in told["a.png"]["notes"])
+    assert any("X: 3" in line for line in told["a.png"]["notes"])
     assert (told[ours]["prompt"], told[ours]["seed"]) == ("red", 0)
     refused = shell("rerun", "comfy.png")
     assert (refused.status, "sdcore inspect" in refused.err) == (2, True)
