@@ -111,6 +111,9 @@ def known_prediction_type(name: str) -> str:
     return known
 
 
+Split = Callable[[float, float, float], tuple[float, float]]  # (sigma, sigma_next, eta)
+
+
 def ancestral(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
     """(sigma_down, sigma_up): step down to the first, add noise of the second.
 

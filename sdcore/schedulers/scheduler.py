@@ -42,7 +42,7 @@ from sdcore.schedulers.thresholding import thresholded
 from sdcore.schedulers.user_solver import ARGUMENTS, load_solver
 from sdcore.written import Value, Written, format_value, parse
 
-_INNER = ("process", "solver")  # a solver's keywords that are no options
+_INNER = ("process", "solver", "split")  # a solver's keywords that are no options
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ def resolve(
     else:
         schedule, says, tool = flow.schedule, FLOW, None
         of_class = flow.spacing
-        around = {"process": process_of(says, schedule), "variable": "s"}
+        process = process_of(says, schedule)
+        around = {"process": process, "variable": "s", "split": process.ancestral}
     laid = spacing if isinstance(spacing, Spacing) else _with_ends(wanted, tool, of_class, entry)
     options = _options(entry, {**fields, **around}, chosen.options, eta)
     if label in INVERSE:

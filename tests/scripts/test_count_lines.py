@@ -13,7 +13,7 @@ def test_the_run_is_read_in_few_lines(capsys: pytest.CaptureFixture[str]) -> Non
     assert {*LOOP, "process.py"} <= run.keys()
     assert "schedulers/spacing/plan.py" in schedule
     declared, guards, computing = map(sum, zip(*run.values(), strict=True))
-    assert computing + guards <= 179
+    assert computing + guards <= 180
     count_lines.main()
     out = capsys.readouterr().out
     total = [line for line in out.splitlines() if line.startswith("  sum")]
@@ -33,7 +33,7 @@ def test_every_solver_is_counted_without_its_docstring() -> None:
     lines = count_lines.solvers()
     assert len(lines) < len(TABLE)  # options make several of one
     assert 0 < min(lines.values()) <= max(lines.values()) < 60
-    assert lines["schedulers.solvers.euler::euler"] == 10
+    assert lines["schedulers.solvers.euler::euler"] == 11
     assert count_lines.lines_of_code('def f():\n    """Said."""\n    # why\n\n    return 1\n') == {
         1,
         5,

@@ -3,28 +3,22 @@
 import torch
 from torch import Tensor
 
-from sdcore.process import Process
+from sdcore.process import Split, ancestral
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.noise_schedule import SD_PROCESS
 from sdcore.schedulers.table_entry import Entry
 
 
 def euler(
-    denoise: Denoise,
-    x: Tensor,
-    interval: Interval,
-    memory: Memory,
-    draw: Draw,
-    *,
-    process: Process = SD_PROCESS,
-    eta: float = 0.0,
-) -> tuple[Tensor, Prediction, Memory]:
+    denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw, *,
+    split: Split = ancestral, eta: float = 0.0,
+) -> tuple[Tensor, Prediction, Memory]:  # fmt: skip
     """One Euler step; DDIM (Song et al. 2021, arXiv 2010.02502, eq. 12) is the same in this form.
 
     eta 0: deterministic, the probability flow ODE. eta 1: Euler ancestral, DDIM with eta 1 (DDPM).
+    split: how much of a step the noise makes up for; a flow has a rule of its own.
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
-    down, up = process.ancestral(sigma, sigma_next, eta)
+    down, up = split(sigma, sigma_next, eta)
     prediction = denoise(x, sigma)
     x_next = torch.add(prediction.x0, prediction.eps, alpha=down)
     if up > 0:

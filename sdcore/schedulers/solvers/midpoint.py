@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from sdcore.keywords import Range
-from sdcore.process import Process, ancestral
+from sdcore.process import Split, ancestral
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
-from sdcore.schedulers.noise_schedule import SD_PROCESS
 from sdcore.schedulers.solvers.along import Variable, over
 from sdcore.schedulers.table_entry import Entry
 
@@ -26,7 +25,7 @@ def dpm2(
     memory: Memory,
     draw: Draw,
     *,
-    process: Process = SD_PROCESS,
+    split: Split = ancestral,
     eta: float = 0.0,
     variable: Variable = "sigma",
 ) -> tuple[Tensor, Prediction, Memory]:
@@ -35,7 +34,7 @@ def dpm2(
     eta 0: DPM2; 1: DPM2 ancestral. Into sigma_down 0, where the middle is at 0 too, Euler.
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
-    down, up = process.ancestral(sigma, sigma_next, eta)
+    down, up = split(sigma, sigma_next, eta)
     to_down = replace(interval, sigma_next=down)
     x_next, here, _ = over(variable, _dpm2)(denoise, x, to_down, (), draw)
     if up > 0:
@@ -63,7 +62,7 @@ def dpmpp_2s(
     memory: Memory,
     draw: Draw,
     *,
-    process: Process = SD_PROCESS,
+    split: Split = ancestral,
     eta: float = 0.0,
 ) -> tuple[Tensor, Prediction, Memory]:
     """DPM-Solver++(2S) (Lu et al. 2022, arXiv 2211.01095, algorithm 1) with ancestral noise.
@@ -71,7 +70,7 @@ def dpmpp_2s(
     eta 0: DPM++ 2S; 1: DPM++ 2S ancestral.
     """
     sigma, sigma_next = interval.sigma, interval.sigma_next
-    down, up = process.ancestral(sigma, sigma_next, eta)
+    down, up = split(sigma, sigma_next, eta)
     here = denoise(x, sigma)
     data = here.x0
     if down > 0:
