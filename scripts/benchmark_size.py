@@ -14,7 +14,8 @@ in float32.
 
 diffusers tuned: channels-last, fused projections. compiled: torch.compile with frozen weights,
 channels-last. OpenVINO, where it is installed: the same network converted, one thread, and the
-precision that is asked for.
+precision that is asked for. "sdcore lossy tome:ratio=0.5" among the --engines is the fast form with
+that `--lossy` (what it remembers from step to step does not show in equal questions).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -41,7 +43,7 @@ from scripts.gpu_check.networks import SD15, apart, asked, ours, theirs
 from scripts.gpu_check.report import Report
 from sdcore.cli.bench import processor
 
-BASE, OPENVINO = "diffusers", "OpenVINO"
+BASE, OPENVINO, LOSSY = "diffusers", "OpenVINO", "sdcore lossy "
 ENGINES = ("sdcore fast", "sdcore plain", BASE, "diffusers tuned", "diffusers compiled", OPENVINO)
 CALL = Callable[[Tensor], Tensor]
 CLOSE, NO_FARTHER = 1e-5, 1.05  # relative error of float32; ratio of halves' errors
@@ -83,14 +85,15 @@ def inputs(job: Job) -> dict[str, Tensor]:
 def by_sdcore(engine: str, job: Job, network: Any, given: dict[str, Tensor]) -> CALL:
     import sdcore
     from sdcore.batch_invariance import EachAlone
-    from sdcore.engine import ready, ready_decoder
+    from sdcore.engine import Lossy, ready, ready_decoder
 
     sdcore.tune_allocator()
     name = "plain" if engine == "sdcore plain" else "auto"
     if job.part == "vae":
         decode = ready_decoder(network, name)
         return lambda x: torch.cat([decode(row[None]) for row in x])
-    unet = EachAlone(ready(network, [500.0], name), job.batch)
+    lossy = Lossy.read(engine.removeprefix(LOSSY)) if engine.startswith(LOSSY) else None
+    unet = EachAlone(ready(network, [500.0], name, lossy), job.batch)
     return lambda x: unet(x, 500.0, context=given["context"])
 
 
@@ -186,7 +189,8 @@ def measure(engine: str, job: Job, out: Path) -> dict[str, Any]:
 
 
 def answer_of(work: Path, job: Job, engine: str) -> Path:
-    name = f"{job.part}-{job.dtype}-{job.size}-{job.batch}-{engine.replace(' ', '-')}"
+    plain = re.sub(r"[ :=,]", "-", engine)
+    name = f"{job.part}-{job.dtype}-{job.size}-{job.batch}-{plain}"
     return work / f"{name}.safetensors"
 
 
@@ -231,7 +235,8 @@ def table(work: Path) -> list[str]:
     jobs = dict.fromkeys(json.dumps(each["job"]) for each in done(work))
     for job in (Job(**json.loads(text)) for text in jobs):
         rounds = [r for r in done(work) if r["job"] == asdict(job)]
-        engines = [e for e in ENGINES if any(r["engine"] == e for r in rounds)]
+        there = dict.fromkeys(r["engine"] for r in rounds)
+        engines = [e for e in (*ENGINES, *(e for e in there if e not in ENGINES)) if e in there]
         if BASE not in engines:
             continue
         of = {e: {r["round"]: r for r in rounds if r["engine"] == e} for e in engines}
