@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import inversions
+from scripts import inversions, resumes
 from sdcore.compare.quirks import QUIRKS
 from sdcore.lab.change import silent
 from sdcore.schedulers import SPACINGS, TABLE
@@ -68,3 +68,11 @@ def test_every_inversion_has_its_errors():
     assert max(float(cell) for cell in exact[2:]) <= 1e-4
     now = [[cell.strip() for cell in row.strip("|").split("|")] for row in inversions.likelihoods()]
     assert [row[:2] for row in rows("inversion.md", "Likelihood")[2:]] == [row[:2] for row in now]
+
+
+def test_every_solver_is_gone_on_with_to_the_bit(tmp_path):
+    told = rows("resume.md")[2:]
+    assert [row[0] for row in told] == [entry.name for entry in TABLE], "run scripts.resumes"
+    assert {cell for row in told for cell in row[1:]} == {"0"}
+    for name in ("dpmpp_2m_sde", "unipc"):
+        assert resumes.row(next(e for e in TABLE if e.name == name), tmp_path) == (name, 0, 0, 0)
