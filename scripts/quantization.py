@@ -1,7 +1,8 @@
 """Write docs/quantization.md: `python -m scripts.quantization`, some minutes on a CPU.
 
 Every type and layout of `sdcore quantize`, on the bundled model: how large the file is, what it
-does to pictures of eight seeds, how long loading and a step take.
+does to pictures of eight seeds, how long loading and a step take. `--type` and `--layout` print
+some of the rows, and leave the page alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ MODEL, PROMPT = "picturebook", "a red house at sunset"
 
 TEXT = """# Quantized weights
 
-```bash
+```
 sdcore quantize MODEL small.gguf                            # the UNet in 4.5 bits a weight
 sdcore sample "a red house" --model MODEL --unet small.gguf
 sdcore sample "a red house" --model MODEL --unet small.gguf --memory quantized
@@ -43,13 +44,13 @@ are GGUF files of sdcore, stable-diffusion.cpp and ComfyUI-GGUF, of the types {t
 and the K types Q2_K to Q6_K; float8 files with scales in both of ComfyUI's spellings, and plain
 ones. Weights are worked out on loading, so a step takes as long as ever. With `--memory quantized`
 they stay in their small form on the device, and each layer is worked out when its turn comes: less
-memory, slower steps, the same picture to the bit. LoRAs lie over either. What is quantized is not
-quantized again.
+memory, slower steps, and the picture that `--engine plain` draws, to the bit. LoRAs lie over
+either. What is quantized is not quantized again.
 
 | layout | holds | read by |
 |---|---|---|
-| comfy | the UNet, convolutions too | sdcore, ComfyUI-GGUF (fp8: ComfyUI) |
-| sdcpp | the whole model; its linear layers are quantized | sdcore, stable-diffusion.cpp |
+| comfy | the UNet, convolutions too | sdcore; GGUF: ComfyUI-GGUF; fp8: ComfyUI |
+| sdcpp | the whole model; its linear layers are quantized | sdcore; GGUF: stable-diffusion.cpp |
 
 A GGUF block lies within a row of a weight, and the rows of a 3x3 convolution have 3 numbers. The
 comfy layout lays such a weight out anew and notes its shape; stable-diffusion.cpp has no such note,
@@ -59,7 +60,9 @@ float16 or float32 everywhere. Scales of fp8 (`--spelling comfy_quant`, or `scal
 programs) are of linear layers, since no other reader applies one to a convolution. int8 has one for
 every row, of the UNet's convolutions too, and is sdcore's own.
 
-`python -m scripts.sdcpp` checks both ways with stable-diffusion.cpp at the size of SD 1.5.
+`python -m scripts.sdcpp` checks both ways with stable-diffusion.cpp at the size of SD 1.5; a test
+does on a small model. For ComfyUI the files keep to what its readers' code says, and a test holds
+names, shapes and notes to that with the `gguf` package's reader: ComfyUI itself was not run.
 
 ## Measured
 
@@ -115,7 +118,7 @@ def load_seconds(rounds: int = 3, **parts: str) -> float:
     return statistics.median(times)
 
 
-def rows(folder: Path, seeds: int) -> Iterator[Row]:
+def rows(folder: Path, seeds: int, types: Sequence[str], layouts: Sequence[str]) -> Iterator[Row]:
     checkpoint = open_model(MODEL)
     plain = sdcore.load(MODEL, device="cpu", dtype="float32")
     before = pictures(plain, seeds, PROMPT)
@@ -124,8 +127,8 @@ def rows(folder: Path, seeds: int) -> Iterator[Row]:
     same = Loss(tuple(map(psnr, before, before)))
     kept = step_seconds(sdcore.load(MODEL, device="cpu", dtype="float32", memory="quantized"))
     yield Row("float16", "the UNet", size, bits, same, load_seconds(), step_seconds(plain), kept)
-    for type in TYPES:
-        for layout in LAYOUTS:
+    for type in types:
+        for layout in layouts:
             ending = "gguf" if type in GGUF_TYPES else "safetensors"
             path = folder / f"{type}-{layout}.{ending}"
             written = quantize(checkpoint, path, type, layout)
@@ -140,7 +143,10 @@ def rows(folder: Path, seeds: int) -> Iterator[Row]:
 
 @click.command()
 @click.option("--seeds", default=8, show_default=True)
-def main(seeds: int) -> None:
+@click.option("--type", "types", multiple=True, help="Of these alone.  [default: all]")
+@click.option("--layout", "layouts", multiple=True, help="Of these alone.  [default: both]")
+def main(seeds: int, types: tuple[str, ...], layouts: tuple[str, ...]) -> None:
+    """Print the rows, and of all types and layouts write the page."""
     torch.set_num_threads(1)
     sd = sdcore.load(MODEL, device="cpu")
     text = TEXT.format(
@@ -154,10 +160,11 @@ def main(seeds: int) -> None:
         flipped=FLIPPED,
     )
     with tempfile.TemporaryDirectory() as folder:
-        for row in rows(Path(folder), seeds):
+        for row in rows(Path(folder), seeds, types or TYPES, layouts or LAYOUTS):
             click.echo(row)
             text += f"{row}\n"
-    write_whole(PAGE, text.encode())
+    if not types and not layouts:
+        write_whole(PAGE, text.encode())
 
 
 if __name__ == "__main__":
