@@ -36,7 +36,7 @@ function makeActions() {
     button("copy-python", "Copy Python", () => copy(laneRuns()[0]?.text.python, "The program")),
     button("save", "Save PNG", () => saved("picture.png")),
     button("save-state", "Save state", savedState, "for sdcore resume"),
-    button("reuse", "Into the form", () => fill(ofRun(laneRuns()[0]), "settings of a run")));
+    button("reuse", "Reuse", () => fill(ofRun(laneRuns()[0]), "settings of a run"), "its settings into the form"));
   on("lanes state", () => {
     const [a, b] = laneRuns();
     const done = a?.state === "done" && !a.gone;
