@@ -15,6 +15,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -120,32 +121,35 @@ def on_ray(plan: Path, out: Path) -> str:
     import ray
     from ray.cluster_utils import Cluster
 
+    # Ray kills workers where the machine's memory is nearly full, whoever else has taken it.
+    os.environ["RAY_memory_monitor_refresh_ms"] = "0"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
     node = cluster.add_node(num_cpus=1, num_gpus=0)
-    child = started(plan, out, "--ray", cluster.address)
+    command = [sys.executable, "-m", "sdcore", "sweep", str(plan), str(out)]
+    child = subprocess.Popen([*command, "--ray", cluster.address], stdout=subprocess.DEVNULL)
     happened = []
     try:
         for what, when in (("worker", 0.2), ("node", 0.5)):
-            wait_for(out, when, plan, child)
+            wait_for(out, when * len(read_plan(str(plan)).pictures), child)
             if what == "worker":
                 victim = drawer()
                 os.kill(victim, signal.SIGKILL)
             else:
                 cluster.remove_node(node, allow_graceful=False)
             happened.append(f"a {what} was killed with {len(list(out.glob('*.png')))} drawn")
-        os.waitpid(child, 0)
+        child.wait()
     finally:
+        child.kill()
         ray.shutdown()
         cluster.shutdown()
     return ", ".join(happened)
 
 
-def wait_for(out: Path, share: float, plan: Path, child: int) -> None:
-    """Until so much of it is drawn."""
-    wanted = share * len(read_plan(str(plan)).pictures)
-    while len(list(out.glob("*.png"))) < wanted:
+def wait_for(out: Path, pictures: float, child: subprocess.Popen[bytes]) -> None:
+    """Until so many are drawn."""
+    while len(list(out.glob("*.png"))) < pictures:
         time.sleep(0.1)
-        if os.waitpid(child, os.WNOHANG)[0]:
+        if child.poll() is not None:
             raise SystemExit("the sweep ended too early")
 
 

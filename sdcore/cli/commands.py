@@ -21,6 +21,7 @@ from sdcore.cli.invert import invert, likelihood
 from sdcore.cli.lab import lab
 from sdcore.cli.lora import lora
 from sdcore.cli.merge import merge
+from sdcore.cli.metrics import metrics
 from sdcore.cli.parity import parity
 from sdcore.cli.plan import plan
 from sdcore.cli.presets import ASKED
@@ -111,6 +112,7 @@ _COMMANDS: Mapping[str, Mapping[click.Command, str]] = {
     "Experiments": {
         compare: "Schedulers side by side, and how far each is from the exact solution.",
         sweep: "A matrix of pictures, each exactly once, by one process or by many.",
+        metrics: "How far two sets of pictures are from each other.",
         replay: "What sample --record kept, step by step, without the model.",
         diff: "Where two recorded runs part, or what differs in two pictures.",
     },
