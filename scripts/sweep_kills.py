@@ -122,7 +122,7 @@ def on_ray(plan: Path, out: Path) -> str:
     from ray.cluster_utils import Cluster
 
     # Ray kills workers where the machine's memory is nearly full, whoever else has taken it.
-    os.environ["RAY_memory_monitor_refresh_ms"] = "0"
+    os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
     node = cluster.add_node(num_cpus=1, num_gpus=0)
     command = [sys.executable, "-m", "sdcore", "sweep", str(plan), str(out)]

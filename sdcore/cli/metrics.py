@@ -51,8 +51,8 @@ def metrics(
         for name, files in (("clip_a", [p.a for p in pairs]), ("clip_b", [p.b for p in pairs])):
             sets[name] = statistics.fmean(measured.clip_scores(files, clip))
     if weights is not None:
-        folders = [list(measured.pictures_in(each).values()) for each in (a, b)]
-        sets |= measured.inception_distances(*folders, weights)
+        one, other = (list(measured.pictures_in(each).values()) for each in (a, b))
+        sets |= measured.inception_distances(one, other, weights)
     if as_json:
         plain = [{k: None if v == math.inf else v for k, v in asdict(row).items()} for row in rows]
         whole = {k: None if v == math.inf else v for k, v in sets.items()}
