@@ -58,8 +58,8 @@ benchmark-load: $(VENV)/.test ## time sdcore and diffusers at loading a model of
 laws: $(VENV)/.test ## the laws of every solver on twenty times as many runs
 	@$(BIN)/python -m pytest tests/schedulers/test_laws.py --times 20 $(ARGS)
 
-fuzz: $(VENV)/.test ## garbled files, settings, prompts and numbers (ARGS="--times 50" for thousands)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz $(ARGS)
+fuzz: $(VENV)/.test ## garbled files, settings, prompts, numbers and requests (ARGS="--times 50" for thousands)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz tests/server/test_fuzzed.py $(ARGS)
 
 docs: $(VENV)/.test ## write docs/orders.md, orders-flow.md, changes.md, parity.md and files.md
 	@$(BIN)/python -m scripts.write_docs $(ARGS)
