@@ -130,6 +130,8 @@ class SafetyChecker:
     @cached_property
     def _place(self) -> Path:
         folder = path_of(self.folder)
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {folder} with a safety checker in it")
         inner = folder / FOLDER
         place = inner if inner.is_dir() else folder
         if not (place / "config.json").is_file() or place.name != FOLDER:

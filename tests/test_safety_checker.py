@@ -187,5 +187,7 @@ def test_what_is_no_checker(published: tuple[Path, Any], tmp_path: Path, state: 
 
 
 def test_an_action_wants_a_checker() -> None:
+    with pytest.raises(InputError, match="there is no folder nowhere"):
+        open_filters(safety="nowhere")
     with pytest.raises(InputError, match="name its folder by --safety"):
         open_filters(action="blur")
