@@ -120,6 +120,7 @@ class Kept:
     noise: Tensor  # [B,4,h,w] of unit variance, the same at every level
     # At this sigma x is noise alone and is seen as it is, as in diffusers; None: never.
     pure: float | None = None
+    unpaired: bool = False  # whether x0 and eps of the answers are not those of one x (CFG++)
 
     def __call__(self, denoise: Denoise) -> Denoise:
         def keeping(x: Tensor, sigma: float) -> Prediction:
@@ -127,8 +128,12 @@ class Kept:
             seen = x if sigma == self.pure else torch.lerp(there, x, self.share)
             answer = denoise(seen, sigma)
             x0 = torch.lerp(self.latents, answer.x0, self.share)
-            # x = x0 + sigma * eps, also where x is not what the model saw.
-            eps = (x - x0) / sigma if sigma else answer.eps
+            # x = x0 + sigma * eps, also where x is not what the model saw; but for what the
+            # guidance keeps apart, of which there is as much as is repainted.
+            apart = 0.0
+            if self.unpaired:
+                apart = self.share * (seen - answer.x0 - sigma * answer.eps)
+            eps = (x - x0 - apart) / sigma if sigma else answer.eps
             eps = torch.where(self.share == 1, answer.eps, eps)
             return Prediction(x0, eps, answer.branches, answer.origin)
 

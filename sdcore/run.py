@@ -25,6 +25,7 @@ from sdcore.guidance import (
     Source,
     accepted,
     branch_names,
+    is_unpaired,
     scale_of,
     sources_of,
     write,
@@ -191,7 +192,9 @@ class Run:
         """(x, sigma) -> Prediction, for this run's prompts."""
         stages = [(stage.sigma, self._denoiser(stage)) for stage in self.stages]
         denoise = stages[0][1] if len(stages) == 1 else Staged(stages)
-        return self.around(denoise if self.kept is None else self.kept(denoise))
+        if self.kept is not None:
+            denoise = replace(self.kept, unpaired=is_unpaired(self.guidance))(denoise)
+        return self.around(denoise)
 
     @cached_property
     def joined(self) -> Guidance:

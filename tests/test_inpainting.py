@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 
 from sdcore.errors import InputError
-from sdcore.inpainting import IN_MEMORY, Canvas, open_canvas
+from sdcore.inpainting import IN_MEMORY, Canvas, Kept, open_canvas
 from sdcore.models import VAE, VAEConfig
+from sdcore.sampling import Prediction
 
 
 @pytest.fixture
@@ -71,3 +72,24 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("red")
     with pytest.raises(InputError, match=r"text\.png is no picture"):
         open_canvas(tmp_path / "text.png", Image.new("L", (8, 8)))
+
+
+def test_what_is_kept_under_a_guidance_that_is_not_paired() -> None:
+    """CFG++ says an eps that is not that of its x0: wholly where all is repainted, not at all where
+    all is kept, and in between by as much as is repainted. Of a paired one nothing changes.
+    """
+    rng = torch.Generator().manual_seed(0)
+    latents, noise, x, x0, eps = torch.randn(5, 1, 4, 1, 3, generator=rng).double().unbind(0)
+    share, sigma = torch.tensor([0.0, 1 - 1e-9, 1.0], dtype=torch.float64).reshape(1, 1, 1, 3), 2.0
+
+    def asked(unpaired: bool, eps: torch.Tensor) -> Prediction:
+        kept = Kept(share, latents, noise, unpaired=unpaired)
+        return kept(lambda seen, sigma: Prediction(x0, eps))(x, sigma)
+
+    apart = asked(True, eps)
+    assert torch.allclose(apart.eps[..., 1:], eps[..., 1:], atol=1e-7)
+    assert torch.allclose(apart.eps[..., 0], ((x - latents) / sigma)[..., 0])
+    assert not torch.allclose(asked(False, eps).eps[..., 1], eps[..., 1], atol=1e-2)
+    seen = torch.lerp(latents + sigma * noise, x, share)
+    paired = (seen - x0) / sigma
+    assert torch.allclose(asked(True, paired).eps, asked(False, paired).eps, atol=1e-12)

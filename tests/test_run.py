@@ -235,3 +235,14 @@ def test_a_cfg_that_is_not_used_is_told(sd: StableDiffusion) -> None:
         assert not [each for each in sd.prepare("red", cfg=5, guidance=guidance, **how).warnings
                     if "not used" in each]  # fmt: skip
     assert line not in sd.prepare("red", cfg=3, guidance="cfg:scale=3", **how).warnings
+
+
+@torch.inference_mode()
+def test_soft_masks_know_what_the_guidance_is(sd: StableDiffusion) -> None:
+    """Also of one that is put in."""
+    side = sd.prepare("red").settings[0].width
+    picture, soft = Image.new("RGB", (side, side), "red"), Image.new("L", (side, side), 128)
+    how = {"image": picture, "mask": soft, "seeds": [1], "steps": 3, "scheduler": "euler"}
+    plain, plus = sd.prepare("red", **how), sd.prepare("red", guidance="cfgpp", **how)
+    assert torch.equal(last(replace(plain, guidance=plus.guidance)), last(plus))
+    assert last(plus).isfinite().all()

@@ -9,6 +9,7 @@ from sdcore.guidance.base import (
     accepted,
     branch_names,
     described,
+    is_unpaired,
     lerp,
     scale_of,
     sources_of,
@@ -31,6 +32,6 @@ __all__ = [
     "APG", "Autoguidance", "Branches", "CFG", "CFGPlusPlus", "CFGZeroStar", "Composed",
     "Conjunction", "GUIDANCES", "Guidance", "Interval", "PAG", "PerpNeg", "Rescale", "SEG",
     "SkippedLayers", "Source", "Sum", "Threshold", "Varying", "accepted", "branch_names",
-    "described", "lerp", "part_names", "resolve", "scale_of", "sources_of", "with_form",
-    "with_x0", "write", "written_parts",
+    "described", "is_unpaired", "lerp", "part_names", "resolve", "scale_of", "sources_of",
+    "with_form", "with_x0", "write", "written_parts",
 ]  # fmt: skip

@@ -141,6 +141,11 @@ def scale_of(guidance: Guidance) -> float | None:
     return next((float(s) for s in scales if isinstance(s, int | float)), None)
 
 
+def is_unpaired(guidance: Guidance) -> bool:
+    """Whether x0 and eps of what it says are not those of one x."""
+    return any(getattr(part, "unpaired", False) for part in parts_of(guidance))
+
+
 def check_paired(guidance: Guidance, taker: str) -> None:
     """Raises InputError where x0 and eps of the guidance are not those of one x (`unpaired`).
 

@@ -20,7 +20,8 @@ class CFGPlusPlus:
     added back is uncond's, so that x stays where pictures with that much noise are. For solvers
     that step along eps from x0 (Euler, DDIM, ancestral ones, Heun ...); those that step from x by
     x0 alone (DPM++) are guided by x0. share 0 is uncond alone. Nothing that makes eps follow from
-    x0, or x0 from eps, can take it: `Rescale` and `Threshold` refuse it.
+    x0, or x0 from eps, can take it: `Rescale` and `Threshold` refuse it. Under a soft mask x0 and
+    eps are as far apart as the share that is repainted.
     """
 
     share: Annotated[float, Range(0, 1)] = 0.6
