@@ -13,6 +13,6 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(f"module 'sdcore.server' has no attribute {name!r}")
-    from sdcore.server.app import from_environment
+    from sdcore.server.application import from_environment
 
     return from_environment()

@@ -17,7 +17,7 @@ from types import FrameType
 import uvicorn
 
 from sdcore.errors import InputError
-from sdcore.server.app import create_app, made_worker
+from sdcore.server.application import create_app, made_worker
 from sdcore.server.options import ServerOptions
 from sdcore.server.worker import Worker
 

@@ -15,7 +15,7 @@ pytest.importorskip("fastapi")
 import uvicorn
 from starlette.testclient import TestClient
 
-from sdcore.server.app import create_app
+from sdcore.server.application import create_app
 from sdcore.server.limits import Limits
 from sdcore.server.models import Models
 from sdcore.server.options import ServerOptions

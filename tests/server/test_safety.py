@@ -426,3 +426,14 @@ def test_lists_know_no_name_twice(tiny_path: Path, tmp_path: Path) -> None:
     assert models.model_named("TINY") == "tiny"
     with pytest.raises(Missing):
         models.model_named("other")
+
+
+def test_uvicorn_finds_the_application_whatever_was_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fastapi import FastAPI
+    from uvicorn.importer import import_from_string
+
+    monkeypatch.setenv("SDCORE_SERVE_MODELS", "picturebook")
+    for _ in range(2):
+        assert isinstance(import_from_string("sdcore.server:app"), FastAPI)
