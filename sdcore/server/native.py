@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query
@@ -191,7 +192,8 @@ def summary(worker: Worker, job: Job) -> dict[str, Any]:
 
 def whole(worker: Worker, job: Job, study: Study) -> dict[str, Any]:
     """What is said of a run that is asked for by its id."""
-    legs = study.legs(worker.models.source)
+    legs = [replace(leg, settings=worker.models.shown(leg.settings))
+            for leg in study.legs(worker.models.source)]  # fmt: skip
     texts: dict[str, str | None] = {"command": None, "python": None}
     if legs:
         try:

@@ -35,6 +35,8 @@ def step_data(study: Study, number: int, views: bool = True) -> dict[str, Any]:
     """
     kept = study.steps[number]
     step, before = kept.step, study.steps[number - 1].step if number else None
+    if before is not None and before.x.shape != step.x.shape:  # a second pass begins, larger
+        before = None
     x0, eps = step.prediction.x0, step.prediction.eps
     sizes = {name: view for name in VIEWS if (view := kept.view(name)) is not None}
     if before is not None:

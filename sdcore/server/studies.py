@@ -156,6 +156,7 @@ def branch(worker: Worker, job: Job, steps: Any, changes: Any) -> Job:
     for name in changes.keys() - {*OPTIONS, "prompt", "negative", "seed"}:
         raise unknown("change", name, sorted({*OPTIONS, "prompt", "seed"} - fixed()))
     old, step = study.settings, study.at(steps - 1).step
+    _check_one_pass(old)
     words = {"prompt": old.prompt, "seed": old.seed, **changes}
     read = requests.read(words, worker.models, worker.limits).request
     options = {f.name: getattr(read, f.name) for f in fields(Options)}
@@ -183,6 +184,7 @@ def reference(worker: Worker, job: Job) -> Job:
     study = study_of(job)
     if study.settings is None or not study.steps:
         raise Refused("a reference is for a run that has begun")
+    _check_one_pass(study.settings)
     own = [each.step.sigma for each in study.steps] + [study.steps[-1].step.sigma_next]
     count = len(own) - 1
     parts = min(max(2, math.ceil(FINE / count)), (worker.limits.steps - 1) // count)
@@ -201,7 +203,7 @@ def reference(worker: Worker, job: Job) -> Job:
 
 def distances(study: Study, other: Study) -> list[dict[str, Any]]:
     """How far x is from another run's at every sigma that both have, root mean square."""
-    if study.steps and other.steps and study.steps[0].step.x.shape != other.steps[0].step.x.shape:
+    if len({kept.step.x.shape for each in (study, other) for kept in each.steps}) > 1:
         raise Refused("the runs are of two sizes: they have no distance")
     there = {_level(sigma): x for sigma, x in _points(other)}
     nfe = [0]
@@ -233,6 +235,12 @@ def _submitted(worker: Worker, study: Study, begun: Begun | None = None) -> Job:
     job = submit(worker, study.asked, study.keep, begun=begun)
     job.kept[KEPT] = study
     return job
+
+
+def _check_one_pass(settings: Settings) -> None:
+    """Raises Refused for a run whose second pass is larger: a state is of one of them."""
+    if settings.hires is not None:
+        raise Refused("a run with a second pass is not gone on from", param="hires")
 
 
 def _left(study: Study, shared: Settings) -> tuple[Settings, bool]:

@@ -353,3 +353,27 @@ def test_steps_are_kept_back_where_filters_look_at_pictures(tiny_models: Models)
             answer = client.get(f"/runs/{run['id']}/{place}")
             assert (answer.status_code, "filters its pictures" in answer.text) == (422, True)
         assert client.get(f"/runs/{run['id']}/picture.png").status_code == 200
+
+
+def test_a_second_pass_is_larger(client: TestClient) -> None:
+    """Its steps are streamed like the first one's; what it grew by is no change of a step."""
+    run = drawn(client, hires=2.0, steps=3, scheduler="euler", hires_strength=0.7)
+    steps = [e["data"] for e in events(client, run["id"]) if e["event"] == "step"]
+    assert [each["shape"] for each in steps] == [[4, 4, 4]] * 3 + [[4, 8, 8]] * 2
+    assert ["change" in each["rms"] for each in steps] == [False, True, True, False, True]
+    for place, body in (("branch", {"steps": 1, "changes": {}}), ("reference", None)):
+        answer = client.post(f"/runs/{run['id']}/{place}", json=body)
+        assert (answer.status_code, "second pass" in answer.text) == (422, True)
+
+
+def test_no_folder_is_named_to_others(tiny_path: Path) -> None:
+    """Where a server hides its places, commands and states name the model alone."""
+    models = Models({"tiny": str(tiny_path)}, source={"device": "cpu"}, hidden=True)
+    with client_of(Worker(models, Limits())) as client:
+        run = drawn(client, steps=2)
+        branch = branched(client, run, 1)
+        for id in (run["id"], branch["id"]):
+            assert str(tiny_path) not in client.get(f"/runs/{id}").text
+        assert "--model tiny" in branch["command"]
+        state = client.get(f"/runs/{run['id']}/steps/0/state.safetensors").content
+        assert str(tiny_path).encode() not in state

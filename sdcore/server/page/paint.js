@@ -31,7 +31,7 @@ export function latents(steps, at, view) {
   const step = steps[at];
   if (!step) return null;
   if (view !== "change") return step.views[view];
-  if (at === 0) return null;
+  if (at === 0 || String(steps[at - 1].shape) !== String(step.shape)) return null;
   const before = steps[at - 1].views.x0;
   return step.views.x0.map((value, i) => value - before[i]);
 }
