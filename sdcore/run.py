@@ -406,6 +406,8 @@ def _said(name: str, value: Any) -> dict[str, Any]:
         return {"spacing": f"{len(value)} sigmas {IN_MEMORY}"}
     if name == "around":
         return {"around": None if value is unchanged else said_of(value)}
+    if isinstance(value, Recorded):  # found draws stand beside the settings: `state_file.write`
+        return {}
     return {"scheduler" if name == "solver" else name: said_of(value)}
 
 
