@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from scripts.train.stream import description, lessons
 from scripts.train.world import canonical_caption
 from sdcore.adapters.files import find_adapter
 from sdcore.checkpoints import bundled_adapters, find_model
+from sdcore.checkpoints.find import bundled_embeddings
 from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
 from sdcore.process import Process, RectifiedFlow, VariancePreserving
@@ -41,7 +43,7 @@ def drawn(sd: sdcore.StableDiffusion, prompts: Sequence[str] = PROMPTS, **option
 
 
 def test_adapters_are_known_by_name(sd: sdcore.StableDiffusion, tmp_path: Path) -> None:
-    names = {"picturebook-few-steps", "picturebook-v", "picturebook-flow"}
+    names = {"picturebook-few-steps", "picturebook-v", "picturebook-flow", "picturebook-cyanotype"}
     assert names <= bundled_adapters().keys()
     file = bundled_adapters()["picturebook-v"]
     assert find_adapter("picturebook-v") == find_adapter(file) == file
@@ -111,3 +113,27 @@ def test_the_flow_is_drawn_along_its_path(sd: sdcore.StableDiffusion) -> None:
         *_, last = sdcore.sample(denoise, run.noise.start() * levels[0], levels, euler)
         *_, mine = run
     assert (last.x_next - mine.x_next).square().mean() < 0.2 * mine.x_next.var()
+
+
+def test_the_cyanotype_is_blue(sd: sdcore.StableDiffusion) -> None:
+    """What is drawn without it has the sunset's warm colours; with it hardly a colour but blue."""
+    words = ["a red house at sunset"]
+    print_ = sd.with_lora("picturebook-cyanotype")
+    colours = []
+    for model in (sd, print_):
+        with torch.inference_mode():
+            (picture,) = model.decode(drawn(model, words, steps=10, cfg=5.0))
+        red, _, blue = np.asarray(picture, float).reshape(-1, 3).mean(axis=0)
+        colours.append(blue - red)
+    assert colours[0] < 0 < 10 < colours[1]
+
+
+def test_the_learned_word_is_a_colour(sd: sdcore.StableDiffusion) -> None:
+    """A ball in the sand: with the word it is between blue and green, and never red."""
+    words = ["a big teal ball in the desert"]
+    model = sd.with_embedding("picturebook-teal", "teal")
+    assert bundled_embeddings().keys() == {"picturebook-teal"}
+    with torch.inference_mode():
+        (picture,) = model.decode(drawn(model, words, steps=10))
+    red, green, blue = np.asarray(picture, float)[48:96, 48:80].reshape(-1, 3).mean(axis=0)
+    assert red + 30 < min(green, blue)

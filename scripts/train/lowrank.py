@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from sdcore.adapters import write_lora
 
 
 class LowRank(nn.Module):
@@ -35,13 +36,10 @@ class LowRank(nn.Module):
 
     def write(self, path: Path) -> None:
         """The difference as a float16 LoRA of a UNet, in diffusers' layout."""
-        state: dict[str, Tensor] = {}
+        layers = {}
         for name, down, up in zip(self.layers, self.down, self.up, strict=True):
             inputs = self.frozen[f"{name}.weight"].shape[1:]
             spread = [1] * (len(inputs) - 1)  # a convolution's up is one of 1 x 1
-            state[f"unet.{name}.lora_A.weight"] = down.detach().view(len(down), *inputs)
-            state[f"unet.{name}.lora_B.weight"] = up.detach().view(*up.shape, *spread)
-        state = {key: value.half().cpu().contiguous() for key, value in state.items()}
-        partial = path.with_suffix(".partial")
-        save_file(state, partial, metadata={"format": "pt"})
-        partial.rename(path)
+            parts = {"down": down.view(len(down), *inputs), "up": up.view(*up.shape, *spread)}
+            layers["unet", name] = parts
+        write_lora(path, layers, {}, "diffusers")

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from sdcore.adapters.apply import twin
-from sdcore.adapters.files import find_adapter
+from sdcore.adapters.files import find_adapter, find_embedding
 from sdcore.adapters.lora import BUNDLE
 from sdcore.checkpoints.kinds import other_kind
 from sdcore.checkpoints.pickled import check_plain, flat, is_pickled, load_pickle
@@ -30,7 +30,6 @@ from sdcore.checkpoints.read import Weights
 from sdcore.errors import InputError, listed
 from sdcore.models import TextEncoder
 from sdcore.models.layers import placement
-from sdcore.paths import path_of
 from sdcore.prompts import Tokenizer
 
 _PAIR = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
@@ -80,7 +79,7 @@ def open_embedding(path: str | Path, token: str | None = None) -> Embedding:
 
     Raises InputError: no such file, one of no known form, one that needs code to be run.
     """
-    file = path_of(path)
+    file = find_embedding(path)
     if file.is_dir():
         files = [
             next((file / name for name in names if (file / name).is_file()), None)

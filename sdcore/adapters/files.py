@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sdcore.checkpoints.find import bundled_adapters
+from sdcore.checkpoints.find import bundled_adapters, bundled_embeddings
 from sdcore.checkpoints.read import Weights, read_json, read_metadata
 from sdcore.errors import InputError
 from sdcore.paths import path_of
@@ -37,6 +37,12 @@ def find_adapter(path: str | Path) -> Path:
     if not path.is_file():
         raise InputError(f"no adapter at {path}: there is no such file")
     return path
+
+
+def find_embedding(path: str | Path) -> Path:
+    """The file of a bundled name, or the path itself, whatever is there. Raises InputError."""
+    bundled = bundled_embeddings().get(str(path))
+    return path_of(path) if bundled is None else bundled
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -14,13 +14,12 @@ from torch import nn
 
 from sdcore.adapters.apply import adapted, twin
 from sdcore.adapters.embeddings import Embedding, bundled_words, extended, open_embedding
-from sdcore.adapters.files import find_adapter
+from sdcore.adapters.files import find_adapter, find_embedding
 from sdcore.adapters.lora import LoRA, open_lora, unmatched_warning
 from sdcore.fingerprint import fingerprint
 from sdcore.memory import MODES, apply
 from sdcore.models.layers import placement
 from sdcore.networks import Networks, Reader
-from sdcore.paths import path_of
 
 N = TypeVar("N", bound=Networks)
 
@@ -64,7 +63,7 @@ def with_embedding(networks: N, path: str | Path | Embedding, token: str | None 
 
 def _files(name: str) -> list[Path]:
     """The file of this name, or those of a folder."""
-    path = path_of(name)
+    path = find_embedding(name)
     inside = sorted(path.iterdir()) if path.is_dir() else [path]
     return [each for each in inside if each.is_file()]
 

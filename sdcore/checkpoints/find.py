@@ -27,6 +27,11 @@ def bundled_adapters() -> dict[str, Path]:
     return {file.stem: file for file in _bundled("*.safetensors")}
 
 
+def bundled_embeddings() -> dict[str, Path]:
+    """Names and files of the learned words that ship with sdcore."""
+    return {file.stem: file for file in _bundled("embeddings/*.safetensors")}
+
+
 def _bundled(pattern: str) -> list[Path]:
     # A wheel carries weights/ inside the package; the source tree has it beside the package.
     package = Path(__file__).resolve().parent.parent
