@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.sweep_kills import counted, killed
+from scripts.sweep_kills import counted, killed, on_ray
 from sdcore.cli.sweep_plan import read_plan
 from sdcore.errors import InputError
 from sdcore.experiments.cells import Cell, Studio
@@ -392,3 +392,23 @@ def test_a_cell_of_an_old_failure_is_open_again(tmp_path: Path) -> None:
     (tmp_path / ".sweep" / "failed").rmdir()
     with pytest.raises(CannotWrite):
         folder.failed(picture, "why")
+
+
+@pytest.mark.slow
+def test_a_worker_and_a_node_of_ray_are_lost(shell: Shell) -> None:
+    pytest.importorskip("ray")
+    path = plan(shell.model, MATRIX, "[red, blue]", "0-9")
+    Path("out").mkdir()
+    happened = on_ray(path.absolute(), Path("out").absolute())
+    assert happened.count("was killed") == 2
+    facts = counted(path, Path("out"))
+    assert (facts["lost"], facts["doubled"], facts["torn"]) == (0, 0, 0)
+
+
+def test_without_ray_a_line_says_what_is_missing(shell: Shell, monkeypatch) -> None:
+    from sdcore.experiments.sweep import ray_pool
+
+    monkeypatch.setattr(ray_pool.importlib.util, "find_spec", lambda name: None)
+    result = shell("sweep", plan(shell.model), "out", "--ray", "auto")
+    assert result.status == 2
+    assert "pip install 'sdcore[ray]'" in result.err
