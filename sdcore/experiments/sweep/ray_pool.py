@@ -24,6 +24,9 @@ class Drawer:
     def __init__(self) -> None:
         self.studio = Studio()
 
+    def ready(self) -> None:
+        """Answers as soon as the worker is there."""
+
     def draw(self, cells: Sequence[Cell]) -> tuple[bool, Any]:
         """Whether it went well, and the pictures, or the name and the words of the error."""
         outcome = drawn(self.studio, cells)
@@ -59,11 +62,27 @@ class RayPool:
             raise InputError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
         self._needs, most = _share(ray.cluster_resources(), workers)
         self._actor: Any = ray.remote(**self._needs, max_restarts=0)(Drawer)
-        self._idle = [self._actor.remote() for _ in range(most)]
+        self._starting: dict[Any, Any] = {}  # by what each answers when it is there
+        self._idle: list[Any] = []
         self._running: dict[Any, tuple[Any, Group]] = {}
+        for _ in range(most):
+            self._start()
+
+    def _start(self) -> None:
+        """One more worker. Where the cluster has no room for it, it may never be there."""
+        actor = self._actor.remote()
+        self._starting[actor.ready.remote()] = actor
 
     @property
     def free(self) -> bool:
+        there = self._ray.wait(list(self._starting), timeout=0)[0] if self._starting else ()
+        for answer in there:
+            actor = self._starting.pop(answer)
+            try:
+                self._ray.get(answer)
+                self._idle.append(actor)
+            except self._ray.exceptions.RayError:
+                self._start()
         return bool(self._idle)
 
     @property
@@ -81,7 +100,7 @@ class RayPool:
             well, value = self._ray.get(ready)
         except self._ray.exceptions.RayError as error:
             self._ray.kill(actor)
-            self._idle.insert(0, self._actor.remote())  # it may have to wait: the others come first
+            self._start()
             return group, Lost(f"a worker was lost ({type(error).__name__})")
         self._idle.append(actor)
         return group, value if well else InputError(value)
@@ -95,7 +114,8 @@ class RayPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for actor in (*self._idle, *(actor for actor, _ in self._running.values())):
+        running = [actor for actor, _ in self._running.values()]
+        for actor in (*self._idle, *self._starting.values(), *running):
             self._ray.kill(actor)
         if self._own:
             self._ray.shutdown()
