@@ -32,7 +32,7 @@ def opened(text: str) -> Image.Image:
 
 
 def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=240)
     sent = {} if body is None else {"Content-Type": "application/json"}
     content = None if body is None else json.dumps(body)
     connection.request(method, path, content, {**sent, **headers})

@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {"num_inference_steps": 2, "width": 64, "height": 64}
 
 def post(port: int, path: str, body: Any, **headers: str) -> tuple[int, Any, Any]:
     """Status, headers and JSON of an answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=240)
     sent = {"content-type": "application/json", **headers}
     connection.request("POST", path, json.dumps(body), sent)
     answer = connection.getresponse()
@@ -47,7 +47,7 @@ def begun(port: int, path: str, body: Any) -> socket.socket:
     return connection
 
 
-def until(true: Callable[[], Any], seconds: float = 20) -> None:
+def until(true: Callable[[], Any], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -104,10 +104,9 @@ def test_a_full_queue_is_told_at_once(tiny_models: Models) -> None:
         long = {"prompt": "a", "num_inference_steps": 150, "width": 64, "height": 64}
         first = begun(port, "/generate", long)
         until(lambda: worker.running)
-        start = time.monotonic()
         status, headers, body = post(port, "/generate", long)
         assert status == 429
-        assert time.monotonic() - start < 5
+        assert worker.running  # it was not waited for
         assert int(headers["retry-after"]) >= 1
         assert "queue is full" in body["detail"]
         status, _, body = post(port, "/v1/images/generations", {"prompt": "a", "size": "1024x1024"})
@@ -150,7 +149,7 @@ def test_requests_at_once_are_all_answered(worker: Worker) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(240)
     assert answers == [200] * 16
 
 
@@ -172,14 +171,14 @@ class Command:
         assert found, line + self.process.stderr.read()
         self.port = int(found[1])
 
-    def end(self, seconds: float = 30) -> tuple[int, str]:
+    def end(self, seconds: float = 240) -> tuple[int, str]:
         """Status, and what it said."""
         _, said = self.process.communicate(timeout=seconds)
         return self.process.returncode, said
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("grace", ["20", "0"])
+@pytest.mark.parametrize("grace", ["200", "0"])
 def test_told_to_stop_it_finishes_within_the_grace_and_ends_with_0(grace: str) -> None:
     command = Command("--grace", grace)
     post(command.port, "/generate", {"prompt": "a", **SMALL})  # loads the model
@@ -191,7 +190,7 @@ def test_told_to_stop_it_finishes_within_the_grace_and_ends_with_0(grace: str) -
     command.process.send_signal(signal.SIGTERM)
     if grace != "0":  # it still answers, and refuses
         until(lambda: _refuses(command.port) or answers)
-    thread.join(30)
+    thread.join(240)
     status, said = command.end()
     assert status == 0
     assert answers[0][0] == (200 if grace != "0" else 503)

@@ -119,7 +119,7 @@ def test_requests_in_one_batch_are_to_the_bit_what_they_are_alone(tiny_models: M
     batching.start()
     alone.start()
     single = [drawings.submit(alone, each) for each in asked]
-    assert all(job.wait(60) for job in (*together, *single))
+    assert all(job.wait(240) for job in (*together, *single))
     sizes = [e.data["batch"] for job in together for e in job.events if e.kind == "step"]
     assert sizes == [3] * 9
     for one, other in zip(together, single, strict=True):
@@ -138,7 +138,7 @@ def test_what_differs_in_more_than_words_and_seed_is_not_batched(tiny_models: Mo
             {"image": picture}, {"model": "other"}, {"image": picture}]  # fmt: skip
     jobs = [drawings.submit(worker, read({**same, **own}, tiny_models, limits)) for own in more]
     worker.start()
-    assert all(job.wait(60) for job in jobs)
+    assert all(job.wait(240) for job in jobs)
     for job in jobs:
         assert job.state == "done", job.error
         assert {e.data["batch"] for e in job.events if e.kind == "step"} == {1}
@@ -153,8 +153,8 @@ def test_one_of_a_batch_that_is_cancelled_leaves_the_others(tiny_models: Models)
     first = drawings.submit(worker, asked[0], lambda job, *_: worker.cancel(job))
     second = drawings.submit(worker, asked[1])
     worker.start()
-    assert first.wait(60)
-    assert second.wait(60)
+    assert first.wait(240)
+    assert second.wait(240)
     assert (first.state, first.result) == ("cancelled", None)
     assert second.state == "done"
     assert worker.stop()
