@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from sdcore.branching import gone_on, same_schedule
+from sdcore.branching import gone_on
 from sdcore.errors import InputError
 from sdcore.loading import load
 from sdcore.pipeline import StableDiffusion
 from sdcore.recipes import Leg, command, python
 from sdcore.run import Run
+from sdcore.settings import same_schedule
 
 Command = Callable[..., tuple[int, Path, str]]
 SAID = frozenset(("device", "model"))
