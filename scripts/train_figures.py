@@ -77,9 +77,8 @@ def one(steps: int) -> None:
         first, last = (row["measured"]["loss"] for row in rows if "measured" in row)
         target = sd.vae.encode(to_tensor(open_picture(data / "boat.png"))).mean
         before, after = (_distance(model, target) for model in (sd, sd.with_lora(path)))
-    print(
-        f"{steps} steps of 2: {seconds:.0f} s, {work:.0f} s of processor time, {torch.get_num_threads()} threads"
-    )
+    threads = torch.get_num_threads()
+    print(f"{steps} steps of 2: {seconds:.0f} s, {work:.0f} s of processor time, {threads} threads")
     print(f"loss on the grid, mean of 8 levels: {np.mean(first):.4f} -> {np.mean(last):.4f} "
           f"({100 * (np.mean(last) / np.mean(first) - 1):+.0f} %)")  # fmt: skip
     print(f"distance of what is drawn, RMSE of the latents: {before:.3f} -> {after:.3f}")
