@@ -84,6 +84,16 @@ def extended(picture: Image.Image, sides: tuple[int, int, int, int]) -> Image.Im
     return Image.fromarray(np.pad(pixels, around, mode="edge"))
 
 
+def extended_size(size: tuple[int, int], sides: tuple[int, int, int, int]) -> tuple[int, int]:
+    """Width and height of a picture that is extended.
+
+    >>> extended_size((512, 512), (64, 32, 0, 0))
+    (576, 544)
+    """
+    left, top, right, bottom = sides
+    return left + size[0] + right, top + size[1] + bottom
+
+
 def read_sides(text: str) -> tuple[int, int, int, int]:
     """Pixels at the left, top, right, bottom. Raises InputError for what says none.
 

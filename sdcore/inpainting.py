@@ -25,6 +25,7 @@ from sdcore.sampling import Denoise, Prediction
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MAX_SIDE = 8192  # pixels; beyond it a size is a slip of the finger
 IN_MEMORY = "(in memory)"  # the name of a picture that comes from no file
 Picture: TypeAlias = "str | Path | Image"
 
@@ -169,9 +170,10 @@ def open_canvas(
     extend: pixels to paint beside the picture, like "left=64,top=32": its edge repeated, and white
         in the mask.
 
-    Raises InputError for what is missing or no picture, and for a mask of another size.
+    Raises InputError for what is missing or no picture, for a mask of another size, and where it
+    would be extended beyond MAX_SIDE.
     """
-    from sdcore.fitting import check_fit, extended, read_sides, to_rgb
+    from sdcore.fitting import check_fit, extended, extended_size, read_sides, to_rgb
     from sdcore.images import marks_of, open_picture
 
     if not 0 <= blur <= 1000:
@@ -187,6 +189,12 @@ def open_canvas(
         from PIL import ImageOps
 
         sides = read_sides(extend)
+        width, height = extended_size(picture.size, sides)
+        if max(width, height) > MAX_SIDE:
+            raise InputError(
+                f"extend {extend} makes a picture of {width}x{height}: {MAX_SIDE} pixels a side at "
+                "most"
+            )
         inner, picture = picture.size, extended(picture, sides)
         old = pillow.new("L", inner, 0) if over is None else over
         over = ImageOps.expand(old, sides, fill=255)

@@ -37,7 +37,7 @@ from sdcore.guidance import (
     written_parts,
 )
 from sdcore.hires import is_asked, larger, of_hires, second_beginning, second_of
-from sdcore.inpainting import Canvas, Picture
+from sdcore.inpainting import MAX_SIDE, Canvas, Picture
 from sdcore.models.freeu import FreeU, with_freeu
 from sdcore.models.seamless import check_axes, seamless
 from sdcore.networks import Networks
@@ -66,7 +66,6 @@ from sdcore.user_file import digest, digests
 from sdcore.version import VERSION
 from sdcore.watermark import check_watermark
 
-MAX_SIDE = 8192  # pixels; beyond it a size is a slip of the finger
 MakesNoise = Callable[..., Any]  # (seeds, shape, device) -> a Noise with start()
 
 

@@ -111,6 +111,7 @@ def test_the_likeliest_latents(sd: StableDiffusion) -> None:
         ({"fit": "cover"}, "unknown fit 'cover'"),
         ({"paste": True}, "paste is for a picture with a mask"),
         ({"extend": "left=x"}, "cannot read where to extend"),
+        ({"extend": "left=9000,top=9000"}, "makes a picture of 9064x9064: 8192 pixels a side"),
         ({"mask": Image.new("L", (8, 8))}, "the mask has 8x8 pixels and the picture 64x64"),
         ({"mask": mask(), "mask_blur": -1.0}, "mask_blur -1 is out of range"),
     ],

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sdcore.a1111 import SCHEDULES
 from sdcore.a1111 import read as read_text
 from sdcore.errors import InputError
+from sdcore.fitting import to_rgb
 from sdcore.schedulers import TOOLS, resolve
 from sdcore.server.asked import MAX_SEED, picture
 from sdcore.server.limits import Limits
@@ -399,21 +400,24 @@ def _start(
     mode = asked.resize_mode or 0
     if not 0 <= mode < len(FITS):
         raise Refused("resize_mode is 0, 1 or 2", param="resize_mode")
-    image = picture("init_images", pictures[0], limits)
+    given = picture("init_images", pictures[0], limits)
     strength = 0.75 if asked.denoising_strength is None else asked.denoising_strength
-    fields: dict[str, Any] = {"image": image, "strength": strength, "fit": FITS[mode]}
+    fields: dict[str, Any] = {"image": given, "strength": strength, "fit": FITS[mode]}
     if not asked.mask:
         return fields, None, {}
     blur, mask = _mask(asked, limits)
+    original = image = to_rgb(given)  # upright, as the mask is
     if mask.size != image.size:
         mask = mask.resize(image.size)
     if asked.inpainting_fill in (None, 0):
-        image = filled(image, mask)
-    fields |= {"image": image, "mask": mask, "paste": True}
+        fields["image"] = image = filled(image, mask)
+    fields |= {"mask": mask, "paste": True}
     if asked.inpaint_full_res is False:
         return fields | ({"mask_blur": blur} if blur else {}), None, {}
     padding = asked.inpaint_full_res_padding or 0
-    original = picture("init_images", pictures[0], limits)
+    if not 0 <= padding <= limits.side:
+        raise Refused(f"inpaint_full_res_padding is 0 to {limits.side} pixels",
+                      param="inpaint_full_res_padding")  # fmt: skip
     region = region_of(original, mask, blur, padding, size)
     if region is None:
         raise Refused("the mask is black: nothing is repainted", param="mask")
@@ -423,8 +427,6 @@ def _start(
 
 def _mask(asked: ImageToImage, limits: Limits) -> tuple[float, Image]:
     """How it is blurred, and the mask itself: white where it is repainted."""
-    from sdcore.fitting import to_rgb
-
     sides = {4.0 if side is None else side for side in (asked.mask_blur_x, asked.mask_blur_y)}
     if asked.mask_blur is None and len(sides) > 1:
         raise Refused("mask_blur_x and mask_blur_y are the same", param="mask_blur_x")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdcore.a1111 import untagged
 from sdcore.errors import unknown
+from sdcore.fitting import extended_size, read_sides, to_rgb
 from sdcore.options import options_of
 from sdcore.prepare import Request
 from sdcore.server.limits import Limits
@@ -87,6 +88,7 @@ def read(given: Mapping[str, Any], models: Models, limits: Limits) -> Asked:
     values = {name: _value(name, value, limits) for name, value in there.items()}
     if not values.get("prompts", ()) and values.get("prompts") != "":
         raise Refused("prompt is missing: a text", param="prompt")
+    _check_extended(values, limits)
     values["seeds"] = _seeds(values.get("seeds"), beside.pop("count"), limits)
     words, tags = _untagged(values, models)
     choice = _choice(beside, tags, models)
@@ -177,7 +179,7 @@ def _text(name: str, value: Any, limits: Limits) -> str:
 def _whole(name: str, value: Any, least: int, most: int) -> int:
     """A whole number, also as JavaScript writes it: 20.0."""
     plain = isinstance(value, int | float) and not isinstance(value, bool)
-    if not plain or not math.isfinite(value) or value != int(value):
+    if not plain or not abs(value) <= 2**64 or value != int(value):  # neither NaN nor infinite
         raise Refused(f"{name} is a whole number", param=name)
     if not least <= value <= most:
         raise Refused(f"{name} is out of range: {least} to {most}", param=name)
@@ -221,6 +223,19 @@ def picture(name: str, value: Any, limits: Limits) -> Image:
     except Exception:  # on a garbled file Pillow's readers raise whatever they stumble on
         raise Refused(f"{name} is no picture ({', '.join(FORMATS)})", param=name) from None
     return opened
+
+
+def _check_extended(values: Mapping[str, Any], limits: Limits) -> None:
+    """Raises Refused where the picture with what is painted beside it has too many pixels."""
+    image, extend = values.get("image"), values.get("extend")
+    if image is None or extend is None:
+        return
+    width, height = extended_size(to_rgb(image).size, read_sides(extend))
+    if width * height > limits.decoded:
+        raise Refused(
+            f"extend makes a picture of {width}x{height} pixels: at most {limits.decoded} in all",
+            param="extend",
+        )
 
 
 def _from_base64(name: str, value: Any) -> bytes:

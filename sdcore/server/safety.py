@@ -123,8 +123,16 @@ class Gate:
             return None
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return "a page of another site asks: sdcore serve --cors names those that may"
-        if origin is not None and urlsplit(origin).netloc.casefold() != host.casefold():
+        if origin is not None and _netloc(origin) != host.casefold():
             return "a page of another origin asks: sdcore serve --cors names those that may"
+        return None
+
+
+def _netloc(origin: str) -> str | None:
+    """Host and port of an origin, in lower case; None where it cannot be read."""
+    try:
+        return urlsplit(origin).netloc.casefold()
+    except ValueError:  # "http://[::1"
         return None
 
 

@@ -259,6 +259,24 @@ def test_what_the_mask_leaves_black_stays_as_it_was(client: TestClient, full: bo
     assert picture.crop((32, 0, 64, 64)).getcolors() != [(32 * 64, (255, 0, 0))]
 
 
+@pytest.mark.parametrize("fill", [0, 1])
+def test_a_turned_photograph_is_repainted_as_it_is_seen(client: TestClient, fill: int) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # seen 64 wide and 96 high
+    photo, mask = Image.new("RGB", (96, 64), "red"), Image.new("L", (64, 96))
+    mask.paste(255, (0, 48, 64, 96))
+    buffer = io.BytesIO()
+    photo.save(buffer, "PNG", exif=exif)
+    sent = base64.b64encode(buffer.getvalue()).decode()
+    fields = {"prompt": "a", **SMALL, "init_images": [sent], "mask": coded(mask), "mask_blur": 0,
+              "inpaint_full_res": True, "inpainting_fill": fill}  # fmt: skip
+    answer = client.post(IMG, json=fields)
+    assert answer.status_code == 200, answer.text
+    drawn = opened(answer.json()["images"][0]).convert("RGB")
+    assert drawn.size == (64, 96)
+    assert drawn.crop((0, 0, 64, 48)).getcolors() == [(64 * 48, (255, 0, 0))]
+
+
 def test_an_inverted_mask_is_the_other_half(client: TestClient) -> None:
     fields = {"prompt": "a", **SMALL, "init_images": [RED], "mask": coded(half()), "mask_blur": 0,
               "inpainting_mask_invert": 1, "inpaint_full_res": False}  # fmt: skip
@@ -278,6 +296,10 @@ def test_an_inverted_mask_is_the_other_half(client: TestClient) -> None:
         ({"init_images": [RED], "mask": RED, "inpainting_fill": 2}, "inpainting_fill"),
         ({"init_images": [RED], "mask": coded(Image.new("L", (64, 64)))}, "black"),
         ({"init_images": [RED], "denoising_strength": 1.5}, "strength"),
+        (
+            {"init_images": [RED], "mask": coded(half()), "inpaint_full_res_padding": -1000},
+            "inpaint_full_res_padding",
+        ),
     ],
 )
 def test_a_start_that_cannot_be_used_says_why(

@@ -175,6 +175,9 @@ def test_a_small_file_of_many_pixels_is_not_decoded(tiny_models: Models) -> None
         {"width": 4096}, {"height": 10**9}, {"steps": 10_000}, {"count": 10_000},
         {"seeds": list(range(100))}, {"prompts": ["a"] * 100}, {"prompt": "a" * 20_000},
         {"scheduler": "a" * 1000}, {"loras": ["x"] * 100},
+        {"image": Image.new("RGB", (64, 64)), "extend": "left=6000,top=6000"},
+        *({name: 10**400} for name in ("steps", "width", "seed", "count")),
+        *({name: 1e999} for name in ("steps", "width", "seed", "count")),
     ],
 )  # fmt: skip
 def test_sizes_steps_counts_and_texts_are_bounded(
@@ -274,6 +277,7 @@ def test_further_names_are_those_that_were_allowed(worker: Worker) -> None:
         ({"origin": "null"}, 403),
         ({"origin": "http://127.0.0.1.evil.example"}, 403),
         ({"origin": "http://127.0.0.1:81"}, 403),
+        ({"origin": "http://[::1"}, 403),
     ],
 )
 def test_a_page_of_another_site_changes_nothing(
