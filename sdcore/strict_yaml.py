@@ -66,6 +66,8 @@ def parse(text: str, name: str) -> Table:
         raise InputError(f"{name}{where}: it is no YAML: {error.problem or error}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{name}: it is no YAML: {error}") from None
+    except (ValueError, OverflowError) as error:  # an escape of no letter: "\UFFFFFFFF"
+        raise InputError(f"{name}: it is no YAML: {error}") from None
     except RecursionError:
         raise InputError(f"{name}: more than {MAX_DEPTH} levels inside each other") from None
     if node is None:
@@ -89,6 +91,8 @@ def _read(node: YamlNode, name: str, depth: int, seen: set[int]) -> Node:
     if not str(node.tag).startswith("tag:yaml.org,2002:") or "python" in str(node.tag):
         raise InputError(f"{where}: the tag {node.tag} is not read")
     if isinstance(node, yaml.ScalarNode):
+        if any("\ud800" <= letter <= "\udfff" for letter in node.value):
+            raise InputError(f"{where}: half a letter (a surrogate), which nothing can write")
         bare = node.style is None and node.value in _NULLS
         return Scalar(None if bare else node.value, line)
     if isinstance(node, yaml.SequenceNode):

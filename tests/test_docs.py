@@ -29,7 +29,10 @@ from tests.cli.shell import Shell
 ROOT = Path(__file__).parents[1]
 PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
          for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}  # fmt: skip
-TRIED_BY = {"docs/steering.md": "tests/test_steering.py"}  # with what it is about
+TRIED_BY = {  # with what it is about
+    "docs/steering.md": "tests/test_steering.py",
+    "docs/server.md": "tests/server/test_clients.py",
+}
 # The map shows signatures in Python's colours, and no example.
 RUN = {
     "README.md",

@@ -16,7 +16,7 @@ from scripts.train.words import Reader, encode, vary
 from scripts.train.world import caption
 from sdcore.models import TextEncoder, UNet, UNetConfig
 from sdcore.schedulers.noise_schedule import SD_PROCESS, STABLE_DIFFUSION
-from sdcore.training import squared_error
+from sdcore.training.loss import squared_error
 
 TYPES = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
 CONFIG = UNetConfig(

@@ -44,7 +44,7 @@ from sdcore.schedulers.noise_schedule import (
     make_betas,
     zero_terminal_snr,
 )
-from sdcore.training import squared_error
+from sdcore.training.loss import squared_error
 
 SEED = 4_000  # of the fresh pictures: neither the first training's nor the examiner's
 WRITING = 3.0  # seconds that are left for it at the end

@@ -1,5 +1,1 @@
-"""Training in the loop's words."""
-
-from sdcore.training.loss import min_snr_weight, squared_error
-
-__all__ = ["min_snr_weight", "squared_error"]
+"""Training in the loop's words. The loss of a Denoiser is in loss.py."""

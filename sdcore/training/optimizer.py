@@ -81,7 +81,7 @@ def _lacking(name: str, package: str) -> InputError:
 class Average:
     """An exponential moving average of parameters: a_k = d a_(k-1) + (1 - d) w_k.
 
-    d grows from 1/11 to `decay`, so that the first weights do not weigh too long.
+    d grows from 1/10 to `decay`, so that the first weights do not weigh too long.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:

@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
-from sdcore.adapters import LAYOUTS
 from sdcore.errors import InputError, unknown
 from sdcore.options import option, options_of
-from sdcore.process import known_prediction_type
-from sdcore.training.optimizer import OPTIMIZERS, SCHEDULES
 
 METHODS = ("lora", "full", "dreambooth", "embedding")
 TARGETS = ("attention", "transformer", "all")
@@ -215,6 +212,10 @@ class Plan:
 
 def _check(plan: Plan) -> None:
     """Raises InputError for what is out of range, or contradicts itself."""
+    from sdcore.adapters import LAYOUTS  # torch, which the command's help does without
+    from sdcore.process import known_prediction_type
+    from sdcore.training.optimizer import OPTIMIZERS, SCHEDULES
+
     for name, known in (
         ("method", METHODS), ("targets", TARGETS), ("layout", LAYOUTS), ("save_dtype", SAVED),
         ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS),
@@ -260,6 +261,8 @@ def _check(plan: Plan) -> None:
 
 def with_defaults(plan: Plan, prediction_type: str, side: int) -> Plan:
     """The plan with what the model decides filled in: its prediction type, its resolution."""
+    from sdcore.process import known_prediction_type
+
     said = known_prediction_type(plan.prediction_type or prediction_type)
     if plan.zero_snr and said != "v_prediction":
         raise InputError(

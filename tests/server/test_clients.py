@@ -7,7 +7,9 @@ import base64
 import http.client
 import io
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,6 +63,20 @@ def test_openai_lists_and_draws(openai: Any) -> None:
     )
     assert [opened(each.b64_json).size for each in answer.data] == [(64, 64)] * 2
     assert answer.size == "64x64"
+
+
+def test_the_example_of_the_page(keyed: int) -> None:
+    """docs/server.md, with this server's address, key, model and size."""
+    pytest.importorskip("openai")
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    for there, here in (("7860", str(keyed)), ("the key, or anything", KEY), ("128x128", "64x64"),
+                        ("picturebook", "tiny"), ('steps": 20', 'steps": 2')):  # fmt: skip
+        assert there in example
+        example = example.replace(there, here)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert opened(names["answer"].data[0].b64_json).size == (64, 64)
 
 
 def test_openai_streams(openai: Any) -> None:

@@ -8,7 +8,7 @@ from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
 from sdcore.process import PREDICTION_TYPES, Process, RectifiedFlow, VariancePreserving
 from sdcore.schedulers.noise_schedule import STABLE_DIFFUSION
-from sdcore.training import squared_error
+from sdcore.training.loss import squared_error
 
 PROCESSES = [*(VariancePreserving(STABLE_DIFFUSION, name) for name in PREDICTION_TYPES)]
 PROCESSES += [RectifiedFlow()]
