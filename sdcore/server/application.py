@@ -51,6 +51,7 @@ def create_app(worker: Worker, options: ServerOptions | None = None) -> FastAPI:
 
     # The usual pages of documentation are made of another host's scripts; the schema is here.
     app = FastAPI(title="sdcore", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.bare = worker.models.bare
     app.include_router(generate.router(worker, options))
     app.include_router(openai_images.router(worker, options))
     app.include_router(a1111_routes.router(worker, options))
@@ -74,12 +75,11 @@ def create_app(worker: Worker, options: ServerOptions | None = None) -> FastAPI:
 async def answered(request: Request, error: Any) -> Response:
     """What a request is answered that could not be followed. Nothing of its body is repeated."""
     path = request.url.path
-    if isinstance(error, Refused):
-        return refusal(path, error.status, str(error), error.param, error.retry_after)
-    if isinstance(error, OutOfMemory):
-        return refusal(path, 507, str(error))
     if isinstance(error, InputError):
-        return refusal(path, 422, str(error))
+        line = request.app.state.bare(str(error))
+        if isinstance(error, Refused):
+            return refusal(path, error.status, line, error.param, error.retry_after)
+        return refusal(path, 507 if isinstance(error, OutOfMemory) else 422, line)
     if isinstance(error, RequestValidationError):
         found = [{name: _plain(each[name]) for name in ("loc", "msg", "type")}
                  for each in error.errors()]  # fmt: skip

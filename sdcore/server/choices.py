@@ -16,12 +16,10 @@ from sdcore.a1111 import read as read_infotext
 from sdcore.errors import InputError
 from sdcore.guidance import GUIDANCES, resolve
 from sdcore.images import KEY, texts_of
-from sdcore.run import over_parts
 from sdcore.schedulers import SPACINGS, TABLE, TOOLS
-from sdcore.schedulers.rehearsal import rehearse
 from sdcore.server.answers import Json
 from sdcore.server.asked import picture, read
-from sdcore.server.drawings import completed
+from sdcore.server.drawings import completed, passes
 from sdcore.server.jobs import Job
 from sdcore.server.native import short
 from sdcore.server.refusals import Refused
@@ -151,13 +149,13 @@ def _planned(worker: Worker, asked: Any, networks: Networks, nfe: int | None) ->
     def at(steps: int | None) -> tuple[Settings, list[dict[str, Any]]]:
         request = asked.request if steps is None else replace(asked.request, steps=steps)
         settings, parts = completed(replace(asked, request=request), networks, worker)
-        made = parts.scheduler.plan(settings[0].steps)
-        branches = over_parts(parts.guidance, settings).branches
-        rows, spent = [], 0
-        for step in rehearse(parts.scheduler.solver, made.sigmas, None, branches):
-            rows.append({"sigma": step.sigma, "t": made.timesteps[step.index], "nfe": step.nfe})
-            spent += step.nfe
-        rows.append({"sigma": made.sigmas[-1], "t": None, "nfe": 0})
+        rows, last = [], 0.0
+        for _, plan, run in passes(settings, parts, networks):
+            for step in run:
+                t = plan.timestep(step.sigma)
+                rows.append({"sigma": step.sigma, "t": t, "nfe": step.nfe})
+                last = step.sigma_next
+        rows.append({"sigma": last, "t": None, "nfe": 0})
         return settings[0], rows
 
     settings, rows = at(None)
@@ -165,14 +163,18 @@ def _planned(worker: Worker, asked: Any, networks: Networks, nfe: int | None) ->
         low, high = 1, worker.limits.steps  # NFE never falls as steps rise
         while low < high:
             middle = (low + high + 1) // 2
-            _, tried = at(middle)
-            low, high = (middle, high) if _spent(tried) <= nfe else (low, middle - 1)
+            try:
+                spent = _spent(at(middle)[1])
+            except InputError:  # so few that none of them is left to run
+                spent = 0
+            low, high = (middle, high) if spent <= nfe else (low, middle - 1)
         settings, rows = at(low)
     return {
         "scheduler": settings.scheduler,
         "spacing": settings.spacing,
         "eta": settings.eta,
-        "steps": len(rows) - 1,
+        "steps": len(rows) - 1,  # that run
+        "asked_steps": settings.steps,  # a picture to start from leaves some out, hires adds some
         "cfg": settings.cfg,
         "nfe": _spent(rows),
         "rows": rows,

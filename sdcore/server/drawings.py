@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from sdcore.drawing import Drawn, draw
 from sdcore.enduring import Enduring, OutOfMemory
@@ -14,6 +16,7 @@ from sdcore.networks import Networks
 from sdcore.prepare import Parts, complete, parts_of
 from sdcore.run import Run, over_parts
 from sdcore.sampling import Denoise, Prediction, State, Step
+from sdcore.schedulers import Plan
 from sdcore.schedulers.rehearsal import rehearse
 from sdcore.server.asked import Asked, prepared
 from sdcore.server.jobs import Cancelled, Job
@@ -88,15 +91,25 @@ def submit(
 
 def work_of(settings: Sequence[Settings], parts: Parts, networks: Networks) -> float:
     """As `Limits` counts it, by a rehearsal of the run, its second pass included."""
+    return sum(
+        len(settings) * each.width * each.height * sum(step.nfe for step in steps) / MEGA
+        for each, _, steps in passes(settings, parts, networks)
+    )
+
+
+def passes(
+    settings: Sequence[Settings], parts: Parts, networks: Networks
+) -> Iterator[tuple[Settings, Plan, list[Step]]]:
+    """The first picture's settings in each pass, the plan, and the steps that will run of it."""
     first = settings[0]
-    index, sigmas = first_step(first, parts.scheduler.plan(first.steps).sigmas)
+    plan, solver = parts.scheduler.plan(first.steps), parts.scheduler.solver
+    index, sigmas = first_step(first, plan.sigmas)
+    start = State(torch.zeros(1, 1, 1, 1), index)
     branches = over_parts(parts.guidance, settings).branches
-    nfe = sum(s.nfe for s in rehearse(parts.scheduler.solver, sigmas[index:], None, branches))
-    work = len(settings) * first.width * first.height * nfe / MEGA
-    if parts.second is None:
-        return work
-    large = [larger(each, networks.vae.config.factor) for each in settings]
-    return work + work_of(large, parts.second, networks)
+    yield first, plan, list(rehearse(solver, sigmas, start, branches))
+    if parts.second is not None:
+        large = [larger(each, networks.vae.config.factor) for each in settings]
+        yield from passes(large, parts.second, networks)
 
 
 def _estimated(asked: Asked) -> float:

@@ -53,6 +53,7 @@ class Job:
     kept: dict[str, Any] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     pause: Callable[[], None] = lambda: None  # what the worker does between two steps
+    bare: Callable[[str], str] = str  # what is told of a text: without places that are hidden
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _listeners: set[Callable[[], None]] = field(default_factory=set)
@@ -74,6 +75,8 @@ class Job:
 
     def tell(self, kind: str, **data: Any) -> None:
         """Let everybody who follows know."""
+        data = {key: self.bare(each) if isinstance(each, str) else each
+                for key, each in data.items()}  # fmt: skip
         with self._changed:
             if kind in (RUNNING, *ENDED):
                 self.state = kind

@@ -141,6 +141,15 @@ class Models:
             self._overlaid = None
         give_back()
 
+    def bare(self, text: str) -> str:
+        """A line that is told, where folders are hidden with names for the places of the lists."""
+        if self.hidden:
+            places = [(str(place), name) for of in (self.embeddings, self.loras, self.places)
+                      for name, place in of.items() if Path(place).is_absolute()]  # fmt: skip
+            for place, name in sorted(places, reverse=True):  # the longest of two that begin alike
+                text = text.replace(place, name)
+        return text
+
     def shown(self, settings: Settings) -> Settings:
         """The settings as they go into a picture: without folders where these are hidden."""
         if not self.hidden:

@@ -154,7 +154,7 @@ def router(worker: Worker, options: ServerOptions) -> APIRouter:
         kept = study.at(number)
         assert study.settings is not None
         said = worker.models.shown(study.settings).to_json()
-        data = await run_in_threadpool(to_bytes, kept.step.state, [said], (), study.sigmas)
+        data = await run_in_threadpool(to_bytes, kept.step.state, [said], (), kept.sigmas)
         name = f'attachment; filename="after-{number + 1}-steps.safetensors"'
         return Response(data, media_type="application/octet-stream",
                         headers={"content-disposition": name})  # fmt: skip

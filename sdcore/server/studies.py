@@ -43,6 +43,7 @@ class Kept:
     step: Step
     seconds: float
     difference: Tensor | None  # between the branches' eps, where there are two at least
+    sigmas: tuple[float, ...]  # in which it counts: those of its pass
 
     def view(self, name: str) -> Tensor | None:
         """x, x0, eps or the branches' difference."""
@@ -79,16 +80,16 @@ class Study:
     origin: Origin | None = None
     reference_of: str | None = None  # the run that it is the reference of
     settings: Settings | None = None  # once it has begun
-    sigmas: tuple[float, ...] = ()
     same_sigmas: bool = False
     steps: list[Kept] = field(default_factory=list)
     nfe: int = 0
 
     def keep(self, job: Job, run: Run, step: Step, rows: slice) -> None:
         """Called in every step."""
-        self.settings, self.sigmas = run.settings[rows.start], run.sigmas
+        self.settings = run.settings[rows.start]
         seconds = next(e.data["seconds"] for e in reversed(job.events) if e.kind == "step")
-        kept = Kept(len(self.steps), _small(step, rows), seconds, difference(step.prediction, rows))
+        apart = difference(step.prediction, rows)
+        kept = Kept(len(self.steps), _small(step, rows), seconds, apart, run.sigmas)
         seen = {t.data_ptr() for before in self.steps[-4:] for t in before.tensors}
         job.size += sum({t.data_ptr(): t.nbytes for t in kept.tensors
                          if t.data_ptr() not in seen}.values())  # fmt: skip
@@ -155,7 +156,7 @@ def branch(worker: Worker, job: Job, steps: Any, changes: Any) -> Job:
         raise Refused(f"{name} is what the run began with: it cannot be changed", param=name)
     for name in changes.keys() - {*OPTIONS, "prompt", "negative", "seed"}:
         raise unknown("change", name, sorted({*OPTIONS, "prompt", "seed"} - fixed()))
-    old, step = study.settings, study.at(steps - 1).step
+    old, last = study.settings, study.at(steps - 1)
     _check_one_pass(old)
     words = {"prompt": old.prompt, "seed": old.seed, **changes}
     read = requests.read(words, worker.models, worker.limits).request
@@ -169,7 +170,7 @@ def branch(worker: Worker, job: Job, steps: Any, changes: Any) -> Job:
         **over | {name: getattr(before, name) for name in ("image", "mask", "latents", "refiner")},
     )
     origin = Origin(
-        job.id, steps, step.state, study.sigmas, old,
+        job.id, steps, last.step.state, last.sigmas, old,
         study.legs(worker.models.source, stop_after=steps), changes,
     )  # fmt: skip
     return _submitted(worker, Study(replace(study.asked, request=request), origin))

@@ -84,7 +84,7 @@ class Worker:
         Raises Full, with the seconds after which there may be room, and Unready.
         """
         choice = Choice(self.models.default) if choice is None else choice
-        job = Job(choice, cost, key, pictures, task)
+        job = Job(choice, cost, key, pictures, task, bare=self.models.bare)
         with self._lock:
             if not self._open:
                 raise Unready("the server is about to stop", retry_after=5)
@@ -266,6 +266,8 @@ class Worker:
                 self._end(job, CANCELLED if cancelled else state, error)
 
     def _end(self, job: Job, state: str, error: Exception | None = None) -> None:
+        if error is not None:
+            error.args = (job.bare(str(error)),)
         job.error = None if error is None else error.with_traceback(None)
         job.pause = _nothing
         if state != DONE:

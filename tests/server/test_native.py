@@ -301,6 +301,32 @@ def test_lists_and_plans(client: TestClient) -> None:
     assert client.post("/plan", json={"scheduler": "huen"}).status_code == 422
 
 
+@pytest.mark.parametrize(
+    "begins",
+    [
+        {"strength": 0.5},
+        {"start_step": 4},
+        {"start_sigma": 3.0},
+        {"strength": 0.7, "hires": 2.0, "hires_strength": 0.5, "hires_steps": 4},
+    ],
+    ids=lambda begins: "-".join(begins),
+)
+def test_a_plan_is_what_runs(client: TestClient, begins: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(buffer, "PNG")
+    asked = {**begins, "image": base64.b64encode(buffer.getvalue()).decode(), "scheduler": "heun"}
+    plan = client.post("/plan", json={**asked, "steps": 6}).json()
+    run = drawn(client, **asked, steps=6)
+    steps = [e["data"] for e in events(client, run["id"]) if e["event"] == "step"]
+    rows = [(row["sigma"], row["nfe"]) for row in plan["rows"][:-1]]
+    assert rows == [(step["sigma"], step["nfe"]) for step in steps]
+    assert plan["rows"][-1]["sigma"] == steps[-1]["sigma_next"]
+    assert (plan["steps"], plan["nfe"], plan["asked_steps"]) == (len(steps), run["nfe"], 6)
+    most = client.post("/plan", json={**asked, "nfe": 40}).json()
+    more = client.post("/plan", json={**asked, "steps": most["asked_steps"] + 1}).json()
+    assert most["nfe"] <= 40 < more["nfe"] or most["nfe"] == more["nfe"]
+
+
 def test_settings_of_a_stranger(client: TestClient) -> None:
     """A file of code and a foreign place are lines, and neither is opened."""
     from PIL.PngImagePlugin import PngInfo
@@ -364,6 +390,21 @@ def test_a_second_pass_is_larger(client: TestClient) -> None:
     for place, body in (("branch", {"steps": 1, "changes": {}}), ("reference", None)):
         answer = client.post(f"/runs/{run['id']}/{place}", json=body)
         assert (answer.status_code, "second pass" in answer.text) == (422, True)
+    assert client.get(f"/runs/{run['id']}").status_code == 200
+    answer = client.get(f"/runs/{run['id']}/distance", params={"to": run["id"]})
+    assert (answer.status_code, "two sizes" in answer.text) == (422, True)
+
+
+def test_states_of_both_passes_go_on(client: TestClient, command: Command, tmp_path: Path) -> None:
+    """Each counts in the sigmas of its own pass."""
+    run = drawn(client, hires=2.0, steps=4, scheduler="euler", hires_scheduler="heun")
+    whole = pixels(client.get(f"/runs/{run['id']}/picture.png").content)
+    for number in (1, 4):
+        data = client.get(f"/runs/{run['id']}/steps/{number}/state.safetensors").content
+        (tmp_path / "there.safetensors").write_bytes(data)
+        status, path, err = command("resume", "there.safetensors")
+        assert status == 0, err
+        assert Image.open(path).tobytes() == whole
 
 
 def test_no_folder_is_named_to_others(tiny_path: Path) -> None:
@@ -377,3 +418,20 @@ def test_no_folder_is_named_to_others(tiny_path: Path) -> None:
         assert "--model tiny" in branch["command"]
         state = client.get(f"/runs/{run['id']}/steps/0/state.safetensors").content
         assert str(tiny_path).encode() not in state
+
+
+def test_errors_name_no_folder_to_others(tiny_path: Path, tmp_path: Path) -> None:
+    """Of a job that failed, and of a request that is refused at once."""
+    (wrong := tmp_path / "wrong.safetensors").write_bytes(b"nothing")
+    source = {"device": "cpu"}
+    for hidden in (True, False):
+        models = Models(
+            {"tiny": str(tiny_path)}, {"wrong": str(wrong)}, source=source, hidden=hidden
+        )
+        with client_of(Worker(models, Limits())) as client:
+            run = drawn(client, loras=["wrong"])
+            id = run["id"]
+            told = [run["error"], client.get(f"/runs/{id}/events").text]
+            told.append(client.post("/plan", json={"loras": ["wrong"]}).text)
+            assert [str(tmp_path) in each for each in told] == [not hidden] * 3
+            assert all("wrong" in each for each in told)
