@@ -41,6 +41,7 @@ FIELDS = (  # that `read` takes beside words and a model
     *("negative", "loras", "embeddings", "refiner", "fallback"),
 )
 _DATA = re.compile(r"data:image/[\w.+-]{1,20};base64,", re.IGNORECASE)
+_DIGITS = re.compile(r"-?[0-9]{1,20}")  # a seed as a text: JavaScript rounds above 2^53
 MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1
 
 
@@ -131,7 +132,9 @@ def _value(name: str, value: Any, limits: Limits) -> Any:
         return checked if isinstance(value, list | tuple) else checked[0]
     if name == "seeds":
         seeds = value if isinstance(value, list | tuple) else [value]
-        return tuple(_whole("seed", each, MIN_SEED, MAX_SEED) for each in seeds)
+        whole = [int(each) if isinstance(each, str) and _DIGITS.fullmatch(each) else each
+                 for each in seeds]  # fmt: skip
+        return tuple(_whole("seed", each, MIN_SEED, MAX_SEED) for each in whole)
     if name == "towards":
         return _text(name, value, limits)
     if name in ("image", "mask"):

@@ -24,6 +24,7 @@ from sdcore.server.jobs import Job
 from sdcore.server.native import short
 from sdcore.server.refusals import Refused
 from sdcore.server.step_events import colours_of
+from sdcore.server.studies import study_of
 from sdcore.server.worker import Worker
 from sdcore.settings import OPTIONS, Settings
 from sdcore.strengths import parse_lora
@@ -115,10 +116,16 @@ def router(worker: Worker) -> APIRouter:
 
     @routes.post("/settings")
     async def settings(asked: Given) -> Any:
-        """{"picture": base64}: what its settings ask for, by the names of a request, and a line
-        for each thing that cannot be followed here."""
-        found = picture("picture", asked.get("picture"), worker.limits)
-        values, left = _settings(worker, texts_of(found))
+        """{"picture": base64} or {"run": id}: what its settings ask for, by the names of a request,
+        and a line for each thing that cannot be followed here."""
+        if (id := asked.get("run")) is not None:
+            drawn = study_of(worker.find(str(id))).settings
+            if drawn is None:
+                raise Refused("the run has not begun: it has no settings yet", param="run")
+            texts = {KEY: drawn.to_json()}
+        else:
+            texts = texts_of(picture("picture", asked.get("picture"), worker.limits))
+        values, left = _settings(worker, texts)
         return Json({"values": values, "left": left})
 
     return routes

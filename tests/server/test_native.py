@@ -352,6 +352,21 @@ def test_settings_of_a_stranger(client: TestClient) -> None:
         assert client.post("/settings", json={"picture": bad}).status_code == 422
 
 
+def test_settings_of_a_run(client: TestClient) -> None:
+    """They are what its picture says, to ask for it again; a seed may be a text of digits."""
+    run = drawn(client, seed=str(2**64 - 1), clip_skip=2, steps=2)
+    assert run["seed"] == 2**64 - 1
+    data = client.get(f"/runs/{run['id']}/picture.png").content
+    said = {"picture": base64.b64encode(data).decode()}
+    of_run = client.post("/settings", json={"run": run["id"]}).json()
+    assert of_run == client.post("/settings", json=said).json()
+    again = ended(client, client.post("/runs", json=of_run["values"]).json()["id"])
+    assert pixels(client.get(f"/runs/{again['id']}/picture.png").content) == pixels(data)
+    assert client.post("/settings", json={"run": "none"}).status_code == 404
+    for seed in ("1.5", "", "9" * 21, "٣"):
+        assert client.post("/runs", json={**ASKED, "seed": seed}).status_code == 422
+
+
 def test_one_picture_a_run(client: TestClient, worker: Worker) -> None:
     assert client.post("/runs", json={**ASKED, "seed": [1, 2]}).status_code == 422
     assert read(ASKED, worker.models, worker.limits).pictures == 1

@@ -271,6 +271,39 @@ def test_a_dropped_picture_loads_its_settings(visit: Visit) -> None:
 
 
 @needs_browser
+def test_settings_without_a_field_are_sent_along(visit: Visit) -> None:
+    """And shown, and taken out again; a seed above 2^53 keeps its digits on both ways."""
+    page, seed = visit.page, 2**64 - 1
+    style = "style:unet=0.8,text=0.5"
+    given = {"prompt": "a tree", "seed": str(seed), "steps": 2, "clip_skip": 2, "loras": [style]}
+    fill = "async (said) => (await import('/page/form.js')).fill(said, 'settings')"
+    page.evaluate(fill, {**given, "fit": "crop"})
+    values = "import('/page/form.js').then((form) => form.values())"
+    asked = page.evaluate(values)
+    assert {name: asked.get(name) for name in given} == given
+    assert "fit" not in asked
+    shown = page.locator("#also .setting").all_inner_texts()
+    assert [each.rstrip("\n\u00d7") for each in shown] == ["clip_skip 2", f"loras {style}"]
+    page.click("#also [aria-label='Without loras']")
+    assert "loras" not in page.evaluate(values)
+    page.click("#draw")
+    page.wait_for_selector(DONE)
+    page.evaluate(fill, {"prompt": "another"})
+    assert "clip_skip" not in page.evaluate(values)
+    page.click("#reuse")
+    page.wait_for_selector("#also:has-text('clip_skip 2')")
+    again = page.evaluate(values)
+    assert (again["prompt"], again["seed"], again["clip_skip"]) == ("a tree", str(seed), 2)
+    told = page.evaluate("fetch('/runs').then((answer) => answer.text())")
+    assert f'"seed":{seed},' in told
+    assert '"clip_skip":2' in told
+    page.focus("#study")
+    visit.press("u")
+    assert page.input_value("#f-prompt") == "another"
+    assert page.is_hidden("#also")
+
+
+@needs_browser
 def test_a_mask_is_drawn_with_mouse_and_keys(visit: Visit, tmp_path: Path) -> None:
     Image.new("RGB", (32, 32), "teal").save(tmp_path / "sea.png")
     visit.page.click("#start summary")

@@ -14,13 +14,16 @@ export async function ask(path, body, method = body === undefined ? "GET" : "POS
     lost();
     throw new Error("the server does not answer");
   }
-  const said = await answer.json().catch(() => ({}));
+  const said = await answer.text().then(parsed).catch(() => ({}));
   if (!answer.ok) {
     const detail = Array.isArray(said.detail) ? said.detail.map((each) => each.msg).join("; ") : said.detail;
     throw new Error(detail ?? `the server answers ${answer.status}`);
   }
   return said;
 }
+
+/** JSON whose seeds stay whole: beyond 2^53 as texts, which the server reads like numbers. */
+const parsed = (text) => JSON.parse(text.replace(/"seed":(-?\d{16,})/g, '"seed":"$1"'));
 
 /** Follow a run's events to its end; the browser itself goes on where a connection broke.
  *  on: {step(data), note(data), running(), ended(state, data), gone()} */

@@ -1,7 +1,7 @@
 // Branching, comparing, and the words and keys of the page.
 
 import { ask } from "./api.js";
-import { $, h, number, tell } from "./dom.js";
+import { $, h, number, seedOf, tell } from "./dom.js";
 import { schedulerOptions, spacingOptions, taken, values } from "./form.js";
 import { cursor, laneRuns, show, spent, steps, store } from "./store.js";
 import { brief } from "./stage.js";
@@ -66,7 +66,7 @@ export function branchDialog() {
       const text = form.elements[name].value;
       const before = name === "spacing" ? "same" : String(said[name] ?? "");
       if (text === before || (text.trim() === "" && !["prompt", "negative"].includes(name))) continue;
-      changes[name] = ["steps", "cfg", "seed"].includes(name) ? Number(text) : text;
+      changes[name] = name === "seed" ? seedOf(text) : ["steps", "cfg"].includes(name) ? Number(text) : text;
     }
     try {
       taken(await ask(`/runs/${of.id}/branch`, { steps: count, changes }), "branch");
@@ -111,16 +111,13 @@ export function compareDialog() {
 }
 
 async function beside(a, scheduler, spacing, nfe, count) {
-  const said = a.settings;
-  const asked = { prompt: said.prompt, negative: said.negative, seed: said.seed, model: a.model, cfg: said.cfg,
-    width: said.width, height: said.height, scheduler, loras: said.loras };
+  const { eta, noise, tail, steps, spacing: its, ...said } = (await ask("/settings", { run: a.id })).values;
+  const asked = { ...said, scheduler };
   if (spacing) asked.spacing = spacing;
-  if (said.guidance) asked.guidance = said.guidance;
-  if (said.grammar !== "plain") asked.grammar = said.grammar;
-  if (a.pictures.length) Object.assign(asked, { strength: said.strength }, values(true).image ? { image: values(true).image, mask: values(true).mask } : {});
+  if (a.pictures.length && values().image) Object.assign(asked, { image: values().image, mask: values().mask });
   if (nfe !== null) {
-    const { prompt, seed, image, mask, strength, ...plan } = asked;
-    asked.steps = (await ask("/plan", { ...plan, nfe })).steps;
+    const { prompt, seed, ...plan } = asked;
+    asked.steps = (await ask("/plan", { ...plan, nfe })).asked_steps;
   } else {
     asked.steps = count;
   }

@@ -30,6 +30,9 @@ export function number(value) {
   return Number(value.toPrecision(3)).toString();
 }
 
+/** A seed as it is sent: a text where a number would be rounded. */
+export const seedOf = (text) => (text.trim() !== "" && Number.isSafeInteger(Number(text)) ? Number(text) : text);
+
 /** A line that is told once and goes away again. */
 export function tell(text, kind = "note") {
   const line = h("p", { className: kind }, text);

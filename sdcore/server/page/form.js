@@ -1,13 +1,14 @@
 // What is drawn: the words of `sdcore sample`, as a form.
 
 import { ask } from "./api.js";
-import { $, h, number, s, tell } from "./dom.js";
+import { $, h, number, s, seedOf, tell } from "./dom.js";
 import { MaskPad } from "./mask.js";
 import { changed, did, known, modelOf, on, show, store } from "./store.js";
 
 const fields = {};
 const pad = new MaskPad();
 let lists = null;
+let also = {}; // settings that have no field, by name: they are sent along
 let planTimer = null;
 let usualSize = [null, null];
 
@@ -51,6 +52,7 @@ export async function makeForm() {
       h("button", { type: "submit", className: "primary", id: "draw" }, "Draw"),
       h("button", { type: "button", id: "cancel", disabled: true, onclick: cancel }, "Cancel"),
       h("output", { id: "plan", htmlFor: "f-scheduler f-spacing f-steps f-cfg" })),
+    h("div", { id: "also", hidden: true }),
     h("fieldset", {},
       h("legend", {}, "The way down"),
       s("svg", { id: "sketch", role: "img", viewBox: "0 0 260 54", preserveAspectRatio: "none" }),
@@ -105,29 +107,54 @@ function dice() {
 
 // --- values -------------------------------------------------------------------------------------
 
-const NUMBERS = ["steps", "cfg", "seed", "eta", "width", "height"];
+const NUMBERS = ["steps", "cfg", "eta", "width", "height"];
 
 /** A request, in the words of `sdcore sample`; what is left open is left out. */
-export function values(withPicture = true) {
-  const asked = {};
+export function values() {
+  const asked = { ...also };
   for (const [name, input] of Object.entries(fields)) {
     const text = input.value.trim();
     if (text === "" && name !== "prompt") continue;
-    asked[name] = NUMBERS.includes(name) ? Number(text) : name === "prompt" ? input.value : text;
+    asked[name] = name === "seed" ? seedOf(text) : NUMBERS.includes(name) ? Number(text) : name === "prompt" ? input.value : text;
   }
   const loras = [...document.querySelectorAll(".lora")].filter((row) => row.querySelector(".on").checked)
     .map((row) => `${row.querySelector(".on").value}:${row.querySelector(".strength").value || 1}`);
-  if (loras.length) asked.loras = loras;
-  if (withPicture) Object.assign(asked, pad.values());
-  return asked;
+  if (loras.length) asked.loras = [...loras, ...(also.loras ?? [])];
+  return Object.assign(asked, pad.values());
+}
+
+/** Show what is sent along beside the fields; each can be taken out. */
+function sendAlso(values) {
+  also = values;
+  const names = Object.keys(also);
+  const without = (name) => {
+    const before = also;
+    sendAlso(Object.fromEntries(Object.entries(also).filter(([each]) => each !== name)));
+    plan();
+    did(`without ${name}`, () => { sendAlso(before); plan(); });
+  };
+  $("also").hidden = names.length === 0;
+  $("also").replaceChildren(h("span", {}, "also:"), ...names.map((name) => h("span", { className: "setting" },
+    `${name} ${[also[name]].flat().join(", ")}`,
+    h("button", { type: "button", ariaLabel: `Without ${name}`, onclick: () => without(name) }, "×"))));
+}
+
+/** "name:unet=1,text=0.5" or "name:0.8": the name, and both strengths. */
+function strengthsOf(spec) {
+  const [, name, one, unet, text] = spec.match(/^(.*?)(?::(?:([-+\d.e]+)|unet=([-+\d.e]+),text=([-+\d.e]+)))?$/);
+  return { spec, name, unet: Number(unet ?? one ?? 1), text: Number(text ?? one ?? 1) };
 }
 
 const whole = () => ({
+  also,
+  pad: { strength: pad.strength.value, mask_blur: pad.blur.value, paste: pad.paste.checked },
   fields: Object.fromEntries(Object.entries(fields).map(([name, input]) => [name, input.value])),
   loras: [...document.querySelectorAll(".lora")].map((row) => [row.querySelector(".on").checked, row.querySelector(".strength").value]),
 });
 
 function putBack(kept) {
+  sendAlso(kept.also);
+  pad.fill(kept.pad);
   for (const [name, value] of Object.entries(kept.fields)) fields[name].value = value;
   [...document.querySelectorAll(".lora")].forEach((row, i) => {
     [row.querySelector(".on").checked, row.querySelector(".strength").value] = kept.loras[i];
@@ -135,9 +162,13 @@ function putBack(kept) {
   plan();
 }
 
-/** Fill the form; what is not said is left open. */
-export function fill(given, what) {
+const OF_PAD = ["image", "mask", "strength", "mask_blur", "paste"];
+const USUAL = { grammar: "plain", fit: "crop", posterior: "sample" }; // the same as nothing said
+
+/** Fill the form; what is not said is left open, and what has no field is sent along. */
+export function fill(said, what) {
   const before = whole();
+  const given = Object.fromEntries(Object.entries(said).filter(([name, value]) => USUAL[name] !== value));
   for (const [name, input] of Object.entries(fields)) {
     const value = given[name] ?? "";
     if (input.tagName === "SELECT" && value !== "" && ![...input.options].some((each) => each.value === value)) {
@@ -146,7 +177,13 @@ export function fill(given, what) {
     if (name === "model" && value === "") continue;
     input.value = value;
   }
-  const loras = new Map((given.loras ?? []).map((spec) => spec.match(/^(.*?)(?::(?:unet=)?([-\d.]+).*)?$/)).map((m) => [m[1], m[2] ?? 1]));
+  pad.fill(given);
+  const rest = Object.fromEntries(Object.entries(given).filter(([name]) => !(name in fields) && name !== "loras" && !OF_PAD.includes(name)));
+  const adapters = (given.loras ?? []).map(strengthsOf);
+  const fits = ({ name, unet, text }) => unet === text && lists.loras.includes(name) && adapters.filter((each) => each.name === name).length === 1;
+  const loras = new Map(adapters.filter(fits).map(({ name, unet }) => [name, unet]));
+  const others = adapters.filter((each) => !fits(each)).map(({ spec }) => spec);
+  sendAlso(others.length ? { ...rest, loras: others } : rest);
   for (const row of document.querySelectorAll(".lora")) {
     const name = row.querySelector(".on").value;
     row.querySelector(".on").checked = loras.has(name);
@@ -157,12 +194,15 @@ export function fill(given, what) {
   did(what, () => putBack(before));
 }
 
-/** What a run was drawn with, as the form has it. */
-export function ofRun(run) {
-  const said = run.settings ?? {};
-  const named = Object.fromEntries(Object.keys(fields).map((name) => [name, said[name] ?? ""]));
-  return { ...named, prompt: run.prompt, seed: run.seed, model: run.model, loras: said.loras ?? [],
-    grammar: said.grammar === "plain" ? "" : said.grammar ?? "" };
+/** What a run was drawn with, into the form. */
+export async function reuse(run) {
+  try {
+    const { values: given, left } = await ask("/settings", { run: run.id });
+    fill(given, "settings of a run");
+    for (const line of left) tell(line, "wrong");
+  } catch (error) {
+    tell(error.message, "wrong");
+  }
 }
 
 // --- before anything is drawn -------------------------------------------------------------------
@@ -170,7 +210,7 @@ export function ofRun(run) {
 function plan() {
   clearTimeout(planTimer);
   planTimer = setTimeout(async () => {
-    const { seed, prompt, ...asked } = values(false);
+    const { seed, prompt, ...asked } = values();
     try {
       const made = await ask("/plan", asked);
       $("plan").textContent = `${made.steps} steps · ${made.nfe} NFE`;
@@ -250,5 +290,6 @@ export async function dropped(file) {
     tell(`${file.name}: ${error.message}. It is the picture to start from now.`);
     $("start").open = true;
     await pad.open(picture, file.name);
+    plan();
   }
 }

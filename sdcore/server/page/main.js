@@ -3,7 +3,7 @@
 import { ask, look, onLink } from "./api.js";
 import { branchDialog, compareDialog, helpDialog } from "./dialogs.js";
 import { $, calm, h, tell } from "./dom.js";
-import { cancel, draw, dropped, fill, makeForm, ofRun } from "./form.js";
+import { cancel, draw, dropped, makeForm, reuse } from "./form.js";
 import { VIEWS } from "./paint.js";
 import { look as view, makeStage, save } from "./stage.js";
 import { changed, cursor, goTo, laneRuns, last, modelOf, on, recall, show, steps, store, undo } from "./store.js";
@@ -36,7 +36,7 @@ function makeActions() {
     button("copy-python", "Copy Python", () => copy(laneRuns()[0]?.text.python, "The program")),
     button("save", "Save PNG", () => saved("picture.png")),
     button("save-state", "Save state", savedState, "for sdcore resume"),
-    button("reuse", "Reuse", () => fill(ofRun(laneRuns()[0]), "settings of a run"), "its settings into the form"));
+    button("reuse", "Reuse", () => reuse(laneRuns()[0]), "its settings into the form"));
   on("lanes state", () => {
     const [a, b] = laneRuns();
     const done = a?.state === "done" && !a.gone;

@@ -87,6 +87,13 @@ export class MaskPad {
     if (undoable) did("mask", () => this.restore(before, false));
   }
 
+  /** What is said of a picture that is not there yet. */
+  fill(given) {
+    this.strength.value = given.strength ?? "";
+    this.blur.value = given.mask_blur ?? "";
+    this.paste.checked = given.paste ?? false;
+  }
+
   /** What a request says of it. */
   values() {
     if (this.image === null) return {};
