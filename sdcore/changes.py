@@ -64,6 +64,12 @@ def _offset(old: Settings, config: Config) -> bool:
 
 CHANGES = (
     Change(
+        "0.3.0",
+        lambda old, config: old.tile is not None or old.freeu is not None,
+        "tile and freeu were named in pictures that the command line drew without them; they act "
+        "now",
+    ),
+    Change(
         "0.2.0",
         _edited,
         "prompts that change midway, [a:b:n], change one step later now, as in A1111's program, "

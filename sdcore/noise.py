@@ -35,11 +35,12 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
 
 def slerp_columns(a: Tensor, b: Tensor, share: float) -> Tensor:
     """The same column by column, each on an arc of its own: what A1111's interface does."""
-    cosine = F.cosine_similarity(a, b, dim=2)
-    if cosine.mean() > 0.9995:
-        return torch.lerp(a, b, share)
+    cosine = F.cosine_similarity(a, b, dim=2).clamp(-1, 1)
     angle = torch.acos(cosine)[:, :, None]
-    return (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)
+    arc = (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)
+    # a picture that is varied by its own seed has no arc
+    alike = (cosine.flatten(1).mean(1) > 0.9995)[:, None, None, None]
+    return torch.where(alike, torch.lerp(a, b, share), arc)
 
 
 @dataclass(frozen=True)

@@ -102,3 +102,6 @@ def test_columns_on_arcs_of_their_own() -> None:
         parts = [(torch.sin(share * omega) / torch.sin(omega)).unsqueeze(1) for share in (0.7, 0.3)]
         assert (parts[0] * low + parts[1] * high - ours).abs().max() <= 1e-5
     assert torch.allclose(slerp_columns(a, a, 0.3), a, atol=1e-6)
+    mixed = slerp_columns(a, torch.stack([a[0], b[1]]), 0.3)  # one of the batch by its own seed
+    assert torch.allclose(mixed[0], a[0], atol=1e-6)
+    assert torch.equal(mixed[1:], slerp_columns(a[1:], b[1:], 0.3))

@@ -66,9 +66,10 @@ def _lines(command: click.Command, given: Mapping[str, Any]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """A number or a plain word as it is, anything else in quotes."""
+    """A number or a plain word as it is, anything else in quotes; null would be nothing said."""
     text = "true" if value is True else str(value)
-    return text if re.fullmatch(r"[A-Za-z0-9][\w./+-]*", text) else json.dumps(text)
+    plain = re.fullmatch(r"[A-Za-z0-9][\w./+-]*", text) and text.lower() != "null"
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _with_preset(file: ConfigFile, name: str, lines: list[str]) -> str:

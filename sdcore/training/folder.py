@@ -47,6 +47,9 @@ class Skipped:
     reason: str
 
 
+PLAN = "plan.json"  # what a training writes into its folder first
+
+
 def read_folder(
     folder: str | Path, caption: str | None = None
 ) -> tuple[list[Example], list[Skipped]]:
@@ -59,7 +62,12 @@ def read_folder(
     root = path_of(folder)
     if not root.is_dir():
         raise InputError(f"no pictures at {folder}: there is no such folder")
-    files = sorted(p for p in root.rglob("*") if p.is_file() and not _hidden(p, root))
+    trained = {plan.parent for plan in root.rglob(PLAN)}  # what a training drew is no data
+    files = sorted(
+        path
+        for path in root.rglob("*")
+        if path.is_file() and not _hidden(path, root) and trained.isdisjoint(path.parents)
+    )
     rows = _all_rows(root, files)
     examples: list[Example] = []
     skipped = [Skipped(path, reason) for path, reason in _lost(rows, root)]

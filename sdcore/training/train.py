@@ -31,7 +31,7 @@ from sdcore.networks import Networks
 from sdcore.paths import check_folder, path_of
 from sdcore.training.batches import Batches
 from sdcore.training.checkpoint import last_checkpoint, load_checkpoint, save_checkpoint
-from sdcore.training.folder import Example, Skipped, read_folder
+from sdcore.training.folder import PLAN, Example, Skipped, read_folder
 from sdcore.training.full import FullTraining
 from sdcore.training.grid import Grid, grid_of
 from sdcore.training.latents import CACHE, Item, encoded
@@ -51,7 +51,7 @@ from sdcore.training.steps import Trainer, TrainStep, checkpointed, modules_in_t
 from sdcore.training.word import WordTraining, templates, with_word
 from sdcore.writing import write_whole
 
-PLAN, REPORT = "plan.json", "report.html"
+REPORT = "report.html"
 METHODS = {"lora": LoRATraining, "full": FullTraining, "dreambooth": FullTraining,
            "embedding": WordTraining}  # fmt: skip
 Tell = Callable[[str], None]

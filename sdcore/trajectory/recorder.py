@@ -116,7 +116,11 @@ def record(
     What the loop over it assigns to `step.x_next` is recorded. A run that is left early, by an
     error too, leaves a readable prefix; a process that is killed leaves nothing. Takes `what`,
     `every` and `dtype` as a Recorder; at the end one picture is decoded, for its colours.
+
+    Raises InputError for a run of two passes, whose steps are of two sizes.
     """
+    if run.then is not None:
+        raise InputError("a record is of one pass: record(replace(run, then=None), ...)")
     check_folder(path_of(path).parent)
     recorder = Recorder(run, what, every, dtype)
     last: Step | None = None

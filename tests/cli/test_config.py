@@ -291,7 +291,7 @@ def test_a_preset_is_saved_and_drawn_with(shell: Shell) -> None:
     Path(USER).parent.mkdir(parents=True)
     Path(USER).write_text("# mine, and it stays\nsteps: 9  # so\n")
     drawn = shell.sample(
-        "red", "--seed", 3, "--negative", "a: 'b'", "--cfg", 2, "--cfg", 3, "--sheet",
+        "red", "--seed", 3, "--negative", "a: 'b' \U0001f3e0", "--cfg", 2, "--cfg", 3, "--sheet",
          "--out", "o", "--save-preset", "mine",
     )  # fmt: skip
     assert (drawn.status, len(drawn.paths)) == (0, 3)

@@ -54,6 +54,12 @@ def test_metadata(tmp_path: Path, kind: str) -> None:
     assert why["x.png"] == "lies outside of the folder"
 
 
+def test_what_a_training_drew_is_no_data(tmp_path: Path) -> None:
+    save(tmp_path, "a.png", "trained/dog/samples/1.png", "trained/dog/class/1.png", "trained/b.png")
+    (tmp_path / "trained/dog/plan.json").write_text("{}")
+    assert set(said(tmp_path, "a dog")) == {"a.png", "trained/b.png"}
+
+
 def test_several_captions(tmp_path: Path) -> None:
     save(tmp_path, "a.png")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": ["one", "two"]}')

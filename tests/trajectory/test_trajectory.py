@@ -191,6 +191,14 @@ def test_what_cannot_be_recorded(run: Run, how: dict, line: str) -> None:
         Recorder(run, **how)
 
 
+def test_a_record_is_of_one_pass(sd: sdcore.StableDiffusion, tmp_path: Path) -> None:
+    two = sd.prepare("red", seeds=3, steps=3, hires=2)
+    with pytest.raises(InputError, match="of one pass"):
+        next(iter(record(two, tmp_path / "run.safetensors")))
+    steps, read = recorded(replace(two, then=None), tmp_path / "run.safetensors")
+    assert (len(steps), read.complete) == (3, True)
+
+
 def test_float16_is_refused_where_it_would_overflow(run: Run) -> None:
     high = replace(run, sigmas=(2.0**24, 1.0, 0.0))
     with pytest.raises(InputError, match="record in float32"):
