@@ -10,6 +10,7 @@ from sdcore.enduring import Enduring, OutOfMemory, Tell, within_memory
 from sdcore.errors import InputError
 from sdcore.filters import Filter, filtered
 from sdcore.free_memory import give_back
+from sdcore.hires import size_of
 from sdcore.inversion import Recorded
 from sdcore.networks import Networks
 from sdcore.prepare import Parts, prepare
@@ -38,12 +39,18 @@ class Drawn:
         return self.settings.flags
 
     @property
+    def size(self) -> Size:
+        """Width and height, of the second pass where there are two."""
+        if self.picture is not None:
+            return self.picture.size
+        return size_of(self.settings, self.networks.vae.config.factor)
+
+    @property
     def shown(self) -> Image:
         """The picture, or a black one in place of one that nobody gets."""
         from PIL import Image as pillow
 
-        size = (self.settings.width, self.settings.height)
-        return pillow.new("RGB", size) if self.picture is None else self.picture
+        return pillow.new("RGB", self.size) if self.picture is None else self.picture
 
 
 def draw(

@@ -38,6 +38,7 @@ def info_of(
     prompt, negative = first["prompt"], first["negative"]
     seeds = [one.settings.seed for one in done]
     seeds += [each["seed"] for each in how.fields if each["seed"] not in seeds][:cut]
+    width, height = done[0].size if done else (first["width"], first["height"])
     subseeds = [int(str(each.get("variation", "-1:")).partition(":")[0]) for each in how.fields]
     told = {
         "prompt": prompt,
@@ -49,8 +50,8 @@ def info_of(
         "subseed": subseeds[0],
         "all_subseeds": subseeds[:count],
         "subseed_strength": asked.subseed_strength or 0,
-        "width": first["width"],
-        "height": first["height"],
+        "width": width,
+        "height": height,
         "sampler_name": asked.sampler_name or asked.sampler_index or "Euler",
         "cfg_scale": first["cfg"],
         "steps": first["steps"],

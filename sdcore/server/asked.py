@@ -26,11 +26,13 @@ from sdcore.prepare import Request
 from sdcore.server.limits import Limits
 from sdcore.server.models import Choice, Loras, Models
 from sdcore.server.refusals import Refused
-from sdcore.settings import Options, Words
+from sdcore.settings import Options, Settings, Words
 from sdcore.trust import is_elsewhere
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from sdcore.inpainting import Canvas
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # of pictures in requests
 LETTERS = 500  # of a written form
@@ -307,8 +309,28 @@ def _list(name: str, value: Any) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def prepared(asked: Asked, models: Models) -> Request:
-    """The request with its refiner, which is loaded where it is not in memory."""
-    if asked.refiner is None:
-        return asked.request
-    return replace(asked.request, refiner=models.networks(Choice(asked.refiner)))
+def lean(asked: Asked, settings: Settings, canvas: Canvas | None) -> Asked:
+    """The same request with its picture and mask as small as they are drawn from; as it is where
+    that needs the whole picture: beside an extension, a fallback, or marks of its origin.
+
+    settings, canvas: as they come of it. The same pixels are drawn.
+    """
+    size = (settings.width, settings.height)
+    if canvas is None or asked.smaller or settings.extend is not None or canvas.marks:
+        return asked
+    if size[0] * size[1] >= canvas.image.width * canvas.image.height:
+        return asked
+    small = replace(canvas, blur=0.0).scaled(*size)  # the mask is blurred when it is drawn from
+    return replace(asked, request=replace(asked.request, image=small.image, mask=small.mask))
+
+
+def bytes_of_pictures(asked: Asked) -> dict[int, int]:
+    """`Job.given`: about as Pillow holds them."""
+    pictures = [each for each in (asked.request.image, asked.request.mask) if each is not None]
+    return {id(each): _bytes_of(each) for each in pictures}
+
+
+def _bytes_of(picture: Any) -> int:
+    channels = 1 if picture.mode in ("1", "L", "P") else 4
+    beside = sum(len(v) for v in picture.info.values() if isinstance(v, str | bytes))
+    return picture.width * picture.height * channels + beside

@@ -18,7 +18,7 @@ from sdcore.guidance import GUIDANCES, resolve
 from sdcore.images import KEY, texts_of
 from sdcore.schedulers import SPACINGS, TABLE, TOOLS
 from sdcore.server.answers import Json
-from sdcore.server.asked import picture, read
+from sdcore.server.asked import Asked, picture, read
 from sdcore.server.drawings import completed, passes
 from sdcore.server.jobs import Job
 from sdcore.server.native import short
@@ -152,10 +152,13 @@ def _describe(networks: Networks, jobs: Sequence[Job]) -> None:
 # --- plans ---------------------------------------------------------------------------------------
 
 
-def _planned(worker: Worker, asked: Any, networks: Networks, nfe: int | None) -> dict[str, Any]:
+def _planned(worker: Worker, asked: Asked, networks: Networks, nfe: int | None) -> dict[str, Any]:
+    refiner = worker.models.refiner(asked.refiner, asked.choice)
+
     def at(steps: int | None) -> tuple[Settings, list[dict[str, Any]]]:
         request = asked.request if steps is None else replace(asked.request, steps=steps)
-        settings, parts = completed(replace(asked, request=request), networks, worker)
+        whole = replace(asked, request=request)
+        settings, parts = completed(whole, networks, worker.limits, refiner)
         rows, last = [], 0.0
         for _, plan, run in passes(settings, parts, networks):
             for step in run:

@@ -18,7 +18,7 @@ from sdcore.run import Run, over_parts
 from sdcore.sampling import Denoise, Prediction, State, Step
 from sdcore.schedulers import Plan
 from sdcore.schedulers.rehearsal import rehearse
-from sdcore.server.asked import Asked, prepared
+from sdcore.server.asked import Asked, bytes_of_pictures, lean
 from sdcore.server.jobs import Cancelled, Job
 from sdcore.server.limits import MEGA, Limits
 from sdcore.server.refusals import Refused
@@ -71,11 +71,11 @@ def submit(
     """
     cost, key = _estimated(asked), None
     networks = worker.models.peek(asked.choice.model)
-    if networks is not None and (
-        asked.refiner is None or worker.models.peek(asked.refiner) is not None
-    ):
-        settings, parts = completed(asked, networks, worker)
+    refiner = None if asked.refiner is None else worker.models.peek(asked.refiner)
+    if networks is not None and (asked.refiner is None or refiner is not None):
+        settings, parts = completed(asked, networks, worker.limits, refiner)
         cost = work_of(settings, parts, networks)
+        asked = lean(asked, settings[0], parts.canvas)
         if parts.canvas is None and parts.refiner is None and begun is None:
             key = (asked.choice, asked.smaller, _shared(settings[0]))
     check_work(cost, worker.limits)
@@ -86,6 +86,7 @@ def submit(
         key,
         asked.pictures,
         Drawing(asked, on_step, api, begun),
+        given=bytes_of_pictures(asked),
     )
 
 
@@ -131,12 +132,13 @@ def check_work(cost: float, limits: Limits) -> None:
 
 
 def completed(
-    asked: Asked, networks: Networks, worker: Worker
+    asked: Asked, networks: Networks, limits: Limits, refiner: Networks | None
 ) -> tuple[tuple[Settings, ...], Parts]:
-    request = prepared(asked, worker.models)
+    """What a request comes to with its networks. Raises Refused, InputError."""
+    request = asked.request if refiner is None else replace(asked.request, refiner=refiner)
     parts = parts_of(request, networks)
     settings = complete(request, networks, parts)
-    first, limits = settings[0], worker.limits
+    first = settings[0]
     width, height = size_of(first, networks.vae.config.factor)
     steps = max(first.steps, first.hires_steps or 0)
     for name, value, most in (
@@ -156,9 +158,16 @@ def _shared(settings: Settings) -> Settings:
 def _draw(worker: Worker, networks: Networks, jobs: Sequence[Job]) -> None:
     """Every picture of the jobs, in batches; each job gets its own."""
     tasks: list[Drawing] = [job.task for job in jobs]
-    each, parts = zip(*(completed(task.asked, networks, worker) for task in tasks), strict=True)
-    for settings, of in zip(each, parts, strict=True):
+    refiners = [worker.models.refiner(task.asked.refiner, jobs[0].choice) for task in tasks]
+    each, parts = zip(
+        *(completed(task.asked, networks, worker.limits, refiner)
+          for task, refiner in zip(tasks, refiners, strict=True)),
+        strict=True,
+    )  # fmt: skip
+    for job, settings, of in zip(jobs, each, parts, strict=True):
         check_work(work_of(settings, of, networks), worker.limits)
+        small = lean(job.task.asked, settings[0], of.canvas)
+        job.task, job.given = replace(job.task, asked=small), bytes_of_pictures(small)
     wanted = [settings for of in each for settings in of]
     start: State | None = None
     sigmas: tuple[float, ...] = ()
@@ -195,7 +204,7 @@ def _draw(worker: Worker, networks: Networks, jobs: Sequence[Job]) -> None:
     worker.models.settle(jobs[0].choice, networks)
     for job in jobs:
         job.result = [drawn for drawn, of in zip(done, watching.owners, strict=True) if of is job]
-        job.size += sum(3 * d.settings.width * d.settings.height for d in job.result)
+        job.size += sum(3 * d.size[0] * d.size[1] for d in job.result)
 
 
 class _Watching:

@@ -34,7 +34,8 @@ class Job:
     """One piece of work. The worker's thread writes, any thread reads.
 
     result: what the work returned. error: why it failed. kept: what is held on to beside the result
-    until the job is forgotten; `size` says how many bytes all of that takes.
+    until the job is forgotten; `size` says how many bytes all of that takes. given: the bytes of
+    the pictures that it was asked with, by their id(): several jobs may hold the same one.
     """
 
     choice: Choice  # the networks that it is done with
@@ -50,6 +51,7 @@ class Job:
     result: Any = None
     error: Exception | None = None
     size: int = 0
+    given: Mapping[int, int] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     pause: Callable[[], None] = lambda: None  # what the worker does between two steps

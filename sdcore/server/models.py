@@ -41,7 +41,7 @@ class Models:
     longest time goes first.
     hidden: whether pictures name them without their folders.
 
-    `networks` is called by the worker's thread alone, the rest by any.
+    `networks`, `refiner` and `settle` are called by the worker's thread alone, the rest by any.
     """
 
     def __init__(
@@ -93,14 +93,24 @@ class Models:
         """How a learned word is written in prompts: as its file is called, as in A1111."""
         return name.rpartition("/")[2]
 
-    def networks(self, choice: Choice, tell: Tell = lambda line: None) -> Networks:
-        """The networks, loaded where they are not in memory. Raises InputError."""
+    def refiner(self, name: str | None, of: Choice) -> Networks | None:
+        """The second model of one picture, beside the first, which stays in memory. None: none."""
+        return None if name is None else self.networks(Choice(name), beside=of.model)
+
+    def networks(
+        self, choice: Choice, tell: Tell = lambda line: None, beside: str | None = None
+    ) -> Networks:
+        """The networks, loaded where they are not in memory. Raises InputError.
+
+        beside: a model that is not dropped for them, though it be one more than `most`.
+        """
         from sdcore.loading import load
 
         name = choice.model
         if name not in self._loaded:
-            while len(self._loaded) >= max(1, self.most):
-                self._drop(next(iter(self._loaded)))
+            droppable = [each for each in self._loaded if each != beside]
+            for each in droppable[: max(0, len(self._loaded) + 1 - max(1, self.most))]:
+                self._drop(each)
             tell(f"loading {name}")
             source: dict[str, Any] = self.source | (
                 {"memory": self._modes[name]} if name in self._modes else {}

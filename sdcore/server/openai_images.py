@@ -263,11 +263,10 @@ async def _body(
         as_url = asked.response_format == "url"
         shown = {"url": f"data:image/{how};base64,{text}"} if as_url else {"b64_json": text}
         data.append({**shown, "seed": one.settings.seed, "flags": list(one.flags)})
-    first = result.drawings[0].settings
     return {
         "created": int(time.time()),
         "data": data,
-        **_described(asked, first.width, first.height),
+        **_described(asked, *result.drawings[0].size),
         "sdcore": {"notes": [*notes, *result.notes], "batched": result.batched},
     }
 

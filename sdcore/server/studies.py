@@ -87,6 +87,7 @@ class Study:
     def keep(self, job: Job, run: Run, step: Step, rows: slice) -> None:
         """Called in every step."""
         self.settings = run.settings[rows.start]
+        self.asked = job.task.asked  # with smaller pictures, perhaps
         seconds = next(e.data["seconds"] for e in reversed(job.events) if e.kind == "step")
         apart = difference(step.prediction, rows)
         kept = Kept(len(self.steps), _small(step, rows), seconds, apart, run.sigmas)
@@ -234,6 +235,7 @@ def _submitted(worker: Worker, study: Study, begun: Begun | None = None) -> Job:
     if begun is None and study.origin is not None:
         begun = Begun(study.origin.state, study.origin.sigmas, partial(_left, study))
     job = submit(worker, study.asked, study.keep, begun=begun)
+    study.asked = job.task.asked  # with smaller pictures, perhaps
     job.kept[KEPT] = study
     return job
 

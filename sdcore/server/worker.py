@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sdcore.errors import InputError
@@ -73,6 +73,7 @@ class Worker:
         pictures: int = 1,
         task: Any = None,
         between_steps: bool = False,
+        given: Mapping[int, int] | None = None,
     ) -> Job:
         """Queue `work`, which is called with the networks of `choice` in the worker's thread.
 
@@ -81,10 +82,13 @@ class Worker:
             `Limits.batch`.
         between_steps: short work (a decode) that need not wait for the end of a run.
 
+        given: `Job.given`.
+
         Raises Full, with the seconds after which there may be room, and Unready.
         """
         choice = Choice(self.models.default) if choice is None else choice
         job = Job(choice, cost, key, pictures, task, bare=self.models.bare)
+        job.given = {} if given is None else given
         with self._lock:
             if not self._open:
                 raise Unready("the server is about to stop", retry_after=5)
@@ -96,6 +100,12 @@ class Worker:
                     f"the queue is full: {waiting:.0f} of {self.limits.work:.0f} million "
                     "pixel evaluations wait",
                     retry_after=self._seconds(waiting + cost - self.limits.work),
+                )
+            held = [each for each in self._held if each.state not in ENDED]
+            if job.given and held and bytes_of([*held, job]) > self.limits.kept:
+                raise Full(
+                    "the pictures of what waits take as much memory as the server gives them",
+                    retry_after=self._seconds(waiting),
                 )
             short = between_steps and self.models.peek(choice.model) is not None
             (self._between if short else self._queue).append((job, work))
@@ -135,6 +145,11 @@ class Worker:
         """The work that waits or runs, as `Limits` counts it."""
         with self._lock:
             return sum(job.cost for job in (*self.queued, *self._running))
+
+    @property
+    def _held(self) -> list[Job]:
+        """All that hold memory: what is remembered, waits or runs."""
+        return list(dict.fromkeys((*self._jobs.values(), *self.queued, *self._running)))
 
     @property
     def accepts(self) -> bool:
@@ -287,13 +302,19 @@ class Worker:
         limits, now = self.limits, time.time()
         with self._lock:
             ended = [job for job in self._jobs.values() if job.state in ENDED]
-            size, count = sum(job.size for job in ended), len(ended)
+            count = len(ended)
             for job in ended:
                 old = job.ended is not None and now - job.ended > limits.seconds
-                if not (old or count > limits.jobs or size > limits.kept):
+                if not (old or count > limits.jobs or bytes_of(self._held) > limits.kept):
                     break
                 del self._jobs[job.id]
-                size, count = size - job.size, count - 1
+                count -= 1
+
+
+def bytes_of(jobs: Sequence[Job]) -> int:
+    """What they hold, each picture that they were asked with once."""
+    given = {place: size for job in jobs for place, size in job.given.items()}
+    return sum(job.size for job in jobs) + sum(given.values())
 
 
 def _nothing() -> None:

@@ -150,6 +150,16 @@ def test_fields_that_clients_send_for_nothing_do_no_harm(client: TestClient) -> 
     assert json.loads(answer.json()["info"])["warnings"] == []
 
 
+def test_the_size_that_is_told_is_the_second_passs(client: TestClient) -> None:
+    fields = {"prompt": "a", **SMALL, "width": 32, "height": 32, "enable_hr": True, "hr_scale": 2}
+    info = json.loads(client.post(TXT, json=fields).json()["info"])
+    assert (info["width"], info["height"]) == (64, 64)
+    fields = {"prompt": "a", "size": "32x32", "steps": 2, "hires": 2}
+    answer = client.post("/v1/images/generations", json=fields).json()
+    assert answer["size"] == "64x64"
+    assert opened(answer["data"][0]["b64_json"]).size == (64, 64)
+
+
 def test_a_second_pass_is_a1111s_hires_fix(client: TestClient) -> None:
     fields = {"prompt": "a", **SMALL, "enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent",
               "hr_second_pass_steps": 2, "denoising_strength": 0.5}  # fmt: skip

@@ -65,8 +65,9 @@ BODIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {  # valid ones, and
     "/runs": ({"prompt": "a", "steps": 2, **SMALL}, ("prompt", "seed", "model", "count", *FIELDS)),
 }  # fmt: skip
 NASTY: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2, 1.5, 2.0, 1e-300, 1e300, 10**30, 10**400, -(2**63), 2**64, float("nan"),
-    float("inf"), "", " ", "a", "\0", "\ud800", "a" * 600, "1", "64x64", "auto", "mine.py", "../x",
+    None, True, False, 0, -1, 1, 2, 1.5, 2.0, 1e-300, 1e300, 10**30, 10**400, -(2**63), 2**64,
+    float("nan"), float("inf"), "", " ", "a", "\0", "\ud800", "a" * 600, "1", "64x64", "auto",
+    "mine.py", "../x",
     "http://127.0.0.1/x", "C:\\x", "\\\\host\\x", "(((", "[a:b:0.5]", "a AND b", "<lora:x:1>",
     "<lora:picturebook-v:1>", "{a|b}", "__x__", [], [None], [1, 2], {}, {"a": 1}, PICTURE,
     f"data:image/png;base64,{PICTURE}", "euler", "Euler a", "dpmpp_2m:x=1", "karras", "Karras",

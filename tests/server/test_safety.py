@@ -4,17 +4,21 @@ import base64
 import io
 import json
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from sdcore.drawing import draw
 from sdcore.errors import InputError
-from sdcore.server.asked import read
+from sdcore.prepare import complete, parts_of, prepare
+from sdcore.server.asked import Asked, read
 from sdcore.server.limits import Limits
 from sdcore.server.models import Models, listed_models
 from sdcore.server.options import ServerOptions, check_options, of_environment, read_key
@@ -32,6 +36,12 @@ def keyed(worker: Worker) -> Iterator[TestClient]:
     """A client of a server that wants a key."""
     with client_of(worker, key=SECRET) as client:
         yield client
+
+
+def parted(asked: Asked, networks: Any) -> tuple[Any, Any]:
+    """As the command line comes from a request to its settings."""
+    parts = parts_of(asked.request, networks)
+    return complete(asked.request, networks, parts), parts
 
 
 def refused(given: dict[str, Any], models: Models, limits: Limits | None = None) -> Refused:
@@ -207,6 +217,60 @@ def test_what_makes_a_picture_large_by_another_way_is_bounded_too(
 
     with pytest.raises(InputError):
         drawings.submit(worker, read({"prompt": "a", **given}, worker.models, worker.limits))
+
+
+def test_a_large_picture_is_let_go_of_and_the_same_is_drawn(tiny_models: Models) -> None:
+    from sdcore.server import drawings
+
+    worker = Worker(tiny_models, Limits())  # not begun: jobs wait
+    image = Image.effect_mandelbrot((400, 300), (-2, -1.5, 1, 1.5), 50).convert("RGB")
+    mask = Image.new("L", image.size)
+    mask.paste(255, (0, 0, 200, 300))
+    given = {"prompt": "a", "seed": 1, "image": image, "mask": mask, "mask_blur": 3, "paste": True,
+             "steps": 2, "width": 64, "height": 32}  # fmt: skip
+    asked = read(given, worker.models, worker.limits)
+    job = drawings.submit(worker, asked)
+    assert job.task.asked.request.image.size == (64, 32)
+    assert sum(job.given.values()) == 64 * 32 * 5
+    worker.start()
+    assert job.wait(60)
+    drawn, networks = job.result[0], tiny_models.networks(tiny_models.choice())
+    run = prepare(networks, *parted(asked, networks))
+    assert drawn.settings == run.settings[0]
+    again = next(draw(networks, run.settings, parted(asked, networks)[1])).picture
+    assert np.abs(np.asarray(drawn.picture, int) - np.asarray(again, int)).max() == 0
+    assert worker.stop()
+
+
+def test_a_model_and_its_refiner_are_loaded_once_by_the_worker_alone(
+    tiny_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdcore import loading
+    from sdcore.server import drawings
+
+    load, loaded = loading.load, []
+
+    def counted(place: str, **source: Any) -> Any:
+        loaded.append(threading.current_thread().name)
+        return load(place, **source)
+
+    monkeypatch.setattr(loading, "load", counted)
+    places = dict.fromkeys(("base", "refiner", "third"), str(tiny_path))
+    worker = Worker(Models(places, source={"device": "cpu"}, most=1))
+    worker.start()
+    fields = {"prompt": "a", "refiner": "refiner", "handover": 1.0, "width": 32, "height": 32,
+              "steps": 2}  # fmt: skip
+    for _ in range(2):
+        job = drawings.submit(worker, read(fields, worker.models, worker.limits))
+        assert job.wait(60)
+        assert job.error is None
+    assert loaded == ["sdcore-worker"] * 2
+    assert worker.models.loaded == ("base", "refiner")
+    third = read({**fields, "model": "third", "refiner": None, "handover": None},
+                 worker.models, worker.limits)  # fmt: skip
+    assert drawings.submit(worker, third).wait(60)
+    assert worker.models.loaded == ("third",)
+    assert worker.stop()
 
 
 def test_a_solver_that_asks_without_end_is_stopped(tiny_models: Models) -> None:

@@ -150,6 +150,20 @@ def test_old_jobs_are_forgotten_by_number_by_size_and_on_demand(worker: Worker) 
     assert worker.jobs == []
 
 
+def test_pictures_of_what_waits_are_bounded_and_one_is_counted_once(worker: Worker) -> None:
+    first, go = held(worker)
+    worker.submit(done, given={1: 600})
+    worker.submit(done, given={1: 600})  # the same picture
+    with pytest.raises(Full, match="pictures of what waits"):
+        worker.submit(done, given={2: 600})
+    last = worker.submit(done)
+    go.set()
+    assert first.wait(60)
+    assert last.wait(60)
+    assert worker.submit(done, given={2: 600}).wait(60)
+    assert sum(sum(job.given.values()) for job in worker.jobs) <= 1000
+
+
 def test_old_jobs_are_forgotten_by_time() -> None:
     worker = Worker(NoModels(), Limits(seconds=0))
     worker.start()
