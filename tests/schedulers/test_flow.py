@@ -25,6 +25,10 @@ NOISE = SeededNoise((0, 1), (4, 8, 8))
 ULP = torch.finfo(torch.float32).eps
 
 
+def number(name: str) -> float:
+    return BY_NAME[name].number
+
+
 def run(scheduler, steps, network=wavy):
     """The trajectory in the network's form, (1 - s) x0 + s eps, in float32."""
     plan = scheduler.plan(steps)
@@ -93,8 +97,8 @@ def test_a_shift_is_taken_once():
     """diffusers shifts the ends of its own grid twice (its issue 13243), here they are shifted."""
     other = FlowMatchEulerDiscreteScheduler(shift=3.0)
     other.set_timesteps(4)
-    quirk = BY_NAME["diffusers.flow_match.shift_twice"]
-    assert other.sigmas[-2].item() == pytest.approx(quirk.number, rel=1e-3)
+    twice = number("diffusers.flow_match.shift_twice")
+    assert other.sigmas[-2].item() == pytest.approx(twice, rel=1e-3)
     plan = resolve(config={**EULER, "shift": 3.0}).plan(4)
     right = Shift(3.0)(1 / 1000)
     assert plan.timesteps[-1] / 1000 == pytest.approx(right)
@@ -160,7 +164,7 @@ def test_deis_with_flow_sigmas_ends_at_the_picture(steps):
         torch.testing.assert_close(mine.double(), other.double(), rtol=0, atol=3e-4)
     left = diffusers.DEISMultistepScheduler(prediction_type=FLOW, use_flow_sigmas=True)
     left.set_timesteps(4)
-    assert left.sigmas[-1].item() == pytest.approx(BY_NAME["diffusers.deis.flow_end"].number)
+    assert left.sigmas[-1].item() == pytest.approx(number("diffusers.deis.flow_end"))
     fields = {"use_flow_sigmas": True, "prediction_type": FLOW}
     plan = resolve(config={"_class_name": "DEISMultistepScheduler", **fields}).plan(4)
     assert plan.sigmas[-1] == 0
