@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
@@ -39,15 +40,18 @@ from sdcore.version import VERSION
 log = logging.getLogger("sdcore.server")
 
 
-def create_app(worker: Worker, options: ServerOptions | None = None) -> FastAPI:
-    """The server's application. `worker` is started with it, and stopped."""
+def create_app(worker: Worker, options: ServerOptions | None = None, grace: float = 0.0) -> FastAPI:
+    """The server's application. `worker` is started with it, and stopped.
+
+    grace: seconds for what was begun, at the end.
+    """
     options = ServerOptions() if options is None else options
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         worker.start()
         yield
-        worker.stop()
+        await run_in_threadpool(worker.stop, grace)
 
     # The usual pages of documentation are made of another host's scripts; the schema is here.
     app = FastAPI(title="sdcore", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -121,4 +125,4 @@ def made_worker(options: ServerOptions) -> Worker:
 def from_environment() -> FastAPI:
     """The application as the environment sets it up: `sdcore.server:app`."""
     options = of_environment()
-    return create_app(made_worker(options), options)
+    return create_app(made_worker(options), options, options.grace)

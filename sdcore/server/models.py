@@ -5,6 +5,7 @@ What there is is listed once, at start. A request names one of the list, and no 
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -171,9 +172,15 @@ class Models:
         }
 
         def bare(text: str) -> str:
-            for place, name in names.items():
+            for place, name in sorted(names.items(), reverse=True):  # the longest first
                 text = text.replace(place, name)
             return text
+
+        def digest_bare(line: str) -> str:
+            digest, _, file = line.partition(" ")
+            named = bare(file)
+            outside = named == file and (file.endswith(".py") or Path(file).is_absolute())
+            return f"{digest} {_without_folders(file) if outside else named}"
 
         loras = [(parse_lora(spec)) for spec in settings.loras]
         refiner = settings.refiner
@@ -183,8 +190,18 @@ class Models:
             refiner=None if refiner is None else names.get(refiner, refiner),
             loras=tuple(written_lora(names.get(path, path), *both) for path, *both in loras),
             embeddings=tuple(map(bare, settings.embeddings)),
-            digests=tuple(map(bare, settings.digests)),
+            filters=tuple(map(_without_folders, settings.filters)),
+            digests=tuple(map(digest_bare, settings.digests)),
         )
+
+
+def _without_folders(text: str) -> str:
+    """A file, or a written form, whose files are named without their folders.
+
+    >>> _without_folders("/srv/mine.py:check,words=/srv/my/words.txt")
+    'mine.py:check,words=words.txt'
+    """
+    return re.sub(r"""(^|[=,"'])(?:[^/\\,="']*[/\\])+""", r"\1", text)
 
 
 def _named(what: str, name: str, known: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sdcore.chosen import AUTO
 from sdcore.errors import InputError
 from sdcore.server.limits import Limits
 
@@ -80,7 +81,19 @@ def check_options(options: ServerOptions, no_auth: bool = False) -> ServerOption
         raise InputError(f"a port is 0 to 65535, not {options.port}")
     if options.limits.batch < 1 or options.loaded < 1:
         raise InputError("--batch and --loaded are at least 1")
+    _check_source(options.source)
     return options
+
+
+def _check_source(source: Mapping[str, Any]) -> None:
+    """Raises InputError where no model could be loaded so: at the start, not in each request."""
+    from sdcore.devices import choose_device, choose_dtype
+    from sdcore.engine import check_engine
+    from sdcore.memory import choose
+
+    choose_dtype(source.get("dtype"), choose_device(source.get("device")))
+    choose(source.get("memory"), (), None)
+    check_engine(source.get("engine", "auto"))
 
 
 def read_key(file: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
@@ -115,7 +128,9 @@ def of_environment(environment: Mapping[str, str] = os.environ) -> ServerOptions
         "SAFETY": str, "SAFETY_ACTION": str,
     }  # fmt: skip
     parts = {"DEVICE": "device", "DTYPE": "dtype", "MEMORY": "memory", "ENGINE": "engine"}
-    limits = {f"MAX_{name.name.upper()}": name for name in fields(Limits)}
+    # MAX_PROMPT is /generate's, as --max-prompt is; MAX_TEXT is any text's of any face.
+    limits = {f"MAX_{each.name.upper()}": each for each in fields(Limits)}
+    limits["MAX_TEXT"] = limits.pop("MAX_PROMPT")
     given: dict[str, Any] = {}
     source: dict[str, str] = {}
     bounds: dict[str, Any] = {}
@@ -125,7 +140,7 @@ def of_environment(environment: Mapping[str, str] = os.environ) -> ServerOptions
         short = name.removeprefix(PREFIX)
         try:
             if short in parts:
-                source[parts[short]] = text
+                source |= {} if text == AUTO else {parts[short]: text}
             elif short in known:
                 given[short.lower()] = known[short](text)
             elif short in limits:

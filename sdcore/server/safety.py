@@ -2,7 +2,7 @@
 
 Host            a name of the list: a page whose name was made to point here (DNS rebinding)
                 knows another
-Origin, Sec-Fetch-Site   a page of another site may not change anything
+Origin, Sec-Fetch-Site   a page of another site may not change anything, nor have models loaded
 key             Bearer, Basic (any user) or X-API-Key, compared in constant time
 Content-Type    JSON, or multipart where files are sent: what a foreign form may send is neither
 """
@@ -26,6 +26,8 @@ from sdcore.server.options import ServerOptions, is_loopback
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 OPEN = ("/health", "/metrics")  # told without a key: they hold no prompt and no path
+# What works or loads when it is only read: a picture in a foreign page would have it done.
+WORKING = ("/models/", "/runs/", "/sdapi/v1/progress")
 FORMS = ("/v1/images/edits",)  # whose bodies may be multipart
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -75,7 +77,8 @@ class Gate:
             return refusal(
                 path, 400, "the server is not reached by this name: sdcore serve --host-allowed"
             )
-        if (why := self._foreign(headers, host, method)) is not None:
+        harmless = method in SAFE and (method == "OPTIONS" or not path.startswith(WORKING))
+        if not harmless and (why := self._foreign(headers, host)) is not None:
             return refusal(path, 403, why)
         preflight = method == "OPTIONS" and "access-control-request-method" in headers
         if path not in OPEN and not preflight and not self.knows(headers):
@@ -114,10 +117,8 @@ class Gate:
                 given = ""
         return secrets.compare_digest(given.encode("utf-8", "replace"), self.options.key.encode())
 
-    def _foreign(self, headers: Mapping[str, str], host: str, method: str) -> str | None:
-        """Why what changes something is not done for another site's page; None: it is done."""
-        if method in SAFE:
-            return None
+    def _foreign(self, headers: Mapping[str, str], host: str) -> str | None:
+        """Why what takes work is not done for another site's page; None: it is done."""
         origin = headers.get("origin")
         if origin in self.options.cors:
             return None

@@ -7,6 +7,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from starlette.testclient import TestClient
 from sdcore.drawing import draw
 from sdcore.errors import InputError
 from sdcore.prepare import complete, parts_of, prepare
+from sdcore.server import application
 from sdcore.server.asked import Asked, read
 from sdcore.server.limits import Limits
 from sdcore.server.models import Models, listed_models
@@ -351,6 +353,8 @@ def test_a_page_of_another_site_changes_nothing(
     assert client.post("/generate", json=body, headers=headers).status_code == status
     assert client.post("/sdapi/v1/interrupt", headers=headers).status_code == status
     assert client.get("/health", headers=headers).status_code == 200  # a link is followed
+    for path in ("/models/tiny", "/sdapi/v1/progress"):  # a picture's address in a page
+        assert client.get(path, headers=headers).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -468,9 +472,53 @@ def test_uvicorn_is_told_by_the_environment() -> None:
     )  # fmt: skip
     assert (told.key, told.models, told.host) == (SECRET, ("picturebook",), "::")
     assert (told.limits.steps, told.source) == (20, {"device": "cpu"})
-    for name, text in (("WAT", "1"), ("MAX_STEPS", "many"), ("HOST", "0.0.0.0")):
+    told = of_environment({"SDCORE_SERVE_MAX_PROMPT": "9", "SDCORE_SERVE_MAX_TEXT": "99"})
+    assert (told.max_prompt, told.limits.prompt) == (9, 99)
+    assert of_environment({"SDCORE_SERVE_DEVICE": "auto"}).source == {}
+    for name, text in (
+        ("WAT", "1"),
+        ("MAX_STEPS", "many"),
+        ("HOST", "0.0.0.0"),
+        ("DEVICE", "cud"),
+        ("DTYPE", "float8"),
+        ("MEMORY", "x"),
+        ("ENGINE", "x"),
+    ):
         with pytest.raises(InputError):
             of_environment({f"SDCORE_SERVE_{name}": text})
+
+
+def test_under_uvicorn_what_was_begun_may_end_within_the_grace(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(networks: Any, jobs: Any) -> None:
+        ending.wait(60)
+        jobs[0].check()
+        jobs[0].result = "done"
+
+    ending = threading.Event()
+    monkeypatch.setattr(application, "made_worker", lambda options: worker)
+    monkeypatch.setenv("SDCORE_SERVE_GRACE", "60")
+    with TestClient(application.from_environment()):
+        job = worker.submit(work)
+        threading.Timer(0.2, ending.set).start()
+    assert job.state == "done"
+
+
+def test_filters_are_named_without_their_folders_to_others(tiny_models: Models) -> None:
+    settings = parted(read({"prompt": "a"}, tiny_models, Limits()),
+                      tiny_models.networks(tiny_models.choice()))[0][0]  # fmt: skip
+    settings = replace(
+        settings,
+        filters=("safety:folder=/home/me/sd15,action=black", "/srv/my filters/mine.py:check,n=2"),
+        digests=(*settings.digests, "12ab /srv/my filters/mine.py", "34cd there/other.py"),
+    )
+    hiding = Models({"tiny": tiny_models.places["tiny"]}, hidden=True)
+    shown = hiding.shown(settings)
+    assert shown.filters == ("safety:folder=sd15,action=black", "mine.py:check,n=2")
+    assert shown.digests[-2:] == ("12ab mine.py", "34cd other.py")
+    assert [line.partition(" ")[2] for line in shown.digests[:-2]] == ["tiny"]
+    assert tiny_models.shown(settings) == settings
 
 
 def test_prompts_are_in_no_log(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
