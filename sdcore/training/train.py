@@ -11,6 +11,7 @@ OUT/report.html                    all of it to look at
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -113,7 +114,9 @@ def train(
     plan = with_defaults(plan, networks.prediction_type, side)
     networks = readied(networks, plan)
     examples, skipped = _examples(folder, plan, tell)
-    place = _opened(path_of(out), plan) if ranks.first else path_of(out)
+    place = path_of(out)
+    if ranks.first:
+        _opened(place, plan, _origins(networks, examples))
     ranks.wait()
     name = (place.name or "trained") if name is None else name
     items, prior = _items(networks, examples, skipped, plan, place, tell, watcher, ranks)
@@ -124,27 +127,48 @@ def train(
 # --- the data ------------------------------------------------------------------------------------
 
 
-def _opened(place: Path, plan: Plan) -> Path:
-    """The folder of a training, new or of the same plan. Raises InputError for another's."""
+def _origins(networks: Networks, examples: Sequence[Example]) -> dict[str, str]:
+    """Digests of what a training is made of beside its plan: the model's files, and the data."""
+    files = sorted(networks.digests.items())
+    data = [(each.path.name, each.path.stat().st_size, each.captions, each.repeats)
+            for each in examples]  # fmt: skip
+    return {
+        name: hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        for name, told in (("model", files), ("set of pictures", data))
+    }
+
+
+def _opened(place: Path, plan: Plan, origins: dict[str, str]) -> None:
+    """The folder of a training, new or of the same plan, model and data.
+
+    Raises InputError for another's.
+    """
     there = place / PLAN
     if there.is_file():
         try:
-            other = Plan.from_dict(json.loads(there.read_text()))
+            held = json.loads(there.read_text())
+            other, begun = Plan.from_dict(held), held.get("of", origins)
             differs = plan.differs(other)
-        except (ValueError, TypeError) as error:
+            changed = [name for name in origins if begun.get(name) != origins[name]]
+        except (ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{there} is garbled: {error}") from None
         if differs:
             told = ", ".join(f"{n} {getattr(other, n)}" for n in differs[:4])
             raise InputError(
                 f"{place} holds another training ({told}): go on with that, or name another --out"
             )
+        if changed:
+            raise InputError(
+                f"{place} holds a training of another {' and another '.join(changed)}: go on with "
+                "the same, or name another --out"
+            )
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {place}: {error.strerror}") from None
     check_folder(place)
-    write_whole(there, (json.dumps(plan.as_dict(), indent=2) + "\n").encode())
-    return place
+    text = json.dumps({**plan.as_dict(), "of": origins}, indent=2)
+    write_whole(there, (text + "\n").encode())
 
 
 def _examples(folder: str | Path, plan: Plan, tell: Tell) -> tuple[list[Example], list[Skipped]]:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,18 @@ def test_another_training_in_the_folder(run: Run) -> None:
     run()
     with pytest.raises(InputError, match=r"holds another training \(rank 2\)"):
         run(rank=3)
+
+
+def test_other_data_or_another_model_is_another_training(
+    run: Run, data: Path, sd: StableDiffusion
+) -> None:
+    run()
+    other = replace(sd, digests={"unet": "another"})
+    with pytest.raises(InputError, match="holds a training of another model: go on"):
+        run(networks=other)
+    (data / "0.txt").write_text("a green tree")
+    with pytest.raises(InputError, match="holds a training of another set of pictures: go on"):
+        run()
 
 
 def test_what_lies_there_afterwards(run: Run) -> None:
