@@ -26,8 +26,8 @@ def open_signer(cert: str, key: str) -> Sign:
     Raises InputError for what cannot be read or does not sign.
     """
     try:
-        import c2pa
-        from cryptography.hazmat.primitives import serialization
+        import c2pa  # pyright: ignore[reportMissingImports]
+        from cryptography.hazmat.primitives import serialization  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
             "--c2pa-cert needs the package c2pa-python: pip install 'sdcore[c2pa]'"

@@ -63,7 +63,7 @@ def _changed(picture: Image, encoder: Any) -> Image:
 
 def _package() -> Any:
     try:
-        import imwatermark
+        import imwatermark  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
             "a watermark needs the package invisible-watermark: pip install 'sdcore[watermark]'"
