@@ -175,6 +175,21 @@ class VariancePreserving:
         return FORMS[self.prediction_type].raw(x0, eps, sigma)
 
 
+class Sigmas:
+    """The clock that tells sigma itself, which needs no table."""
+
+    def timestep(self, sigma: float, /) -> float:
+        return sigma
+
+    def sigma(self, t: float, /) -> float:
+        return t
+
+
+def to_s(sigma: float) -> float:
+    """The time s of flow matching at a finite sigma: 0 to 1 (pure noise)."""
+    return sigma / (1 + sigma)
+
+
 @dataclass(frozen=True)
 class FlowClock:
     """t = 1000 s, of the flow's own time s = sigma / (1 + sigma), 0 to 1 (pure noise)."""
@@ -182,7 +197,7 @@ class FlowClock:
     length: float = 1000.0
 
     def timestep(self, sigma: float, /) -> float:
-        return self.length if math.isinf(sigma) else self.length * sigma / (1 + sigma)
+        return self.length if math.isinf(sigma) else self.length * to_s(sigma)
 
     def sigma(self, t: float, /) -> float:
         return math.inf if t == self.length else t / (self.length - t)
@@ -220,7 +235,7 @@ class RectifiedFlow:
         """
         if eta == 0 or not 0 < sigma_next < sigma:
             return sigma_next, 0.0
-        s, s_next = sigma / (1 + sigma), sigma_next / (1 + sigma_next)
+        s, s_next = to_s(sigma), to_s(sigma_next)
         s_down = max(s_next * (1 + (s_next / s - 1) * eta), 0.0)  # below 0 where eta is above 1
         down = s_down / (1 - s_down)
         return down, math.sqrt(sigma_next**2 - down**2)

@@ -302,3 +302,8 @@ QUIRKS: tuple[Quirk, ...] = (
 )
 
 BY_NAME = {quirk.name: quirk for quirk in QUIRKS}
+
+
+def number(name: str) -> float:
+    """What was measured at the reference in this case."""
+    return BY_NAME[name].number

@@ -19,7 +19,7 @@ from torch import Tensor
 from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG, Guidance
-from sdcore.process import Process, VariancePreserving
+from sdcore.process import Process, Sigmas, VariancePreserving
 from sdcore.sampling import Denoise, Prediction
 
 
@@ -132,16 +132,6 @@ class Mixture:
         z = (x[..., None] - x.new_tensor(self.means)) / x.new_tensor(self._stds(sigma))
         z = z * (sign[..., None] if isinstance(sign, Tensor) else sign)
         return (torch.special.ndtr(z) * x.new_tensor(self.weights)).sum(-1)
-
-
-class Sigmas:
-    """The clock that tells a network sigma itself, which needs no table."""
-
-    def timestep(self, sigma: float) -> float:
-        return sigma
-
-    def sigma(self, t: float) -> float:
-        return t
 
 
 IN_SIGMA = VariancePreserving(Sigmas())

@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sdcore.errors import InputError
-from sdcore.process import RectifiedFlow
+from sdcore.process import RectifiedFlow, to_s
 from sdcore.schedulers.noise_schedule import NoiseSchedule
 
 # 1 - s of what stands for pure noise, which has no finite sigma: as diffusers' UniPC has it.
 NEAREST = 1e-6
-
-
-def to_s(sigma: float) -> float:
-    return sigma / (1 + sigma)
 
 
 def to_sigma(s: float) -> float:

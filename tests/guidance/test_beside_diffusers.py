@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sdcore.compare.quirks import BY_NAME
+from sdcore.compare.quirks import number
 from sdcore.guidance import (
     APG,
     CFG,
@@ -248,11 +248,6 @@ def test_skipped_layers(unet, same):
     made = skip(**ALONE, skip_layer_guidance_scale=2.0)
     expected = hooked(same, made, "pred_cond_skip", skipping())
     assert apart(whole(SkippedLayers(2.0), unet), expected) <= 1e-6
-
-
-def number(name):
-    """What the registry says that diffusers does."""
-    return BY_NAME[name].number
 
 
 def test_smoothed_energy_has_its_two_blurs_exchanged_there(unet, same):

@@ -6,8 +6,7 @@ import torch
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.lab import Gaussian, Mixture, Network, denoiser, point
-from sdcore.lab.worlds import Sigmas
-from sdcore.process import VariancePreserving
+from sdcore.process import Sigmas, VariancePreserving
 from sdcore.sampling import sample
 from sdcore.schedulers import resolve
 

@@ -8,25 +8,21 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 
 from scripts.trajectories import wavy, weigh_in_float64
-from sdcore.compare.quirks import BY_NAME
+from sdcore.compare.quirks import number
 from sdcore.denoiser import Denoiser
 from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.lab.worlds import Mixture, denoiser, point
 from sdcore.noise import SeededNoise
-from sdcore.process import FLOW, RectifiedFlow, process_of
+from sdcore.process import FLOW, RectifiedFlow, process_of, to_s
 from sdcore.sampling import State, sample
 from sdcore.schedulers import TABLE, resolve
-from sdcore.schedulers.flow_schedule import FlowSchedule, Shift, mu_of, to_s, to_sigma
+from sdcore.schedulers.flow_schedule import FlowSchedule, Shift, mu_of, to_sigma
 from sdcore.schedulers.spacing.flow import LEVELS
 
 EULER = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
 NOISE = SeededNoise((0, 1), (4, 8, 8))
 ULP = torch.finfo(torch.float32).eps
-
-
-def number(name: str) -> float:
-    return BY_NAME[name].number
 
 
 def run(scheduler, steps, network=wavy):

@@ -18,7 +18,7 @@ from scripts.trajectories import (
     wavy,
     weigh_in_float64,
 )
-from sdcore.compare.quirks import BY_NAME
+from sdcore.compare.quirks import number
 from sdcore.denoiser import Denoiser
 from sdcore.guidance import CFG
 from sdcore.lab import Gaussian, Mixture, Window, moments
@@ -33,11 +33,6 @@ from sdcore.schedulers.solvers.integrals import adams_weights
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.logging.set_verbosity_error()
-
-
-def number(name):
-    """What the registry says was measured at the reference."""
-    return BY_NAME[name].number
 
 
 def ones(x, t, context=None, added=None):

@@ -11,8 +11,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from sdcore.process import to_s
 from sdcore.sampling import Denoise, Draw, Interval, Memo, Memory, Prediction, Solver
-from sdcore.schedulers.flow_schedule import to_s
 
 Variable = Literal["sigma", "s"]
 KEPT = {"eps": "v", "x": "y"}  # what is remembered along s, by its name in sigma
@@ -61,13 +61,3 @@ def _renamed(memo: Memo, names: Mapping[str, str], sigma: float) -> Memo | None:
     if memo.kind in names.values():
         return None
     return memo._replace(kind=names.get(memo.kind, memo.kind), sigma=sigma)
-
-
-class Levels:
-    """The clock of s as a level: t is s itself."""
-
-    def timestep(self, sigma: float, /) -> float:
-        return sigma
-
-    def sigma(self, t: float, /) -> float:
-        return t

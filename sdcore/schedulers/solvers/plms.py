@@ -5,10 +5,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sdcore.process import Process, VariancePreserving
+from sdcore.process import Process, Sigmas, VariancePreserving
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.noise_schedule import SD_PROCESS
-from sdcore.schedulers.solvers.along import Levels, Variable, over
+from sdcore.schedulers.solvers.along import Variable, over
 from sdcore.schedulers.solvers.past import answered, past_of_equal_steps
 from sdcore.schedulers.table_entry import Entry
 
@@ -69,7 +69,7 @@ def pndm(
     where the table ends.
     """
     if variable != "sigma":
-        along = over(variable, partial(pndm, process=VariancePreserving(Levels())))
+        along = over(variable, partial(pndm, process=VariancePreserving(Sigmas())))
         return along(denoise, x, interval, memory, draw)
     sigma, sigma_next = interval.sigma, interval.sigma_next
     prediction = denoise(x, sigma)

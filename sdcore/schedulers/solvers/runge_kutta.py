@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sdcore.errors import InputError
+from sdcore.process import to_s
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers.solvers.integrals import combine
 from sdcore.schedulers.table_entry import Entry
@@ -110,7 +111,7 @@ VARIABLES = {
     "data": Variable(lambda s: 1 / s, lambda u: 1 / u, lambda s: 1 / s, lambda p, s: p.x0),
     # along the path of flow matching, x / (1 + sigma) = (1 - s) x0 + s eps, d/ds = eps - x0.
     "s": Variable(
-        lambda s: s / (1 + s),
+        to_s,
         lambda u: u / (1 - u),
         lambda s: 1 / (1 + s),
         lambda p, s: p.eps - p.x0,
