@@ -375,7 +375,9 @@ def _seeds(asked: Drawn, limits: Limits) -> list[dict[str, Any]]:
         return [{"seed": seed + n} for n in range(count)]
     if not 0 <= subseed <= MAX_SEED - count:
         raise Refused("subseed is out of range", param="subseed")
-    return [{"seed": seed, "variation": f"{subseed + n}:{strength:g}"} for n in range(count)]
+    return [
+        {"seed": seed, "variation": f"{subseed + n}:{strength:g}:columns"} for n in range(count)
+    ]
 
 
 def _embeddings(texts: Any, models: Models) -> list[str]:

@@ -89,7 +89,7 @@ def test_a_variation_keeps_the_seed_and_counts_the_other_on(client: TestClient) 
     fields = {"prompt": "a", **SMALL, "batch_size": 2, "subseed": 8, "subseed_strength": 0.5}
     body = client.post(TXT, json=fields).json()
     drawn = [settings_in(each) for each in body["images"]]
-    assert [each.variation for each in drawn] == ["8:0.5", "9:0.5"]
+    assert [each.variation for each in drawn] == ["8:0.5:columns", "9:0.5:columns"]
     assert [each.seed for each in drawn] == [3, 3]
     assert json.loads(body["info"])["all_subseeds"] == [8, 9]
 
