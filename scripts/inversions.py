@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import torch
 
+from scripts.pages import put, shown_option
 from sdcore.images import to_tensor
 from sdcore.inversion import inverted
 from sdcore.lab import Gaussian
@@ -21,7 +22,6 @@ from sdcore.loading import load
 from sdcore.pipeline import StableDiffusion
 from sdcore.sampling import sample
 from sdcore.schedulers import resolve
-from sdcore.writing import write_whole
 
 DOCS = Path(__file__).parents[1] / "docs" / "inversion.md"
 PROMPT, SEEDS, STEPS, ITERATIONS = "a blue boat on the sea", (1,), (10, 20, 50), (1, 5)
@@ -113,13 +113,10 @@ def page() -> str:
 
 
 @click.command()
-@click.option("--print", "shown", is_flag=True, help="To stdout; writes nothing.")
+@shown_option
 def main(shown: bool) -> None:
     """Measure, and write docs/inversion.md."""
-    if shown:
-        click.echo(page(), nl=False)
-    else:
-        write_whole(DOCS, page().encode())
+    put(DOCS, page(), shown)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ from pathlib import Path
 import click
 from torch import Tensor
 
+from scripts.pages import put, shown_option
 from scripts.trajectories import our_steps
 from sdcore.sampling import State, Step
 from sdcore.schedulers import TABLE, Entry, resolve
-from sdcore.writing import write_whole
 
 DOCS = Path(__file__).parents[1] / "docs" / "resume.md"
 STEPS = 6
@@ -91,13 +91,10 @@ def lines() -> Iterator[str]:
 
 
 @click.command()
-@click.option("--print", "shown", is_flag=True, help="To stdout; writes nothing.")
+@shown_option
 def main(shown: bool) -> None:
     """Measure, and write docs/resume.md."""
-    if shown:
-        click.echo(page(), nl=False)
-    else:
-        write_whole(DOCS, page().encode())
+    put(DOCS, page(), shown)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from scripts import families
+from scripts.pages import put, shown_option
 from sdcore.loading import load
 from sdcore.pipeline import StableDiffusion
 from sdcore.schedulers.table import TABLE
-from sdcore.writing import write_whole
 
 DOCS = Path(__file__).parents[1] / "docs" / "starts.md"
 FAMILY, PROMPT, SEED, STEPS, CFG, SIDE = "SD 1.x", "a red boat", 3, 10, 5.0, 64
@@ -136,16 +136,13 @@ def table(folder: Path) -> str:
 
 
 @click.command()
-@click.option("--print", "shown", is_flag=True, help="To stdout; writes nothing.")
+@shown_option
 def main(shown: bool) -> None:
     """Compare with diffusers, and write docs/starts.md."""
     diffusers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as place:
         text = table(families.write(Path(place), families.FAMILIES[FAMILY]))
-    if shown:
-        click.echo(text, nl=False)
-    else:
-        write_whole(DOCS, text.encode())
+    put(DOCS, text, shown)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,9 @@ def read_settings(path: Path) -> Settings:
         return Settings.from_json(text)
     except InputError as error:
         raise InputError(f"{path} cannot be drawn again: {error}") from None
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Peak signal-to-noise ratio of two images in [-1, 1], in dB; infinite for the same."""
+    mean = ((a.double() - b.double()) / 2).square().mean().item()
+    return math.inf if mean == 0 else -10 * math.log10(mean)

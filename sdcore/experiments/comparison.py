@@ -17,9 +17,9 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.experiments.cells import HOW, Cell, Drawing, Studio, batches
-from sdcore.experiments.distances import InDistribution, in_distribution, psnr, rms
+from sdcore.experiments.distances import InDistribution, in_distribution, rms
 from sdcore.experiments.store import Store
-from sdcore.images import to_tensor
+from sdcore.images import psnr, to_tensor
 from sdcore.settings import Settings
 
 # What solves a problem, and is no part of it: the reference has its own of each.

@@ -18,12 +18,6 @@ def rms(values: Tensor) -> float:
     return values.double().square().mean().sqrt().item()
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio of two images in [-1, 1], in dB; infinite for the same."""
-    mean = ((a.double() - b.double()) / 2).square().mean().item()
-    return math.inf if mean == 0 else -10 * math.log10(mean)
-
-
 @dataclass(frozen=True)
 class InDistribution:
     """What tells two sets of samples apart, which are paired by their seeds.

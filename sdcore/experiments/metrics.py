@@ -21,8 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from sdcore.errors import InputError
-from sdcore.experiments.distances import psnr, rms
-from sdcore.images import FORMATS, open_picture, read_settings, to_tensor
+from sdcore.experiments.distances import rms
+from sdcore.images import FORMATS, open_picture, psnr, read_settings, to_tensor
 from sdcore.paths import path_of
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sdcore.errors import InputError
+from sdcore.images import psnr
 from sdcore.settings import Settings
 from sdcore.trajectory.file import Trajectory
 from sdcore.trajectory.geometry import rms
@@ -134,6 +134,4 @@ def pixels_apart(a: Tensor, b: Tensor) -> tuple[int, float]:
         sizes = [f"{each.shape[-1]}x{each.shape[-2]}" for each in (a, b)]
         raise InputError(f"pictures of {sizes[0]} and {sizes[1]} cannot be compared")
     gap = (a.double() - b.double()) / 2
-    mean = gap.square().mean().item()
-    psnr = float("inf") if mean == 0 else -10 * torch.log10(torch.tensor(mean)).item()
-    return round(gap.abs().max().item() * 255), psnr
+    return round(gap.abs().max().item() * 255), psnr(a, b)

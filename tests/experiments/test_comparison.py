@@ -15,7 +15,8 @@ from sdcore.experiments.budget import nfe_of, steps_within
 from sdcore.experiments.cells import Cell, Studio, batches, remembering
 from sdcore.experiments.comparison import Reference, compare
 from sdcore.experiments.comparison_sheet import caption, plot, sheet
-from sdcore.experiments.distances import in_distribution, psnr, rms
+from sdcore.experiments.distances import in_distribution, rms
+from sdcore.images import psnr
 from sdcore.loading import load
 from tests.cli.shell import Shell
 
