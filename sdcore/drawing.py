@@ -10,7 +10,6 @@ from sdcore.enduring import Enduring, OutOfMemory, Tell, within_memory
 from sdcore.errors import InputError
 from sdcore.filters import Filter, filtered
 from sdcore.free_memory import give_back
-from sdcore.hires import size_of
 from sdcore.inversion import Recorded
 from sdcore.networks import Networks
 from sdcore.prepare import Parts, prepare
@@ -31,19 +30,12 @@ class Drawn:
     picture: Image | None  # None: a filter says that nobody gets it
     settings: Settings  # as it was drawn, with what the filters said of it
     nfe: int
-    networks: Networks  # as they are now, in a leaner mode perhaps
+    size: Size  # width and height, of the second pass where there are two
 
     @property
     def flags(self) -> tuple[str, ...]:
         """The names of the filters that flagged it."""
         return self.settings.flags
-
-    @property
-    def size(self) -> Size:
-        """Width and height, of the second pass where there are two."""
-        if self.picture is not None:
-            return self.picture.size
-        return size_of(self.settings, self.networks.vae.config.factor)
 
     @property
     def shown(self) -> Image:
@@ -122,8 +114,10 @@ def draw(
                 if not smaller or size is None:
                     raise
             else:
-                for picture, each in filtered(done, lean.settings, filters):
-                    yield Drawn(picture, each, nfe, now(lean.networks))
+                sizes = [picture.size for picture in done]
+                looked_at = filtered(done, lean.settings, filters)
+                for (picture, each), size in zip(looked_at, sizes, strict=True):
+                    yield Drawn(picture, each, nfe, size)
                 mode, size, waiting = now(lean.networks), None, waiting[batch:]
                 del run, lean, done
                 give_back()

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import mul
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,7 @@ def draw(
                         echo(first, err=True)
                     begun = time.perf_counter()
                 for each in drawing:
-                    networks = each.networks  # in a leaner mode, perhaps
+                    networks = replace(networks, memory=each.settings.memory)  # leaner, perhaps
                     records.shown(each.shown)
                     if each.flags:
                         film.leave_out(each.settings)

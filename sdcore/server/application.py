@@ -17,7 +17,6 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from sdcore.enduring import OutOfMemory
 from sdcore.errors import InputError, one_line
 from sdcore.filters import open_filters
 from sdcore.server import (
@@ -83,7 +82,7 @@ async def answered(request: Request, error: Any) -> Response:
         line = request.app.state.bare(str(error))
         if isinstance(error, Refused):
             return refusal(path, error.status, line, error.param, error.retry_after)
-        return refusal(path, 507 if isinstance(error, OutOfMemory) else 422, line)
+        return refusal(path, 422, line)
     if isinstance(error, RequestValidationError):
         found = [{name: _plain(each[name]) for name in ("loc", "msg", "type")}
                  for each in error.errors()]  # fmt: skip

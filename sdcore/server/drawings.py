@@ -19,7 +19,7 @@ from sdcore.sampling import Denoise, Prediction, State, Step
 from sdcore.schedulers import Plan
 from sdcore.schedulers.rehearsal import rehearse
 from sdcore.server.asked import Asked, bytes_of_pictures, lean
-from sdcore.server.jobs import Cancelled, Job
+from sdcore.server.jobs import AGAIN, Cancelled, Job
 from sdcore.server.limits import MEGA, Limits
 from sdcore.server.refusals import Refused
 from sdcore.server.worker import Worker
@@ -64,7 +64,8 @@ def submit(
 
     What is wrong is told at once where the model is in memory, else by the job. Its events are
     "note" (line), "step" (picture, pictures, index and count in its pass, done and total over both,
-    sigma, sigma_next, t, nfe, seconds, batch) and "picture" (picture). on_step: called in the
+    sigma, sigma_next, t, nfe, seconds, batch), "picture" (picture) and "again" (the steps told of
+    the picture are void: it is drawn anew). on_step: called in the
     worker's thread, which waits for it.
 
     Raises Refused, InputError.
@@ -193,18 +194,15 @@ def _draw(worker: Worker, networks: Networks, jobs: Sequence[Job]) -> None:
                 around=watching.around,
                 filters=worker.filters,
             ):
-                networks = drawn.networks
+                networks = replace(networks, memory=drawn.settings.memory)
                 watching.add(drawn)
         except OutOfMemory as error:
             if batch == 1:
                 worker.models.settle(jobs[0].choice, error.networks)
                 raise
-            networks, batch, watching.steps = error.networks, batch // 2, 0
+            networks, batch = error.networks, batch // 2
             watching.tell(f"out of memory; going on with batches of {batch}")
     worker.models.settle(jobs[0].choice, networks)
-    for job in jobs:
-        job.result = [drawn for drawn, of in zip(done, watching.owners, strict=True) if of is job]
-        job.size += sum(3 * d.size[0] * d.size[1] for d in job.result)
 
 
 class _Watching:
@@ -215,6 +213,7 @@ class _Watching:
         self.done: list[Drawn] = []
         self.most, self.asked = float("inf"), 0.0  # latent pixels times evaluations
         self.steps, self.total = 0, 0  # of the pictures that are drawn now, over both passes
+        self.drawing: Enduring | None = None  # what draws them
         self.begun = time.monotonic()
 
     def tell(self, line: str) -> None:
@@ -226,6 +225,9 @@ class _Watching:
         self.done.append(drawn)
         self.steps = 0
         owner.tell("picture", picture=self._index(len(self.done) - 1))
+        if len(self.done) >= max(n for n, of in enumerate(self.owners, 1) if of is owner):
+            owner.result = [d for d, of in zip(self.done, self.owners) if of is owner]  # noqa: B905
+            owner.size += sum(3 * d.size[0] * d.size[1] for d in owner.result)
         self.begun = time.monotonic()
 
     def _index(self, row: int) -> int:
@@ -257,10 +259,12 @@ class _Watching:
         now = time.monotonic()
         seconds, self.begun = now - self.begun, now
         begin, run = len(self.done), enduring.run
-        if not self.steps:
-            self.total = len(run)
-        self.steps += 1
         owners = self.owners[begin : begin + len(run.settings)]
+        if enduring is not self.drawing:
+            for job in dict.fromkeys(owners) if self.steps else ():
+                job.tell(AGAIN)
+            self.drawing, self.steps, self.total = enduring, 0, len(run)
+        self.steps += 1
         for job in dict.fromkeys(owners):
             rows = [row for row, owner in enumerate(owners) if owner is job]
             job.tell(

@@ -14,6 +14,7 @@ from sdcore.server.models import Choice
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 ENDED = (DONE, FAILED, CANCELLED)
+AGAIN = "again"  # an event: what was told of its steps so far is void, it is drawn anew
 
 
 class Cancelled(Exception):

@@ -19,8 +19,8 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
-from sdcore.enduring import OutOfMemory
 from sdcore.server.jobs import CANCELLED, DONE, FAILED, Job
+from sdcore.server.refusals import NoRoom
 from sdcore.server.worker import Worker
 from sdcore.version import VERSION
 
@@ -66,9 +66,7 @@ class Metrics:
             return
         self.jobs.labels(api, job.state).inc()
         notes = [e.data["line"] for e in job.events if e.kind == "note"]
-        if isinstance(job.error, OutOfMemory) or any(
-            line.startswith("out of memory") for line in notes
-        ):
+        if isinstance(job.error, NoRoom) or any(line.startswith("out of memory") for line in notes):
             self.memory.inc()
         if job.state == CANCELLED:
             self.cancelled.inc()

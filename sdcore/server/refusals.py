@@ -47,6 +47,12 @@ class Failed(Refused):
     status = 500
 
 
+class NoRoom(Refused):
+    """Memory ran out, and nothing leaner or smaller was left to try."""
+
+    status = 507
+
+
 def places(error: BaseException) -> str:
     """The type of an exception and where it came from, for the log: its words may be a prompt's."""
     frames = traceback.extract_tb(error.__traceback__)[-4:]

@@ -66,7 +66,7 @@ def step_data(study: Study, number: int, views: bool = True) -> dict[str, Any]:
 async def events(job: Job, after: int = 0, views: bool = True) -> AsyncIterator[Sent]:
     """The events of a run behind number `after`.
 
-    "step" for each step that is kept, and the job's own: "running", "note" (line), "done",
+    "step" for each step that is kept, and the job's own: "running", "note" (line), "again", "done",
     "failed" (error), "cancelled". What has ended is told whole and then closed. views: whether the
     latents are sent, and not the numbers alone.
     """
@@ -75,6 +75,8 @@ async def events(job: Job, after: int = 0, views: bool = True) -> AsyncIterator[
         if event.kind == "step":  # told once more when it is kept
             continue
         if event.kind == "kept":
+            if event.data["number"] >= len(study.steps):  # it was drawn anew since
+                continue
             yield Sent(step_data(study, event.data["number"], views), "step", event.id)
         else:
             yield Sent(event.data, event.kind, event.id)

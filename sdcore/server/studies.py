@@ -83,17 +83,21 @@ class Study:
     same_sigmas: bool = False
     steps: list[Kept] = field(default_factory=list)
     nfe: int = 0
+    held: int = 0  # bytes of the steps
 
     def keep(self, job: Job, run: Run, step: Step, rows: slice) -> None:
         """Called in every step."""
         self.settings = run.settings[rows.start]
         self.asked = job.task.asked  # with smaller pictures, perhaps
-        seconds = next(e.data["seconds"] for e in reversed(job.events) if e.kind == "step")
+        told = next(e.data for e in reversed(job.events) if e.kind == "step")
+        if told["done"] == 1 and self.steps:  # it is drawn anew
+            job.size, self.steps, self.nfe, self.held = job.size - self.held, [], 0, 0
         apart = difference(step.prediction, rows)
-        kept = Kept(len(self.steps), _small(step, rows), seconds, apart, run.sigmas)
+        kept = Kept(len(self.steps), _small(step, rows), told["seconds"], apart, run.sigmas)
         seen = {t.data_ptr() for before in self.steps[-4:] for t in before.tensors}
-        job.size += sum({t.data_ptr(): t.nbytes for t in kept.tensors
-                         if t.data_ptr() not in seen}.values())  # fmt: skip
+        more = {t.data_ptr(): t.nbytes for t in kept.tensors if t.data_ptr() not in seen}
+        self.held += sum(more.values())
+        job.size += sum(more.values())
         self.steps.append(kept)
         self.nfe += step.nfe
         job.tell("kept", number=kept.number)

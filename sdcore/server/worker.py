@@ -14,12 +14,13 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sdcore.enduring import OutOfMemory
 from sdcore.errors import InputError
 from sdcore.filters import Filter
-from sdcore.server.jobs import CANCELLED, DONE, ENDED, FAILED, RUNNING, Cancelled, Job
+from sdcore.server.jobs import AGAIN, CANCELLED, DONE, ENDED, FAILED, RUNNING, Cancelled, Job
 from sdcore.server.limits import Limits
 from sdcore.server.models import Choice, Models
-from sdcore.server.refusals import Failed, Full, Missing, Unready, places
+from sdcore.server.refusals import Failed, Full, Missing, NoRoom, Unready, places
 
 if TYPE_CHECKING:
     from sdcore.networks import Networks
@@ -239,28 +240,47 @@ class Worker:
         return jobs, work
 
     def _do(self, jobs: Sequence[Job], work: Work, interrupts: bool = False) -> None:
-        """The work, and what became of it; no error of a job is one of the worker."""
+        """The work, and what became of it; no error of a job is one of the worker.
+
+        Where it fails for several jobs at once, it is done once more for each of them that has no
+        result yet: one request that is bad leaves those beside it unharmed.
+        """
         begun = time.monotonic()
-        try:
-            for job in jobs:
-                job.pause = _nothing if interrupts else self._pause
-                job.tell(RUNNING)
-            networks = self.models.networks(jobs[0].choice, lambda line: _tell(jobs, line))
-            work(networks, jobs)
-        except Cancelled:
-            self._end_all(jobs, CANCELLED)
-        except InputError as error:
-            self._end_all(jobs, FAILED, error)
-        except BaseException as error:
-            log.error("a job failed: %s", places(error))
-            failed = Failed(f"drawing failed ({type(error).__name__}); the server's log says where")
-            self._end_all(jobs, FAILED, failed)
-        else:
+        for job in jobs:
+            job.pause = _nothing if interrupts else self._pause
+            job.tell(AGAIN if job.state == RUNNING else RUNNING)
+        error = self._error_of(jobs, work)
+        if error is None:
             seconds, cost = time.monotonic() - begun, sum(job.cost for job in jobs)
             if cost and seconds > 0:
                 rate = cost / seconds
                 self._rate = rate if not self._rate else 0.7 * self._rate + 0.3 * rate
             self._end_all(jobs, DONE)
+        elif isinstance(error, Cancelled):
+            self._end_all(jobs, CANCELLED)
+        elif len(jobs) == 1:
+            self._end_all(jobs, FAILED, error)
+        else:
+            self._end_all([job for job in jobs if job.result is not None], DONE)
+            self._end_all([job for job in jobs if job.cancelled], CANCELLED)
+            for job in [job for job in jobs if job.state not in ENDED]:
+                self._do([job], work, interrupts)
+
+    def _error_of(self, jobs: Sequence[Job], work: Work) -> Exception | None:
+        """Why the work failed, in words for the client; None: it did not. It is remembered with
+        the job, so nothing in it may hold on to networks: no frames, no run."""
+        try:
+            networks = self.models.networks(jobs[0].choice, lambda line: _tell(jobs, line))
+            work(networks, jobs)
+        except OutOfMemory as error:
+            return NoRoom(str(error))
+        except (Cancelled, InputError) as error:
+            error.__context__ = error.__cause__ = None
+            return error.with_traceback(None)
+        except BaseException as error:
+            log.error("a job failed: %s", places(error))
+            return Failed(f"drawing failed ({type(error).__name__}); the server's log says where")
+        return None
 
     def _pause(self) -> None:
         """What is short is done here, between two steps of something longer."""
@@ -283,7 +303,7 @@ class Worker:
     def _end(self, job: Job, state: str, error: Exception | None = None) -> None:
         if error is not None:
             error.args = (job.bare(str(error)),)
-        job.error = None if error is None else error.with_traceback(None)
+        job.error = error
         job.pause = _nothing
         if state != DONE:
             job.result = None

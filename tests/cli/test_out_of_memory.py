@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
 
 from sdcore.cli.commands import cli
 from sdcore.images import read_settings
 from sdcore.models import VAE, UNet
+from tests.allocators import failing
 
 
 @pytest.fixture
@@ -30,22 +30,6 @@ def draw(tiny_path: Path, tmp_path: Path) -> Callable[[str], Result]:
         return CliRunner().invoke(cli, args)
 
     return run
-
-
-def failing(
-    monkeypatch: pytest.MonkeyPatch, kind: type, method: str, calls: set[int] | range
-) -> list[int]:
-    """Let these calls of a method run out of memory; what is returned counts them all."""
-    real, seen = getattr(kind, method), []
-
-    def instead(self: torch.nn.Module, *args: object, **more: object) -> object:
-        seen.append(len(seen))
-        if seen[-1] in calls:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return real(self, *args, **more)
-
-    monkeypatch.setattr(kind, method, instead)
-    return seen
 
 
 def test_the_loop_goes_on_where_it_was(

@@ -103,7 +103,8 @@ def requests(draw: st.DrawFn) -> tuple[str, bytes]:
 def stubbed(tiny_models: Models) -> Iterator[TestClient]:
     def black(networks: Any, wanted: Any, parts: Any, **more: Any) -> Iterator[Drawn]:
         for each in wanted:
-            yield Drawn(Image.new("RGB", (each.width, each.height)), each, 1, networks)
+            size = (each.width, each.height)
+            yield Drawn(Image.new("RGB", size), each, 1, size)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawings, "draw", black)

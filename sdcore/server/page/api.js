@@ -26,11 +26,11 @@ export async function ask(path, body, method = body === undefined ? "GET" : "POS
 const parsed = (text) => JSON.parse(text.replace(/"seed":(-?\d{16,})/g, '"seed":"$1"'));
 
 /** Follow a run's events to its end; the browser itself goes on where a connection broke.
- *  on: {step(data), note(data), running(), ended(state, data), gone()} */
+ *  on: {step(data), note(data), running(), again(), ended(state, data), gone()} */
 export function follow(id, on) {
   const source = new EventSource(`/runs/${encodeURIComponent(id)}/events`);
   const read = (name, does) => source.addEventListener(name, (event) => does(JSON.parse(event.data)));
-  for (const name of ["step", "note", "running"]) read(name, on[name]);
+  for (const name of ["step", "note", "running", "again"]) read(name, on[name]);
   for (const name of ["done", "failed", "cancelled"]) {
     read(name, (data) => {
       source.close();

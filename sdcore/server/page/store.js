@@ -117,6 +117,7 @@ export function watch(run) {
   run.own = [];
   run.stop = follow(run.id, {
     running: () => { run.state = "running"; changed("tree", "state"); },
+    again: () => { run.own = []; changed("steps", "cursor"); },
     note: ({ line }) => { (run.notes ??= []).push(line); changed("state"); },
     step: (data) => {
       const views = {};
