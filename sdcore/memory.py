@@ -24,7 +24,6 @@ may also be run in another form (`sdcore.engine`), equal but for rounding.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -115,12 +114,12 @@ class Origin:
 
     files: what they were read from, and each one's time of change and size.
     read: the weights as the files have them, by name, mapped where they can be.
-    loaded: the weights as they were made of those, by name.
+
+    Each weight that is made of those has its name noted on it: see `note_origin`.
     """
 
     files: Mapping[Path, tuple[int, int]]
     read: Callable[[], Mapping[str, Tensor]]
-    loaded: Mapping[str, weakref.ref[Tensor]]
 
     @property
     def changed(self) -> bool:
@@ -139,8 +138,10 @@ def note_origin(
     module: nn.Module, files: Iterable[Path], read: Callable[[], Mapping[str, Tensor]]
 ) -> None:
     """Let `module`, just loaded from `files`, know how to read its weights once more."""
-    loaded = {name: weakref.ref(value) for name, _, _, value in _weights(module)}
-    vars(module)["origin"] = Origin(_stamps(files), read, loaded)
+    origin = Origin(_stamps(files), read)
+    vars(module)["origin"] = origin
+    for name, _, _, value in _weights(module):
+        vars(value)["stored_as"] = (origin.files, name)
 
 
 def _weights(module: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, Tensor]]:
@@ -160,13 +161,14 @@ def _take_stored(module: nn.Module) -> None:
     origin = vars(module).get("origin")
     if origin is None or origin.changed:
         return
-    names = {id(value): name for name, ref in origin.loaded.items() if (value := ref()) is not None}
     places: dict[str, list[tuple[dict[str, Any], str]]] = {}
     for _, held, name, value in _weights(module):
-        if id(value) in names:
-            places.setdefault(names[id(value)], []).append((held, name))
+        files, stored_as = vars(value).get("stored_as", (None, ""))
+        if files == origin.files:
+            places.setdefault(stored_as, []).append((held, name))
             # First, for there may be no room for both.
-            held[name] = _as_parameter(torch.empty_like(value, device="meta"), held)
+            nothing = torch.empty(value.shape, dtype=value.dtype, device="meta")
+            held[name] = _as_parameter(nothing, held)
     del value
     for whole, stored in origin.read().items():
         for held, name in places.get(whole, ()):

@@ -1,6 +1,7 @@
 """Modes of memory: the same picture with less that is ready at a time."""
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -201,6 +202,7 @@ def test_a_leaner_mode_needs_no_more_than_if_it_were_the_first(half: Path, mode:
     first, later = load(half, mode), load(half, "fast")
     expected = picture(later)
     assert halves(later) == 0
+    picture(replace(later, engine="auto"))  # which lays weights in an order of its own
     later = in_mode(later, mode)
     assert picture(later).equal(expected)
     assert picture(first).equal(expected)
@@ -218,6 +220,7 @@ def test_what_an_adapter_changed_is_kept(half: Path, tmp_path: Path) -> None:
     adapted = sd.with_lora(tmp_path / "full.safetensors")
     plain, changed = picture(sd), picture(adapted)
     assert not plain.equal(changed)
+    picture(replace(adapted, engine="auto"))
     low = in_mode(adapted, "low")
     assert picture(low).equal(changed)
     assert 0.9 < halves(low) < 1

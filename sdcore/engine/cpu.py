@@ -2,6 +2,7 @@
 
 torch keeps these operators for its compiler (`torch.ops.mkldnn`); they are nobody's promise, so
 they are looked for, tried, and compared with the plain layers before anything is left to them.
+What is packed takes the weight's place: see `sdcore.models.reordered`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdcore.engine.ops import Add, ConvNorm, Norm, Ops, Pointwise, matrix, padding
+from sdcore.engine.ops import Add, ConvNorm, Norm, Ops, Pointwise, padding
+from sdcore.models.reordered import reorder
 
 _DNN: Any = torch.ops.mkldnn
 
@@ -21,7 +23,7 @@ _DNN: Any = torch.ops.mkldnn
 class CpuOps(Ops):
     """With oneDNN's packed weights."""
 
-    name = "onednn"
+    name, reorders = "onednn", True
 
     def conv(self, layer: nn.Conv2d) -> Add:
         run = _conv(layer)
@@ -56,7 +58,7 @@ class CpuOps(Ops):
         return run
 
     def linear(self, *layers: Pointwise) -> Add:
-        weight = _packed(torch.cat([matrix(layer) for layer in layers]))
+        (weight,) = reorder(layers, "linear", lambda weight: (_packed(weight),))
         biases = [layer.bias for layer in layers if layer.bias is not None]
         bias = torch.cat(biases) if biases else None
 
@@ -68,9 +70,10 @@ class CpuOps(Ops):
         return run
 
     def geglu(self, layer: nn.Linear) -> Norm:
-        (value, gate), (shift, lift) = layer.weight.chunk(2), layer.bias.chunk(2)
-        value, gate = _packed(value), _packed(gate)
-        shift, lift = shift.contiguous(), lift.contiguous()
+        value, gate = reorder(
+            [layer], "halves", lambda weight: tuple(_packed(half) for half in weight.chunk(2))
+        )
+        shift, lift = (half.contiguous() for half in layer.bias.chunk(2))
 
         def run(x: Tensor) -> Tensor:
             factor = _DNN._linear_pointwise(x, gate, lift, "gelu", [], "none")
@@ -82,7 +85,9 @@ class CpuOps(Ops):
 def _conv(layer: nn.Conv2d) -> Any:
     """(x, bias, add) -> the conv with this bias, + add."""
     where = (padding(layer), layer.stride, layer.dilation, layer.groups)
-    weight = _DNN._reorder_convolution_weight(layer.weight.detach(), *where)
+    (weight,) = reorder(
+        [layer], where, lambda weight: (_DNN._reorder_convolution_weight(weight, *where),)
+    )
 
     def run(x: Tensor, bias: Tensor | None, add: Tensor | None = None) -> Tensor:
         if add is None:
@@ -123,12 +128,13 @@ def _sub_pixel(layer: nn.Conv2d) -> Callable[[Tensor], Tensor]:
 
 
 def _packed(weight: Tensor) -> Tensor:
-    return _DNN._reorder_linear_weight(weight.detach().contiguous())
+    """Of [out, in], or of a conv of 1 x 1."""
+    return _DNN._reorder_linear_weight(weight.flatten(1).contiguous())
 
 
 @cache
 def available(dtype: torch.dtype) -> bool:
-    """Whether this torch packs weights of this dtype here, and the numbers are right."""
+    """Whether this torch packs and unpacks weights of this dtype here, and to the right numbers."""
     if not torch.backends.mkldnn.is_available() or dtype not in (torch.float32, torch.bfloat16):
         return False
     try:
@@ -144,13 +150,17 @@ def available(dtype: torch.dtype) -> bool:
         x, add = (t.contiguous(memory_format=torch.channels_last) for t in (x, add))
         rows, ops, plain = draw(2, 3, 32), CpuOps(), Ops()
         with torch.inference_mode(False), torch.no_grad():
-            pairs = [
-                (ops.conv(conv)(x, add), plain.conv(conv)(x, add)),
-                (ops.linear(linear)(rows, draw(2, 3, 64)), None),
-                (ops.linear(linear)(rows), plain.linear(linear)(rows)),
-                (ops.geglu(linear)(rows), plain.geglu(linear)(rows)),
-            ]
+            right = (
+                plain.conv(conv)(x, add),
+                plain.linear(linear)(rows),
+                plain.geglu(linear)(rows),
+            )
+            before = [layer.weight.detach().clone() for layer in (conv, linear)]
+            ours = [ops.conv(conv)(x, add), *(f(linear)(rows) for f in (ops.linear, ops.geglu))]
+            ops.linear(linear)(rows, draw(2, 3, 64))
+            after = [layer.weight.detach() for layer in (conv, linear)]
         most = 1e-5 if dtype == torch.float32 else 2e-2
-        return all(bool((a - b).norm() <= most * b.norm()) for a, b in pairs if b is not None)
+        near = [bool((a - b).norm() <= most * b.norm()) for a, b in zip(ours, right, strict=True)]
+        return all(near) and all(map(torch.equal, before, after))
     except (RuntimeError, AttributeError, TypeError):
         return False

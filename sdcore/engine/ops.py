@@ -45,6 +45,7 @@ class Ops:
     """Layers to callables. Each is made once for a network, and holds what it needs."""
 
     name = "torch"
+    reorders = False  # whether layers' weights come to lie in an order that only these read
 
     def conv(self, layer: nn.Conv2d) -> Add:
         """(x, add) -> layer(x) + add."""

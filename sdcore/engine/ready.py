@@ -20,6 +20,7 @@ from sdcore.engine.unet import FastUNet
 from sdcore.engine.vae import FastDecoder
 from sdcore.models import VAE, UNet
 from sdcore.models.layers import placement
+from sdcore.models.reordered import Reordered, restore
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ def ready(
         check_fits(lossy, unet, engine)
         return ReusingUNetCall(unet, _lossy(unet, lossy, chosen.engine), timesteps, lossy)
     if chosen.engine == "compile":
-        return compiled_unet(unet)
+        return compiled_unet(_plain(unet, for_good=True))
     if chosen.engine == "plain":
         return _plain(unet, chosen.why is not None)
     return FastUNetCall(unet, _fast(unet, FastUNet), timesteps)
@@ -53,7 +54,7 @@ def ready_decoder(vae: VAE, engine: str = "auto") -> Callable[[Tensor], Tensor]:
     if chosen.engine == "fast":
         return FastDecoderCall(vae, _fast(vae, FastDecoder))
     if chosen.engine == "compile":
-        return compiled_decoder(vae)
+        return compiled_decoder(_plain(vae, for_good=True))
     return _plain(vae, chosen.why is not None).decode
 
 
@@ -62,7 +63,11 @@ _KEPT: WeakKeyDictionary[nn.Module, Kept] = WeakKeyDictionary()
 
 def _state(network: nn.Module) -> tuple:
     """What tells whether weights are still the same: where they lie, and how often written to."""
-    return tuple((id(p), p.data_ptr(), _writes(p)) for p in network.parameters())
+    return tuple((id(p), _place(p), _writes(p)) for p in network.parameters())
+
+
+def _place(parameter: Tensor) -> int:
+    return 0 if isinstance(parameter, Reordered) else parameter.data_ptr()
 
 
 def _writes(parameter: Tensor) -> int:
@@ -82,7 +87,11 @@ def _fast(network: Any, form: Callable[..., Any], ops: Ops | None = None, *more:
     assert ops is not None
     said, kept = (ops.name, *more), _KEPT.get(network)
     if kept is None or kept.made_from != (said, _state(network)):
+        _KEPT.pop(network, None)
+        del kept  # before there is another one
         with untracked():
+            if not ops.reorders:
+                restore(network)
             made = form(network, ops, *more)
         kept = _KEPT[network] = Kept(made, (said, _state(network)))
     return kept
@@ -103,11 +112,14 @@ def _plain(network: T, for_good: bool) -> T:
 
     for_good: it has become one that has no fast form; what that took is given back.
 
-    A fast form on a GPU lays those of convs channels-last, for both of them; the plain form would
-    then run on other kernels, and end in other last bits.
+    A fast form on a CPU holds them in an order of its own; one on a GPU lays those of convs
+    channels-last, for both of them, and the plain form would then run on other kernels, and end in
+    other last bits.
     """
     assert isinstance(network, nn.Module)
-    if for_good:
+    with untracked():
+        restored = restore(network)
+    if for_good or restored:
         _KEPT.pop(network, None)
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and not module.weight.is_contiguous():

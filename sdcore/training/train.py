@@ -27,6 +27,7 @@ from sdcore.errors import InputError, listed
 from sdcore.free_memory import give_back, is_out_of_memory
 from sdcore.images import to_png
 from sdcore.models.layers import ResnetBlock
+from sdcore.models.reordered import restore
 from sdcore.models.unet import TransformerBlock
 from sdcore.networks import Networks
 from sdcore.paths import check_folder, path_of
@@ -113,6 +114,8 @@ def train(
     side = max(networks.unet.config.sides) * factor
     plan = with_defaults(plan, networks.prediction_type, side)
     networks = readied(networks, plan)
+    for module in networks.modules.values():
+        restore(module)  # what drew with it may have laid its weights for itself
     examples, skipped = _examples(folder, plan, tell)
     place = path_of(out)
     if ranks.first:

@@ -1,13 +1,18 @@
 """oneDNN's packed layers, where this torch has them."""
 
+import copy
+from weakref import ref
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sdcore.engine import choose, cpu
+from sdcore.adapters.apply import twin
+from sdcore.engine import choose, cpu, ready
 from sdcore.engine.ops import Ops
-from tests.engine.networks import unet
+from sdcore.models.reordered import Reordered
+from tests.engine.networks import latents, told, unet
 
 pytestmark = pytest.mark.skipif(
     not cpu.available(torch.float32), reason="this torch packs no weights here"
@@ -43,6 +48,36 @@ def test_nothing_is_drawn_from_the_callers_numbers() -> None:
     assert cpu.available(torch.float32)
     cpu.CpuOps().double(conv)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_packed_weights_take_the_place_of_plain_ones() -> None:
+    net = unet("SD 1.x")
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    plain = [ref(weight) for weight in net.parameters()]
+    said, x = told(net, 2), latents(2)
+    right = ready(net, [10.0])(x, 10.0, **said)
+    packed = [name for name, weight in net.named_parameters() if isinstance(weight, Reordered)]
+    assert len(packed) > 40
+    assert sum(weight() is None for weight in plain) == len(packed)  # freed, not kept beside
+    state = net.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in before.items())
+    assert ready(net, [10.0], "plain") is net
+    assert not any(isinstance(weight, Reordered) for weight in net.parameters())
+    assert torch.equal(ready(net, [10.0])(x, 10.0, **said), right)
+
+
+def test_adapters_pack_what_they_change_alone() -> None:
+    net = unet("SD 1.x")
+    ready(net, [10.0])
+    other = twin(net)
+    layer = other.mid_block.resnets[0].conv1
+    layer.weight = nn.Parameter(1.5 * layer.weight, requires_grad=False)
+    said, x = told(net, 2), latents(2)
+    ours = ready(other, [10.0])(x, 10.0, **said)
+    pairs = list(zip(net.parameters(), other.parameters(), strict=True))
+    assert sum(a is not b for a, b in pairs) == 1
+    right = copy.deepcopy(other)(x, 10.0, **said)
+    assert (ours - right).norm() < 1e-5 * right.norm()
 
 
 def test_what_it_is_chosen_for() -> None:
