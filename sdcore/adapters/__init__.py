@@ -1,4 +1,7 @@
-"""What is added to a model: LoRA and its kin, and learned words."""
+"""What is added to a model: LoRA and its kin, and learned words.
+
+`as_diffusers` is found here, too: it fits a solver to another tool's sockets (sdcore.interop).
+"""
 
 from sdcore.adapters.apply import Adapted, adapted, merged, twin
 from sdcore.adapters.embeddings import (
@@ -17,6 +20,7 @@ from sdcore.adapters.networks import (
     without_loras,
 )
 from sdcore.adapters.write import LAYOUTS, write_lora
+from sdcore.interop import as_diffusers
 
 __all__ = [
     "LAYOUTS",
@@ -24,6 +28,7 @@ __all__ = [
     "Embedding",
     "LoRA",
     "adapted",
+    "as_diffusers",
     "bundled_words",
     "extended",
     "joined",

@@ -60,6 +60,11 @@ def over(levels: Levels, curve: curves.Curve) -> Levels:
     return rule
 
 
+CURVES: Mapping[str, curves.Curve] = {
+    "karras": curves.karras,
+    "exponential": curves.exponential,
+    "beta": curves.beta,
+}
 LEVELS: Mapping[str, Levels] = {
     "linspace": linspace,
     "normal": linspace,
@@ -67,9 +72,7 @@ LEVELS: Mapping[str, Levels] = {
     "sgm_uniform": trailing,
     "leading": leading,
     "simple": simple,
-    "karras": over(linspace, curves.karras),
-    "exponential": over(linspace, curves.exponential),
-    "beta": over(linspace, curves.beta),
+    **{name: over(linspace, curve) for name, curve in CURVES.items()},
     "beta_t": beta_levels,
     "linear_quadratic": lambda schedule, steps: curves.linear_quadratic(1.0, 0.0, steps),
 }
@@ -116,6 +119,21 @@ def shifted(written: Written) -> Spacing | None:
     move = options(**keywords(written.options, options, f"spacing {written.name}"))
     return Spacing(str(written), rule_of(written.name, move), start="unit_variance",
                    written=str(written))  # fmt: skip
+
+
+def at_given(levels: Sequence[float], curve: str | None = None) -> Spacing:
+    """The spacing of N given s, falling from 1, which the schedule's shift moves.
+
+    curve: a name of `CURVES` that is laid between their ends then, as FlowMatchEuler does.
+    """
+
+    def rule(schedule: Schedule, steps: int) -> Grid:
+        assert isinstance(schedule, FlowSchedule)  # nobody else knows s
+        moved: Levels = lambda schedule, steps: schedule.move.grid(list(levels))  # noqa: E731
+        laid = moved if curve is None else over(moved, CURVES[curve])
+        return at_levels(schedule, laid(schedule, steps))
+
+    return Spacing("given", rule, start="unit_variance", steps=len(levels))
 
 
 def at_levels(schedule: FlowSchedule, levels: Sequence[float]) -> Grid:
