@@ -5,8 +5,13 @@
 
 Each client asks for one picture after another, of sizes and steps drawn at random, by all three
 faces; one in twenty goes away in the middle. Told are the answers by status, the time of an answer,
-the server's memory after its first minute and at the end, and what of a picture's time by HTTP is
-not drawing it: the median, and the fastest, which on a busy machine says more.
+and the server's memory: through the warm-up, in which every size is drawn and every thread begins,
+then from its end to the end of the load.
+
+What HTTP costs is measured before that, of a server with nothing else to do: the same picture by
+HTTP and, warm, in the way of the command line, in turns. The difference of each pair, less what
+base64 takes, is what the server adds: the median of the pairs, and between the fastest of both,
+which on a busy machine says more.
 """
 
 from __future__ import annotations
@@ -29,13 +34,15 @@ from dataclasses import dataclass, field
 import click
 from PIL import Image
 
-from sdcore.images import KEY, to_bytes
-from sdcore.settings import Settings
+import sdcore
+from sdcore.drawing import draw
+from sdcore.images import to_bytes
+from sdcore.prepare import Request, complete, parts_of
 
 SIZES = ((64, 64), (96, 64), (64, 96), (128, 128), (160, 96), (128, 192))
 STEPS = (2, 3, 4, 6)
 GONE = 0.05  # of the clients' requests, those that are not waited for
-WARM = 60.0  # seconds until memory is looked at first
+WARM = 0.3  # of the time: until what memory grows by is counted
 
 
 @dataclass
@@ -128,60 +135,110 @@ def started(*args: str) -> tuple[subprocess.Popen[str], int]:
     return process, int(found[1])
 
 
-def drawing_seconds(port: int) -> float:
-    """What the server has spent on drawing so far, queue and answers apart."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    found = re.search(r"sdcore_generation_seconds_sum (\S+)", text)
-    return float(found[1]) if found else 0.0
+@dataclass(frozen=True)
+class Pair:
+    """Seconds of one picture: by HTTP, drawn warm as the command line does with its PNG, and of
+    base64 alone."""
+
+    http: float
+    drawing: float
+    coding: float
 
 
-def overhead(port: int, count: int = 40) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of a picture by HTTP, those of them that are not drawing, and those that writing it
-    as a PNG and in base64 takes, which any answer needs."""
-    whole, beside, writing = [], [], []
-    body = {"prompt": "a red house", "num_inference_steps": 2, "width": 128, "height": 128}
+def pairs(port: int, count: int = 40) -> list[Pair]:
+    """The same picture both ways, in turns; the first two of them are not counted."""
+    networks = sdcore.load("picturebook", device="cpu")
+    measured = []
     for seed in range(count + 2):
-        before, begun = drawing_seconds(port), time.perf_counter()
-        _, content, _ = ask(port, "/generate", {**body, "seed": seed})
-        took = time.perf_counter() - begun
-        if seed < 2:  # until the model is in memory
-            continue
-        whole.append(took)
-        beside.append(took - (drawing_seconds(port) - before))
-        picture = Image.open(io.BytesIO(base64.b64decode(json.loads(content)["image_base64"])))
-        settings = Settings.from_json(picture.text[KEY])  # type: ignore[attr-defined]
+        body = {"prompt": "a red house", "num_inference_steps": 2, "seed": seed,
+                "width": 128, "height": 128}  # fmt: skip
         begun = time.perf_counter()
-        base64.b64encode(to_bytes(picture.convert("RGB"), settings))
-        writing.append(time.perf_counter() - begun)
-    return whole, beside, writing
+        _, content, _ = ask(port, "/generate", body)
+        http = time.perf_counter() - begun
+        begun = time.perf_counter()
+        own = drawn_here(networks, seed)
+        drawing = time.perf_counter() - begun
+        begun = time.perf_counter()
+        text = base64.b64encode(own).decode()
+        coding = time.perf_counter() - begun
+        theirs = json.loads(content)["image_base64"]
+        if pixels(theirs) != pixels(text):
+            raise SystemExit("the two ways draw two pictures")
+        measured.append(Pair(http, drawing, coding))
+    return measured[2:]
+
+
+def drawn_here(networks: sdcore.StableDiffusion, seed: int) -> bytes:
+    """As `sdcore sample` draws it, to the PNG's bytes."""
+    request = Request("a red house", negative="", seeds=seed, steps=2, cfg=7.5, width=128,
+                      height=128)  # fmt: skip
+    parts = parts_of(request, networks)
+    (done,) = draw(networks, complete(request, networks, parts), parts)
+    return to_bytes(done.shown, done.settings)
+
+
+def pixels(text: str) -> bytes:
+    return Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB").tobytes()
+
+
+def tell_pairs(measured: list[Pair]) -> None:
+    rows = {
+        "by HTTP": [each.http for each in measured],
+        "drawn here": [each.drawing for each in measured],
+        "base64": [each.coding for each in measured],
+    }
+    click.echo("a picture of 128 x 128 in 2 steps, one client (median, fastest):")
+    for what, times in rows.items():
+        click.echo(
+            f"    {what:12} {1e3 * statistics.median(times):7.1f} {1e3 * min(times):7.1f} ms"
+        )
+    added = statistics.median(each.http - each.drawing - each.coding for each in measured)
+    http, drawing, coding = (min(times) for times in rows.values())
+    fastest = http - drawing - coding
+    click.echo(f"    {'HTTP adds':12} {1e3 * added:7.1f} {1e3 * fastest:7.1f} ms (of the pairs, of "
+               "the fastest)")  # fmt: skip
+
+
+def watched(port: int, begun: float, end: float) -> list[tuple[float, float]]:
+    """(seconds since the begin, MB) twenty times until the end."""
+    memory = []
+    for n in range(1, 20):
+        time.sleep(max(0.0, begun + (end - begun) * n / 20 - time.monotonic()))
+        memory.append((time.monotonic() - begun, resident(port)))
+    return memory
+
+
+def tell_memory(memory: list[tuple[float, float]], warm: float) -> None:
+    click.echo("memory (MB): " + ", ".join(f"{mb:.0f} at {at:.0f} s" for at, mb in memory))
+    (at, first), (_, last) = next(each for each in memory if each[0] >= warm), memory[-1]
+    click.echo(f"memory after {at:.0f} s, the warm-up: {first:.0f} MB; at the end {last:.0f} MB "
+               f"({100 * (last / first - 1):+.1f} %)")  # fmt: skip
 
 
 @click.command()
 @click.option("--clients", default=100, show_default=True)
 @click.option("--minutes", default=10.0, show_default=True)
 @click.option("--max-work", default=8.0, show_default=True, help="Of the queue.")
-def main(clients: int, minutes: float, max_work: float) -> None:
+@click.option("--only", type=click.Choice(["overhead", "load"]), help="One of the two.")
+def main(clients: int, minutes: float, max_work: float, only: str | None) -> None:
     """Ask much of a server, and tell how it stood it."""
+    sdcore.tune_allocator()  # as the command line does
     process, port = started("--max-work", str(max_work))
     try:
-        whole, beside, writing = overhead(port)
-        click.echo("a picture of 128 x 128 in 2 steps, one client (median, fastest):")
-        for what, times in (("by HTTP", whole), ("not drawing", beside), ("PNG, base64", writing)):
-            click.echo(
-                f"    {what:12} {1e3 * statistics.median(times):7.1f} {1e3 * min(times):7.1f} ms"
-            )
-        told, end = Told(), time.monotonic() + 60 * minutes
+        if only != "load":
+            tell_pairs(pairs(port))
+        if only == "overhead":
+            return
+        told, begun = Told(), time.monotonic()
+        end = begun + 60 * minutes
         threads = [threading.Thread(target=client, args=(port, n, end, told))
                    for n in range(clients)]  # fmt: skip
         for thread in threads:
             thread.start()
-        time.sleep(min(WARM, 20 * minutes))
-        first = resident(port)
+        memory = watched(port, begun, end)
         for thread in threads:
             thread.join()
-        last = resident(port)
+        memory.append((time.monotonic() - begun, resident(port)))
     finally:
         process.terminate()
     status = process.wait(60)
@@ -193,9 +250,7 @@ def main(clients: int, minutes: float, max_work: float) -> None:
                f"{told.statuses['429']} refused (429), {told.statuses['left']} left by their "
                f"clients, {failed} failed")  # fmt: skip
     click.echo(f"an answer took {share[0]:.1f} s (median), {share[1]:.1f} s (99 %)")
-    click.echo(
-        f"memory {first:.0f} MB early, {last:.0f} MB at the end ({100 * (last / first - 1):+.1f} %)"
-    )
+    tell_memory(memory, 60 * minutes * WARM)
     click.echo(f"told to stop, it ended with status {status}")
     if failed or status:
         click.echo(f"statuses: {dict(told.statuses)}")

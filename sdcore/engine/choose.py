@@ -86,20 +86,22 @@ def special(network: nn.Module) -> str | None:
         return "FreeU stands in the middle of the network"
     if "placement" in vars(network):
         return "this mode of memory moves weights while it runs"
-    for module in network.modules():
-        kind = type(module)
+    modules = list(network.modules())
+    for kind in dict.fromkeys(map(type, modules)):
         if kind not in _AS_WRITTEN:
             return f"a layer is a {kind.__name__}"
         if _AS_WRITTEN[kind] != _methods(kind):  # somebody's own, in its place
             return f"what a {kind.__name__} does was replaced"
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+    for module in modules:
+        here = vars(module)  # not getattr: a module looks long for what it lacks
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in here:
             return "a layer has a hook"
-        if getattr(module, "rows", None) is not None:
+        if here.get("rows") is not None:
             return "this mode of memory slices attention"
-        if getattr(module, "tile", None) is not None:
+        if here.get("tile") is not None:
             return "this mode of memory draws in tiles"
-    if any(parameter.requires_grad for parameter in network.parameters()):
-        return "weights ask for gradients"
+        if any(each is not None and each.requires_grad for each in module._parameters.values()):
+            return "weights ask for gradients"
     return None
 
 

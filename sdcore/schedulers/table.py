@@ -1,5 +1,7 @@
 """The table of names: what a user can call a scheduler, and which step function that is."""
 
+from functools import cache
+
 from sdcore.errors import InputError, unknown
 from sdcore.members import declared
 from sdcore.sampling import Solver
@@ -29,7 +31,7 @@ def find(name: str) -> tuple[Entry, str | None, Tool | None]:
     the nearest names.
     """
     key, _, rest = name.strip().rpartition(":")
-    entries = {_plain(known): entry for entry in TABLE for known in entry.names}
+    entries = _by_plain_name()
     if key.casefold() not in ("", "diffusers", *TOOLS):
         if _plain(key.rpartition(":")[2]) in entries:
             option = rest.strip() or "option"
@@ -108,6 +110,11 @@ def _spelt_by(name: str) -> str:
         return "kdiffusion"
     capital = name != name.lower() and not name.endswith("Scheduler")
     return "a1111" if capital or "++" in name or " " in name else ""
+
+
+@cache
+def _by_plain_name() -> dict[str, Entry]:
+    return {_plain(known): entry for entry in TABLE for known in entry.names}
 
 
 def _plain(name: str) -> str:
