@@ -7,8 +7,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sdcore.errors import InputError
 from sdcore.sampling import Prediction, Solver, State, Step, sample
 from sdcore.schedulers import Plan, Scheduler
+
+
+MOST = 100_000  # questions to the model of one picture that are counted: about a second and a half
+
+
+class TooMany(InputError):
+    """A solver asks the model more often than is counted."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +37,24 @@ def rehearse(
     sigmas: Sequence[float],
     start: Tensor | State | None = None,
     branches: Callable[[float], Sequence[str]] = lambda sigma: (),
+    most: int = MOST,
 ) -> Iterator[Step]:
     """The solver's steps over a model that sees nothing, to count what it asks for.
 
     branches: sigma -> the names of those that a question there takes; none counts as one. An
-    adaptive solver finds no error there, and may ask for more of a real model.
+    adaptive solver finds no error there, and may ask for more of a real model. Raises TooMany where
+    it asks more than `most` times.
     """
+    asked = 0
     still = torch.zeros(1, 1, 1, 1)
     one = Prediction(still, still)
 
     def ask(x: Tensor, sigma: float) -> Prediction:
+        nonlocal asked
+        asked += 1
+        if asked > most:
+            raise TooMany(f"the scheduler asks the network more than {most} times for one picture: "
+                          "ask for fewer steps, or for less by its options")  # fmt: skip
         return replace(one, branches=dict.fromkeys(branches(sigma), one))
 
     state = start if isinstance(start, State) else State(still)

@@ -17,6 +17,7 @@ from sdcore.errors import InputError
 from sdcore.guidance import GUIDANCES, resolve
 from sdcore.images import KEY, texts_of
 from sdcore.schedulers import SPACINGS, TABLE, TOOLS
+from sdcore.schedulers.rehearsal import TooMany
 from sdcore.server.answers import Json
 from sdcore.server.asked import Asked, picture, read
 from sdcore.server.drawings import completed, passes
@@ -160,7 +161,7 @@ def _planned(worker: Worker, asked: Asked, networks: Networks, nfe: int | None) 
         whole = replace(asked, request=request)
         settings, parts = completed(whole, networks, worker.limits, refiner)
         rows, last = [], 0.0
-        for _, plan, run in passes(settings, parts, networks):
+        for _, plan, run in passes(settings, parts, networks, worker.limits):
             for step in run:
                 t = plan.timestep(step.sigma)
                 rows.append({"sigma": step.sigma, "t": t, "nfe": step.nfe})
@@ -168,13 +169,16 @@ def _planned(worker: Worker, asked: Asked, networks: Networks, nfe: int | None) 
         rows.append({"sigma": last, "t": None, "nfe": 0})
         return settings[0], rows
 
-    settings, rows = at(None)
-    if nfe is not None:
+    if nfe is None:
+        settings, rows = at(None)
+    else:
         low, high = 1, worker.limits.steps  # NFE never falls as steps rise
         while low < high:
             middle = (low + high + 1) // 2
             try:
                 spent = _spent(at(middle)[1])
+            except TooMany:
+                spent = nfe + 1
             except InputError:  # so few that none of them is left to run
                 spent = 0
             low, high = (middle, high) if spent <= nfe else (low, middle - 1)

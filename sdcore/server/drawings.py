@@ -75,7 +75,7 @@ def submit(
     refiner = None if asked.refiner is None else worker.models.peek(asked.refiner)
     if networks is not None and (asked.refiner is None or refiner is not None):
         settings, parts = completed(asked, networks, worker.limits, refiner)
-        cost = work_of(settings, parts, networks)
+        cost = work_of(settings, parts, networks, worker.limits)
         asked = lean(asked, settings[0], parts.canvas)
         if parts.canvas is None and parts.refiner is None and begun is None:
             key = (asked.choice, asked.smaller, _shared(settings[0]))
@@ -91,27 +91,32 @@ def submit(
     )
 
 
-def work_of(settings: Sequence[Settings], parts: Parts, networks: Networks) -> float:
+def work_of(
+    settings: Sequence[Settings], parts: Parts, networks: Networks, limits: Limits
+) -> float:
     """As `Limits` counts it, by a rehearsal of the run, its second pass included."""
     return sum(
         len(settings) * each.width * each.height * sum(step.nfe for step in steps) / MEGA
-        for each, _, steps in passes(settings, parts, networks)
+        for each, _, steps in passes(settings, parts, networks, limits)
     )
 
 
 def passes(
-    settings: Sequence[Settings], parts: Parts, networks: Networks
+    settings: Sequence[Settings], parts: Parts, networks: Networks, limits: Limits
 ) -> Iterator[tuple[Settings, Plan, list[Step]]]:
-    """The first picture's settings in each pass, the plan, and the steps that will run of it."""
+    """The first picture's settings in each pass, the plan, and the steps that will run of it.
+
+    Raises TooMany.
+    """
     first = settings[0]
     plan, solver = parts.scheduler.plan(first.steps), parts.scheduler.solver
     index, sigmas = first_step(first, plan.sigmas)
     start = State(torch.zeros(1, 1, 1, 1), index)
     branches = over_parts(parts.guidance, settings).branches
-    yield first, plan, list(rehearse(solver, sigmas, start, branches))
+    yield first, plan, list(rehearse(solver, sigmas, start, branches, limits.questions))
     if parts.second is not None:
         large = [larger(each, networks.vae.config.factor) for each in settings]
-        yield from passes(large, parts.second, networks)
+        yield from passes(large, parts.second, networks, limits)
 
 
 def _estimated(asked: Asked) -> float:
@@ -166,7 +171,7 @@ def _draw(worker: Worker, networks: Networks, jobs: Sequence[Job]) -> None:
         strict=True,
     )  # fmt: skip
     for job, settings, of in zip(jobs, each, parts, strict=True):
-        check_work(work_of(settings, of, networks), worker.limits)
+        check_work(work_of(settings, of, networks, worker.limits), worker.limits)
         small = lean(job.task.asked, settings[0], of.canvas)
         job.task, job.given = replace(job.task, asked=small), bytes_of_pictures(small)
     wanted = [settings for of in each for settings in of]

@@ -18,6 +18,7 @@ class Limits:
     work: float = 2000.0  # that may wait; a single request may ask for so much as well
     side: int = 2048  # pixels of a picture's width or height
     steps: int = 150
+    questions: int = 10_000  # to the network, for one picture
     pictures: int = 16  # of one request
     prompt: int = 10_000  # letters
     body: int = 32 << 20  # bytes of a request

@@ -34,6 +34,12 @@ def test_the_list_names_every_spacing():
     assert all(name in call("schedulers", "--spacings") for name in SPACINGS)
 
 
+def test_a_plan_of_more_questions_than_are_counted_is_refused():
+    often = "restart:restarts=100,restart_steps=1000"
+    with pytest.raises(InputError, match="more than 100000 times for one picture: ask for fewer"):
+        call("plan", "--scheduler", often, "--steps", 20)
+
+
 def test_a_plan_says_what_sampling_will_do():
     facts = json.loads(
         call("plan", "--scheduler", "heun", "--spacing", "karras", "--steps", 4, "--json")

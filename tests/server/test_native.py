@@ -301,6 +301,25 @@ def test_lists_and_plans(client: TestClient) -> None:
     assert client.post("/plan", json={"scheduler": "huen"}).status_code == 422
 
 
+@pytest.mark.parametrize("more", [{"steps": 20}, {"nfe": 200}])
+def test_a_plan_of_a_solver_that_asks_very_often_is_refused_before_it_is_counted(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    import sdcore.schedulers.solvers.restart as module
+
+    steps, real = [], module.karras
+    monkeypatch.setattr(module, "karras", lambda *args: steps.append(args[-1]) or real(*args))
+    asked = {"scheduler": "restart:restarts=100,restart_steps=1000", "width": 64, "height": 64}
+    answer = client.post("/plan", json={**asked, **more})
+    if "nfe" in more:  # so few steps that there is nothing to restart between
+        assert answer.json()["nfe"] <= 200
+    else:
+        assert "more than 10000 times for one picture" in answer.json()["detail"]
+    assert len(steps) <= 8  # one for each number of steps that is tried
+    drawn = client.post("/runs", json={"prompt": "a", **asked, "steps": 20})
+    assert drawn.status_code == 422
+
+
 @pytest.mark.parametrize(
     "begins",
     [
