@@ -11,7 +11,6 @@ from sdcore.errors import InputError
 from sdcore.sampling import Prediction, Solver, State, Step, sample
 from sdcore.schedulers import Plan, Scheduler
 
-
 MOST = 100_000  # questions to the model of one picture that are counted: about a second and a half
 
 
