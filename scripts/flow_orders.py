@@ -13,7 +13,7 @@ import click
 import torch
 from tqdm import tqdm
 
-from scripts.write_docs import table
+from scripts.write_docs import FEW, by_variable, table
 from sdcore.errors import InputError
 from sdcore.lab import Mixture, measure
 from sdcore.lab.order import Convergence
@@ -112,6 +112,10 @@ def page() -> str:
              "N = 10 in sigma", *heads),
             rows(quiet),
         ),
+        "\n## Runge-Kutta in every variable\n",
+        "Each tableau on the same window by the option `variable`: the measured order, and the "
+        f"error at N = {COUNTS[0]}.\n",
+        by_variable(window, FEW),
     ]) + "\n"  # fmt: skip
 
 

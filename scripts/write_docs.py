@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,18 +26,21 @@ from sdcore.guidance import CFG
 from sdcore.lab import Gaussian, Window, measure
 from sdcore.lab.change import KINDS
 from sdcore.lab.change import table as change
-from sdcore.lab.order import Convergence, measure_scheduler
+from sdcore.lab.order import FLOOR, Convergence, Sigmas, measure_scheduler
 from sdcore.noise import SeededNoise
 from sdcore.process import VariancePreserving
 from sdcore.sampling import sample
 from sdcore.schedulers import SPACINGS, TABLE, Entry, resolve
 from sdcore.schedulers.conventions import CONVENTIONS
+from sdcore.schedulers.solvers.runge_kutta import VARIABLES, runge_kutta
+from sdcore.schedulers.tableau import TABLEAUX
 from sdcore.writing import write_whole
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEFORE = Path(__file__).parent / "changes_before.json"  # told in sdcore/lab/change.py
 STEPS = 20
 COUNTS = (10, 20, 40, 120, 160, 320)
+FEW = (10, 20, 40, 80)
 PUBLISHED_AND_CORRECTED = ("dpmpp_3m", "dpmpp_3m_taylor")
 
 # A spacing of diffusers as a field of its config.
@@ -93,13 +97,21 @@ def orders() -> str:
         "([writing-a-solver.md](writing-a-solver.md)).\n",
         "The error is the largest over 64 values in a world of three Gaussians, in float64, from "
         "sigma 10 to 0.1 on N steps even in sigma^(1/7), against the exact flow. The order is its "
-        f"slope from N = {COUNTS[-2]} to {COUNTS[-1]}. Noise is switched off; where it cannot be, "
+        f"slope from N = {COUNTS[-2]} to {COUNTS[-1]}, or between the last two that are above "
+        f"rounding, {FLOOR:g}. Noise is switched off; where it cannot be, "
         "the error is that of the variance in a Gaussian world. NFE a step is the table's; a first "
         "or last step may differ.\n",
         table(
             ("solver", "claims", "measured", "NFE a step", *(f"N = {n}" for n in COUNTS[:3]), "of"),
             (order_row(entry, found[entry.name]) for entry in TABLE),
         ),
+    ]
+    parts += [
+        "\n## Runge-Kutta in every variable\n",
+        "Each tableau of `sdcore/schedulers/tableaux` by the option `variable`: the measured "
+        f"order, and the error at N = {COUNTS[0]}. *lambda_eps* and *lambda* integrate a constant "
+        "eps or x0 exactly, as DPM-Solver and DPM-Solver++ do; *s* is the time of flow matching.\n",
+        by_variable(None, FEW),
     ]
     if all(name in found for name in PUBLISHED_AND_CORRECTED):
         parts += [
@@ -125,6 +137,19 @@ def orders() -> str:
         ),
     ]
     return "\n".join(parts) + "\n"
+
+
+def by_variable(sigmas: Sigmas | None, counts: Sequence[int]) -> str:
+    """The table of every tableau's order and first error, in every variable."""
+
+    def row(name: str) -> list[str]:
+        ways = [partial(runge_kutta, tableau=name, variable=variable) for variable in VARIABLES]
+        found = [measure(name, way, sigmas, counts, rounding=False) for way in ways]
+        cells = [f"{each.order:.2f} ({each.errors[0]:.1e})" for each in found]
+        return [name, str(TABLEAUX[name].order), *cells]
+
+    names = bar(list(TABLEAUX), "tableaux")
+    return table(("tableau", "claims", *VARIABLES), (row(name) for name in names))
 
 
 def changes() -> str:

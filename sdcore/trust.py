@@ -2,8 +2,9 @@
 code and ask neither a hub nor another machine.
 
 `rerun` takes over whatever the user does not name, and a line of a list brings options of its own.
-A solver of one's own is a Python file, a model that is not here is fetched with the user's token,
-and Windows opens \\\\host\\share with the user's login: each only where the user names it.
+A solver of one's own is a file, of Python or a tableau; a model that is not here is fetched with
+the user's token, and Windows opens \\\\host\\share with the user's login: each only where the user
+names it.
 """
 
 import re
@@ -13,6 +14,7 @@ from itertools import product
 from sdcore.checkpoints.find import WEIGHT_SUFFIXES, is_here, is_hub_id
 from sdcore.errors import InputError
 from sdcore.strengths import parse_lora
+from sdcore.written import names_a_file
 
 # Fields of Settings, and the option by which a user names the same.
 CODE = {
@@ -61,8 +63,7 @@ def check_inherited(fields: Mapping[str, object], whose: str = "the picture") ->
                 )
     for name, option in CODE.items():
         for value in _texts(fields.get(name)):
-            # Wherever it stands in the written form, also inside an option's value.
-            if ".py" in value.casefold():
+            if names_a_file(value):
                 raise InputError(
                     f"{whose} names a file of code, {value!r}: it is run only where you name "
                     f"it yourself, {option} {value}"

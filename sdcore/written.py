@@ -3,6 +3,7 @@
     name:option=value,option=value            heun_churn:s_churn=10,s_noise=1.003
     tool:name:option=value                    comfyui:dpm_2_ancestral:eta=0.5
     file.py:Name,option=value                 mine.py:Mine,scale=3
+    file.tableau:option=value                 mine.tableau:variable=lambda
 
 Solvers, spacings, noises and guidances are named so.
 """
@@ -14,12 +15,14 @@ from dataclasses import dataclass, field
 
 from sdcore.errors import InputError
 
+FILES = (".py", ".tableau")  # how the files end that a written form may name
 Value = bool | int | float | str | tuple["Value", ...] | None
 
 _KEY = r"[^\W\d]\w*"
 _NAMED = re.compile(rf"(?P<name>.*?)(?::(?P<options>{_KEY}\s*=.*))?", re.DOTALL)
+_ENDS = "|".join(map(re.escape, FILES))
 _FILE = re.compile(
-    rf"(?P<file>.+?\.py)(?::(?:(?P<name>{_KEY})(?P<more>,|$))?(?P<options>.*))?", re.DOTALL
+    rf"(?P<file>.+?(?:{_ENDS}))(?::(?:(?P<name>{_KEY})(?P<more>,|$))?(?P<options>.*))?", re.DOTALL
 )
 _QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _VALUE = rf"{_QUOTED}|\[(?:{_QUOTED}|[^\[\]'\"])*\]|(?:[^\s,'\"\[][^,]*)?"
@@ -42,6 +45,11 @@ class Written:
         return format(self)
 
 
+def names_a_file(text: str) -> bool:
+    """Whether a file may be meant, wherever it stands, also inside an option's value."""
+    return any(end in text.casefold() for end in FILES)
+
+
 def parse(text: str) -> Written:
     """What a text names.
 
@@ -59,7 +67,7 @@ def parse(text: str) -> Written:
         raise InputError(f"{_short(text)} is {len(text)} letters long: at most {_MOST} are read")
     if match := _FILE.fullmatch(text.strip()):
         file, name, more, options = match.group("file", "name", "more", "options")
-        if not re.search(rf":{_KEY}\s*=", file):  # else it is an option's value that ends in .py
+        if not re.search(rf":{_KEY}\s*=", file):  # else it is an option's value that ends so
             if options == "" and more != "":
                 raise InputError(f"{_short(text)} ends where a name or an option should follow")
             return Written(name or "", _options(options or "", text), file)

@@ -24,6 +24,8 @@ from sdcore.guidance import resolve as resolve_guidance
 from sdcore.images import read_settings
 from sdcore.lab import Gaussian, Mixture, denoiser
 from sdcore.schedulers import resolve
+from sdcore.schedulers.tableau import TABLEAUX
+from sdcore.schedulers.tableau import parse as parse_tableau
 from tests.cli.shell import Shell
 
 ROOT = Path(__file__).parents[1]
@@ -145,6 +147,10 @@ def test_the_guide_to_solvers(
     errors = [float(error) for error in re.findall(r"tensor\(([^,]+)", capsys.readouterr().out)]
     assert len(errors) == 20
     assert max(errors) < 0.05
+    table = next(
+        block for block in PAGES["docs/writing-a-solver.md"].split("```") if "-+-" in block
+    )
+    assert parse_tableau(table, "mine.tableau") == TABLEAUX["bosh3"]
 
 
 def test_the_guide_to_guidances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from sdcore.cli.options import Drawing
 from sdcore.config_file import ConfigFile, Value, Values, config_files
 from sdcore.errors import InputError, unknown
 from sdcore.settings import OPTIONS, Source
+from sdcore.written import names_a_file
 
 # What takes everything from a file that was drawn before, and no defaults; groups take none either.
 WITHOUT = ("rerun", "resume", "replay", "diff", "config")
@@ -254,7 +255,7 @@ def _check_trust(value: Value, command: str, option: click.Option) -> None:
     if name in _WORDS:
         return
     for text in value.texts:
-        if ".py" in text.casefold():
+        if names_a_file(text):
             raise InputError(
                 f"{value.origin}: {value.key} names a file of code, {text!r}: it is run only "
                 f"where you name it yourself, {yourself}"

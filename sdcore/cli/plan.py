@@ -64,6 +64,7 @@ def plan(
         "tail": chosen.spacing.tail,
         "prediction_type": chosen.prediction_type,
         "order": chosen.entry.order,
+        **({"tableau": chosen.entry.tableau} if chosen.entry.tableau else {}),
         "steps": steps,
         "nfe": sum(row.nfe for row in rows),
         "draws": sum(row.draws for row in rows),

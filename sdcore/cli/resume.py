@@ -15,6 +15,7 @@ from sdcore.cli.prompt_lists import Asked
 from sdcore.cli.state import check_state
 from sdcore.errors import InputError
 from sdcore.settings import Settings, inherited, same_schedule
+from sdcore.written import FILES
 
 
 @click.command(cls=Drawing)
@@ -91,6 +92,6 @@ def _check_files(path: str, old: Settings, new: Settings) -> None:
     from sdcore.prepare import changed
 
     for name in changed(old, new):
-        if not name.endswith(".py"):
+        if not name.endswith(FILES):
             raise InputError(f"{name} has changed since: {path} is the state of another model")
         tell(f"{name} has changed since")

@@ -1,10 +1,14 @@
 """`sdcore schedulers`: what there is to choose from."""
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from sdcore.cli.echo import echo
+
+if TYPE_CHECKING:
+    from sdcore.schedulers import Entry
 
 
 @click.command()
@@ -44,6 +48,7 @@ def schedulers(spacings: bool, as_json: bool) -> None:
             "stochastic": entry.stochastic,
             "paper": entry.paper,
             "also": list(entry.labels),
+            "tableau": entry.tableau or None,
         }
         for entry in TABLE
     ]
@@ -51,10 +56,18 @@ def schedulers(spacings: bool, as_json: bool) -> None:
         echo(json.dumps(rows, indent=1))
         return
     wide = max(len(entry.name) for entry in TABLE)
-    echo(f"{'name':{wide}}  order  NFE  noise  {'paper':16}  also")
+    source = max(len(entry.paper) for entry in TABLE)
+    echo(f"{'name':{wide}}  order  NFE  noise  {'paper':{source}}  also")
     for entry in TABLE:
         noise = "yes" if entry.stochastic else "eta" if entry.eta is not None else "no"
         echo(
             f"{entry.name:{wide}}  {entry.order or '-':>5}  {entry.nfe or '-':>3}  {noise:5}  "
-            f"{entry.paper:16}  {', '.join(entry.labels)}"
+            f"{entry.paper:{source}}  {', '.join((*entry.labels, *_tableau(entry)))}".rstrip()
         )
+
+
+def _tableau(entry: "Entry") -> list[str]:
+    """What other solvers are as a Runge-Kutta method; those that are called so need no word."""
+    named = entry.tableau and not entry.tableau.startswith(f"{entry.name} in ")
+    known = named or entry.name == "heun"
+    return [f"the tableau {entry.tableau}"] if known else []

@@ -24,6 +24,7 @@ from sdcore.schedulers.config import (
 from sdcore.schedulers.conventions import CONVENTIONS, INVERSE, SAME_AS, Conventions
 from sdcore.schedulers.flow_config import flow_of
 from sdcore.schedulers.flow_schedule import Schedule
+from sdcore.schedulers.solvers.runge_kutta import nfe
 from sdcore.schedulers.spacing import (
     TOOLS,
     Plan,
@@ -38,6 +39,7 @@ from sdcore.schedulers.spacing import (
 )
 from sdcore.schedulers.table import TABLE, entry_of, find, find_spacing
 from sdcore.schedulers.table_entry import Entry
+from sdcore.schedulers.tableau import Tableau
 from sdcore.schedulers.thresholding import thresholded
 from sdcore.schedulers.user_solver import ARGUMENTS, load_solver
 from sdcore.written import Value, Written, format_value, parse
@@ -206,8 +208,8 @@ def _function(solver: Solver) -> _Chosen:
     """A function as it stands: with the entry of ours that it is, or else as one's own."""
     bound = getattr(solver, "keywords", {})
     known = entry_of(solver)
-    if known is None:
-        label = getattr(solver, "__name__", type(solver).__name__)
+    if known is None or isinstance(bound.get("tableau"), Tableau):
+        label = getattr(getattr(solver, "func", solver), "__name__", type(solver).__name__)
         return _Chosen(_own_entry(label, solver), writable=False)
     takes = inspect.signature(solver).parameters
     options = {key: takes[key].default for key in (*known.options, *bound) if key not in _INNER}
@@ -218,7 +220,10 @@ def _function(solver: Solver) -> _Chosen:
 
 
 def _own_entry(label: str, solver: Solver) -> Entry:
-    """One's own solver runs with Euler's conventions."""
+    """One's own solver runs with Euler's conventions; a tableau says what it claims."""
+    tableau = getattr(solver, "keywords", {}).get("tableau")
+    if isinstance(tableau, Tableau):
+        return Entry(label, solver, tableau.order, nfe(tableau), tableau.source)
     return Entry(name=label, solver=solver, order=0, nfe=0, paper="")
 
 

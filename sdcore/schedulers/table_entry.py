@@ -29,6 +29,7 @@ class Entry:
     starts_higher: bool = False  # more evaluations in the first step, also where it is the last
     # LCM's c_skip x, 3e-4 of x at sigma 0.04 (Luo et al. 2023, eq. 9), is left at sigma 0.
     keeps_some_x: bool = False
+    tableau: str = ""  # what it is with its noise off: "midpoint in lambda" of runge_kutta.py
     adaptive: bool = False  # chooses steps of its own by an estimate of its error
 
     @property

@@ -1,4 +1,6 @@
-"""A solver from a user's own file: one function with the signature of `sdcore.sampling.Solver`."""
+"""A solver from a user's own file: one function with the signature of `sdcore.sampling.Solver`,
+or a Butcher tableau.
+"""
 
 import inspect
 import math
@@ -14,6 +16,8 @@ from sdcore.errors import InputError
 from sdcore.keywords import keywords
 from sdcore.paths import path_of
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction, Solver
+from sdcore.schedulers.solvers.runge_kutta import runge_kutta
+from sdcore.schedulers.tableau import SUFFIX, read
 from sdcore.user_file import blame, load_object
 from sdcore.written import Value
 
@@ -25,12 +29,20 @@ def load_solver(
 ) -> Solver:
     """The solver in a Python file: the one of this name, else `solver`, or the one named like it.
 
-    The file is executed. options: keywords of the function, or of a class, whose object is then the
-    solver. Raises InputError where there is no such file or solver, it fails, or it does not take a
-    solver's arguments or these options; the solver itself does so in a step that fails or returns
+    The file is executed; one that ends in .tableau is read, and is `runge_kutta` with it
+    (sdcore/schedulers/tableau.py). options: keywords of the function, or of a class, whose object
+    is then the solver. Raises InputError where there is no such file or solver, it fails, or it
+    does not take a solver's arguments or these options; the solver itself does so in a step that
+    fails or returns
     something else (see `explained`).
     """
     path, options = path_of(path), {} if options is None else options
+    if path.suffix == SUFFIX:
+        if name:
+            raise InputError(f"{path.name} holds one tableau, and none is called {name}")
+        what = f"the tableau {path.name}"
+        given = keywords(options, runge_kutta, what, len(ARGUMENTS), ("tableau",))
+        return partial(runge_kutta, tableau=read(path), **given)
     names = (name,) if name else ("solver", path.stem)
     target = load_object(path, names, "solver")
     what = f"the solver of {path.name}"

@@ -28,6 +28,7 @@ from sdcore.server.models import Models
 from sdcore.server.refusals import Missing, Refused
 from sdcore.server.repainting import Region, filled, inverted, region_of
 from sdcore.server.values import Real, Whole
+from sdcore.written import names_a_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -329,7 +330,7 @@ def _second_pass(asked: TextToImage) -> dict[str, Any]:
 
 def known_sampler(name: str) -> str:
     """Raises Missing for a sampler that is not here, as A1111 does."""
-    if ".py" in name.casefold() or len(name) > 200:
+    if names_a_file(name) or len(name) > 200:
         raise Missing("Sampler not found", param="sampler_name")
     try:
         resolve(name)

@@ -28,6 +28,7 @@ from sdcore.server.models import Choice, Loras, Models
 from sdcore.server.refusals import Refused
 from sdcore.settings import Options, Settings, Words
 from sdcore.trust import is_elsewhere
+from sdcore.written import names_a_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -164,7 +165,7 @@ def _written(name: str, text: str) -> str:
     """A name with options, and no file."""
     if len(text) > LETTERS:
         raise Refused(f"{name} has {len(text)} letters: at most {LETTERS} are read", param=name)
-    if ".py" in text.casefold() or is_elsewhere(text):
+    if names_a_file(text) or is_elsewhere(text):
         raise Refused(f"{name} names a file: over HTTP there are registered names only", param=name)
     return text
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sdcore.errors import InputError, unknown
 from sdcore.server.refusals import Missing
 from sdcore.strengths import parse_lora, written_lora
+from sdcore.written import FILES
 
 if TYPE_CHECKING:
     from sdcore.networks import Networks
@@ -179,7 +180,7 @@ class Models:
         def digest_bare(line: str) -> str:
             digest, _, file = line.partition(" ")
             named = bare(file)
-            outside = named == file and (file.endswith(".py") or Path(file).is_absolute())
+            outside = named == file and (file.endswith(FILES) or Path(file).is_absolute())
             return f"{digest} {_without_folders(file) if outside else named}"
 
         loras = [(parse_lora(spec)) for spec in settings.loras]

@@ -19,7 +19,8 @@ def heun(
 ) -> tuple[Tensor, Prediction, Memory]:
     """Heun's method (Karras et al. 2022, arXiv 2206.00364, algorithm 1): Euler, then mean slope.
 
-    dx/dsigma = eps. At sigma_next 0 there is no slope to ask for, and the Euler step stands.
+    dx/dsigma = eps: the tableau `heun` in sigma. At sigma_next 0 there is no slope to ask for, and
+    the Euler step stands.
     variable: what is integrated over; "s" for flow matching.
     """
     if variable != "sigma":
@@ -72,7 +73,7 @@ def heunpp(
 
 
 ENTRIES = (
-    Entry("heun", heun, order=2, nfe=2, paper="arXiv 2206.00364",
+    Entry("heun", heun, order=2, nfe=2, paper="arXiv 2206.00364", tableau="heun in sigma",
           class_name="HeunDiscreteScheduler",
           labels=("HeunDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "Heun")),
     Entry("heunpp2", heunpp, order=1, nfe=3, paper="ComfyUI", labels=("Heun++",), ending=2),

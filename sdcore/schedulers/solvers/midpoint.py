@@ -1,7 +1,8 @@
 """Second order with a stage in the middle of the step: DPM2, DPM++ 2S and DPM++ SDE.
 
 All three ask the model at the middle of log sigma. DPM2 holds the eps that it says there over the
-step, the two others its x0. The ancestral ones aim at sigma_down and make up for it with noise.
+step, the two others its x0: the tableau `midpoint` in lambda_eps and in lambda (runge_kutta.py).
+The ancestral ones aim at sigma_down and make up for it with noise.
 """
 
 import math
@@ -114,20 +115,23 @@ def dpmpp_sde(
     return x_next, here, ()
 
 
+EPS_HELD, X0_HELD = "midpoint in lambda_eps", "midpoint in lambda"
+
 ENTRIES = (
-    Entry("dpm2", dpm2, order=2, nfe=2, paper="arXiv 2206.00927",
+    Entry("dpm2", dpm2, order=2, nfe=2, paper="arXiv 2206.00927", tableau=EPS_HELD,
           class_name="KDPM2DiscreteScheduler", labels=("KDPM2DiscreteScheduler", "dpm_2", "DPM2"),
           eta=0.0),
     Entry("dpmpp_2s", dpmpp_2s, order=2, nfe=2, paper="arXiv 2211.01095", labels=("DPM++ 2S",),
-          eta=0.0),
-    Entry("dpm2_a", dpm2, order=2, nfe=2, paper="arXiv 2206.00927",
+          tableau=X0_HELD, eta=0.0),
+    Entry("dpm2_a", dpm2, order=2, nfe=2, paper="arXiv 2206.00927", tableau=EPS_HELD,
           class_name="KDPM2AncestralDiscreteScheduler",
           labels=("KDPM2AncestralDiscreteScheduler", "dpm_2_ancestral", "DPM2 a"), eta=1.0,
           stochastic=True),
     Entry("dpmpp_2s_a", dpmpp_2s, order=2, nfe=2, paper="arXiv 2211.01095",
-          labels=("dpmpp_2s_ancestral", "DPM++ 2S a"), eta=1.0, stochastic=True),
+          labels=("dpmpp_2s_ancestral", "DPM++ 2S a"), tableau=X0_HELD, eta=1.0, stochastic=True),
     Entry("dpmpp_sde", dpmpp_sde, order=2, nfe=2, paper="arXiv 2211.01095",
           class_name="DPMSolverSDEScheduler",
-          labels=("DPMSolverSDEScheduler", "DPM++ SDE", "dpmpp_sde_gpu"), eta=1.0, stochastic=True,
+          labels=("DPMSolverSDEScheduler", "DPM++ SDE", "dpmpp_sde_gpu"), tableau=X0_HELD, eta=1.0,
+          stochastic=True,
           noise="brownian"),
 )  # fmt: skip

@@ -1,96 +1,30 @@
 """Runge-Kutta methods from their tableaux, in the variable of one's choice.
 
-A method is data (Butcher 2016, Numerical Methods for ODEs, section 232): with stages
-k_i = f(u + c_i h, y + h sum_j a_ij k_j) it takes y to y + h sum_i b_i k_i. A tableau of one's own
-is a few lines in a file:
+A method is a file of data (sdcore/schedulers/tableau.py); one of one's own runs by its name:
 
-    from functools import partial
-    from sdcore.schedulers.solvers.runge_kutta import Tableau, runge_kutta
-    solver = partial(runge_kutta, tableau=Tableau(((), (1 / 2,)), (0, 1)))     # the midpoint rule
+    sdcore sample "a red house" --scheduler mine.tableau
+    sdcore sample "a red house" --scheduler mine.tableau:variable=lambda,rtol=0.01
+
+In Python it is `partial(runge_kutta, tableau=Tableau(((), (1 / 2,)), (0, 1)))`.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sdcore.errors import InputError
+from sdcore.keywords import Range
 from sdcore.process import to_s
-from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
+from sdcore.sampling import Denoise, Draw, Interval, Memo, Memory, Prediction
 from sdcore.schedulers.solvers.integrals import combine
+from sdcore.schedulers.solvers.step_control import Control, Way, integrate
 from sdcore.schedulers.table_entry import Entry
-
-
-@dataclass(frozen=True)
-class Tableau:
-    """An explicit method. a: a row for each stage, of as many numbers as stages before it; b: one
-    number for each stage. Raises InputError for others, or for b that do not add up to 1.
-    """
-
-    a: tuple[tuple[float, ...], ...]
-    b: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if [len(row) for row in self.a] != list(range(len(self.b))):
-            raise InputError("a tableau has a number in row i of a for each of the i stages before")
-        if not self.b or abs(sum(self.b) - 1) > 1e-9:
-            raise InputError("the b of a tableau add up to 1")
-
-    @property
-    def c(self) -> tuple[float, ...]:
-        """Where the stages are: c_i = sum_j a_ij."""
-        return tuple(math.fsum(row) for row in self.a)
-
-
-TABLEAUX = {
-    "midpoint": Tableau(((), (1 / 2,)), (0, 1)),
-    "ralston": Tableau(((), (2 / 3,)), (1 / 4, 3 / 4)),
-    "kutta3": Tableau(((), (1 / 2,), (-1, 2)), (1 / 6, 2 / 3, 1 / 6)),
-    "ssprk3": Tableau(((), (1,), (1 / 4, 1 / 4)), (1 / 6, 1 / 6, 2 / 3)),
-    "rk4": Tableau(((), (1 / 2,), (0, 1 / 2), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
-    "rk38": Tableau(
-        ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1)), (1 / 8, 3 / 8, 3 / 8, 1 / 8)
-    ),
-    "dopri5": Tableau(  # Dormand & Prince 1980, RK5(4)7M; its seventh stage is for the embedded one
-        (
-            (),
-            (1 / 5,),
-            (3 / 40, 9 / 40),
-            (44 / 45, -56 / 15, 32 / 9),
-            (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-            (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-        ),
-        (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-    ),
-    "tsit5": Tableau(  # Tsitouras 2011, table 1
-        (
-            (),
-            (0.161,),
-            (-0.008480655492356989, 0.335480655492357),
-            (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
-            (5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525),
-            (5.86145544294642, -12.92096931784711, 8.159367898576159, -0.071584973281401,
-             -0.028269050394068383),
-        ),
-        (0.09646076681806523, 0.01, 0.4798896504144996, 1.379008574103742, -3.290069515436081,
-         2.324710524099774),
-    ),
-    "butcher6": Tableau(  # Butcher 1964
-        (
-            (),
-            (1 / 3,),
-            (0, 2 / 3),
-            (1 / 12, 1 / 3, -1 / 12),
-            (-1 / 16, 9 / 8, -3 / 16, -3 / 8),
-            (0, 9 / 8, -3 / 8, -3 / 4, 1 / 2),
-            (9 / 44, -9 / 11, 63 / 44, 18 / 11, 0, -16 / 11),
-        ),
-        (11 / 120, 0, 27 / 40, 27 / 40, -4 / 15, -4 / 15, 11 / 120),
-    ),
-}  # fmt: skip
+from sdcore.schedulers.tableau import TABLEAUX, Tableau
 
 
 class Variable(NamedTuple):
@@ -100,23 +34,108 @@ class Variable(NamedTuple):
     sigma: Callable[[float], float]
     scale: Callable[[float], float]  # y = x * scale(sigma)
     slope: Callable[[Prediction, float], Tensor]
+    # f of sigma with df/du = f, where a prediction of constant 1 has the slope f: see `_Step.exact`
+    constant: Callable[[float], float] | None = None
+
+
+def _inverse(sigma: float) -> float:
+    return 1 / sigma
+
+
+def _same(number: float) -> float:
+    return number
 
 
 VARIABLES = {
     # The probability flow dx/dsigma = eps (Karras et al. 2022, arXiv 2206.00364, eq. 1), as it is;
-    "sigma": Variable(lambda s: s, lambda u: u, lambda s: 1.0, lambda p, s: p.eps),
-    # in log sigma;
+    "sigma": Variable(_same, _same, lambda s: 1.0, lambda p, s: p.eps),
+    # in log sigma; and with the integral of a constant eps exact, as DPM-Solver's is;
     "log_sigma": Variable(math.log, math.exp, lambda s: 1.0, lambda p, s: s * p.eps),
-    # as d(x / sigma) / d(1 / sigma) = x0, whose linear part is exact, as DPM-Solver++'s is;
-    "data": Variable(lambda s: 1 / s, lambda u: 1 / u, lambda s: 1 / s, lambda p, s: p.x0),
+    "lambda_eps": Variable(math.log, math.exp, lambda s: 1.0, lambda p, s: s * p.eps, _same),
+    # as d(x / sigma) / d(1 / sigma) = x0, which integrates a constant x0 exactly; in lambda =
+    # -log sigma, d(x / sigma) / d lambda = x0 / sigma, made so, as DPM-Solver++'s is;
+    "data": Variable(_inverse, _inverse, _inverse, lambda p, s: p.x0),
+    "lambda": Variable(
+        lambda s: -math.log(s), lambda u: math.exp(-u), _inverse, lambda p, s: p.x0 / s, _inverse
+    ),
     # along the path of flow matching, x / (1 + sigma) = (1 - s) x0 + s eps, d/ds = eps - x0.
     "s": Variable(
-        to_s,
-        lambda u: u / (1 - u),
-        lambda s: 1 / (1 + s),
-        lambda p, s: p.eps - p.x0,
+        to_s, lambda u: u / (1 - u), lambda s: 1 / (1 + s), lambda p, s: p.eps - p.x0
     ),
 }  # fmt: skip
+
+
+class _Step:
+    """One step from x: the slopes of its stages so far, and where they are."""
+
+    def __init__(self, variable: str, x: Tensor, sigma: float, sigma_next: float) -> None:
+        self.way = VARIABLES[variable]
+        self.sigma, self.sigma_next = sigma, sigma_next
+        self.begin = self.way.u(sigma)
+        self.length = self.way.u(sigma_next) - self.begin
+        self.y = x * self.way.scale(sigma)
+        self.slopes: list[Tensor] = []
+        self.levels: list[float] = []
+
+    def at(self, c: float) -> float:
+        """sigma at a share of the step."""
+        return self.sigma_next if c == 1 else self.way.sigma(self.begin + c * self.length)
+
+    def add(self, prediction: Prediction, level: float) -> None:
+        self.slopes.append(self.way.slope(prediction, level))
+        self.levels.append(level)
+
+    def to(self, level: float, row: Sequence[float], shares: Sequence[float]) -> Tensor:
+        """x at this sigma, by a row of the tableau."""
+        weights = [self.length * a for a in row]
+        if self.way.constant is not None:
+            weights = self.exact(self.way.constant, weights, level, shares)
+        return combine(self.y, weights, self.slopes) / self.way.scale(level)
+
+    def exact(
+        self,
+        constant: Callable[[float], float],
+        weights: Sequence[float],
+        level: float,
+        shares: Sequence[float],
+    ) -> list[float]:
+        """The weights, mended so that a constant prediction is integrated exactly.
+
+        A constant taken from the prediction and from x leaves the flow as it is, so a method may
+        run on what is left without losing order (generalised Lawson; Krogstad 2005, Journal of
+        Computational Physics 203, section 3). shares: which predictions the constant is made of:
+        the first in a stage, all by their b in the step. So the midpoint rule in lambda is
+        DPM-Solver++(2S), and in lambda_eps DPM-Solver-2.
+        """
+        ones = [constant(sigma) for sigma in self.levels]
+        rest = constant(level) - constant(self.sigma)
+        rest -= math.fsum(w * one for w, one in zip(weights, ones, strict=True))
+        parts = zip(weights, shares, ones, strict=True)
+        return [w + rest * share / one for w, share, one in parts]
+
+
+def _run(
+    denoise: Denoise, step: _Step, method: Tableau, here: Prediction, iterations: int
+) -> Prediction:
+    """Ask for the slopes of all stages of the step, and return the last answer.
+
+    A stage that needs its own slope begins with the answer before it and asks `iterations` times:
+    each gives the method one order more, from 1 up to its own.
+    """
+    said = here
+    for i, (row, c) in enumerate(zip(method.a, method.c, strict=True)):
+        if not row:  # where x is
+            step.add(here, step.sigma)
+            continue
+        level, own = step.at(c), len(row) > i
+        for _ in range(iterations if own else 1):
+            if own:
+                step.add(said, level)
+            shares = [1.0, *[0.0] * (len(row) - 1)]
+            said = denoise(step.to(level, row, shares), level)
+            del step.slopes[i:], step.levels[i:]
+        step.add(said, level)
+    return said
 
 
 def runge_kutta(
@@ -127,26 +146,145 @@ def runge_kutta(
     draw: Draw,
     *,
     tableau: str | Tableau = "rk4",
-    variable: Literal["sigma", "log_sigma", "data", "s"] = "sigma",
+    variable: Literal["sigma", "log_sigma", "lambda_eps", "data", "lambda", "s"] = "sigma",
+    iterations: Annotated[int, Range(0, 100)] = 0,
+    rtol: Annotated[float, Range(0, 1)] = 0.0,
+    atol: Annotated[float, Range(1e-9, 1)] = 0.0078,
+    most_steps: Annotated[int, Range(1, 100_000)] = 1000,
+    least_sigma: Annotated[float, Range(1e-6, 1)] = 0.0292,
 ) -> tuple[Tensor, Prediction, Memory]:
-    """One step of the tableau's method. To or from sigma 0, where not every slope is: Euler.
+    """The tableau's method. To or from sigma 0, where not every slope is: Euler.
 
     tableau: a name of `TABLEAUX`, or one's own. variable: of `VARIABLES`.
+    iterations: of an implicit stage; 0: as many as its order needs. They end near the implicit
+        method, and not as stable as it.
+    rtol: above 0 the interval is taken in as many steps as the pair's own estimate of the error
+        asks for (`step_control`), with atol beside it. Then sigma 0 is reached from least_sigma
+        (of SD's training table), and a batch of B asks B times as often. The memory holds what was
+        found: a Memo "error" with the largest error of a step, [B,1,1,1] (1 is what the tolerance
+        allows), and how many steps each picture took as its note; and "length", of the next step.
+    most_steps: that may be tried in one interval.
+
+    Raises InputError for an unknown tableau, iterations of one that is explicit, and an rtol for
+    one that has no embedded method.
     """
     method = _tableau(tableau)
+    if iterations and not method.implicit:
+        raise InputError("iterations are for implicit tableaux, and this one is explicit")
+    if rtol and not method.embedded:
+        pairs = ", ".join(name for name, known in TABLEAUX.items() if known.embedded)
+        raise InputError(f"rtol needs a tableau with an embedded method: {pairs}")
+    run = partial(_run, iterations=iterations if iterations else method.order)
     sigma, sigma_next = interval.sigma, interval.sigma_next
     here = denoise(x, sigma)
+    least = min(least_sigma, sigma) if sigma_next == 0 else sigma_next
+    if rtol and 0 < sigma != least:
+        control = Control(rtol, atol, min(method.order, method.embedded_order), most_steps)
+        over = Picture(variable, method, run, control, sigma, least)
+        x_least, found = _controlled(denoise, x, here, over, memory)
+        x_next = denoise(x_least, least).x0 if sigma_next == 0 else x_least
+        return x_next, here, found
     if sigma_next == 0 or sigma == 0:
         return torch.add(here.x0, here.eps, alpha=sigma_next), here, ()
-    way = VARIABLES[variable]
-    begin, length = way.u(sigma), way.u(sigma_next) - way.u(sigma)
-    y, slopes = x * way.scale(sigma), [way.slope(here, sigma)]
-    for row, c in zip(method.a[1:], method.c[1:], strict=True):
-        level = sigma_next if c == 1 else way.sigma(begin + c * length)
-        stage = combine(y, [length * a for a in row], slopes) / way.scale(level)
-        slopes.append(way.slope(denoise(stage, level), level))
-    y_next = combine(y, [length * b for b in method.b], slopes)
-    return y_next / way.scale(sigma_next), here, ()
+    step, method = _Step(variable, x, sigma, sigma_next), method.alone
+    run(denoise, step, method, here)
+    return step.to(sigma_next, method.b, method.b), here, ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How one picture is carried from sigma to sigma_next in steps as long as its error allows."""
+
+    variable: str
+    method: Tableau
+    run: Callable[[Denoise, _Step, Tableau, Prediction], Prediction]
+    control: Control
+    sigma: float
+    sigma_next: float
+
+    @property
+    def way(self) -> Variable:
+        return VARIABLES[self.variable]
+
+    def level(self, u: float) -> float:
+        """sigma at u; at both ends to the bit."""
+        for sigma in (self.sigma, self.sigma_next):
+            if u == self.way.u(sigma):
+                return sigma
+        return self.way.sigma(u)
+
+    def pair(
+        self, denoise: Denoise, x: Tensor, here: Prediction, u: float, u_next: float
+    ) -> tuple[Tensor, Tensor, Prediction | None]:
+        step = _Step(self.variable, x, self.level(u), self.level(u_next))
+        last = self.run(denoise, step, self.method, here)
+        x_next, other = (
+            step.to(step.sigma_next, b, b) for b in (self.method.b, self.method.embedded)
+        )
+        # With a constant made exact x_next is not the last stage, to the bit.
+        reused = self.method.ends_in_a_stage and self.way.constant is None
+        return x_next, other, last if reused else None
+
+    def first(self, denoise: Denoise, x: Tensor, here: Prediction) -> float:
+        """The length of the first step of all, which asks the model once."""
+        way, begin = self.way, self.way.u(self.sigma)
+        whole = way.u(self.sigma_next) - begin
+        slope, scale = way.slope(here, self.sigma), way.scale(self.sigma)
+
+        def move(length: float) -> float:
+            u = begin + math.copysign(min(length, abs(whole)), whole)
+            sigma = self.level(u)
+            there = torch.add(x * scale, slope, alpha=u - begin) / way.scale(sigma)
+            change = way.slope(denoise(there, sigma), sigma) - slope
+            return self.control.norm(change / scale, x)
+
+        norm = self.control.norm
+        return self.control.first(norm(x, x), norm(slope / scale, x), move)
+
+    def carry(self, denoise: Denoise, x: Tensor, here: Prediction, length: float | None) -> Way:
+        """length: of the first step; None where nothing is known yet."""
+        length = self.first(denoise, x, here) if length is None else length
+        ask = lambda x, u: denoise(x, self.level(u))  # noqa: E731
+        begin, end = self.way.u(self.sigma), self.way.u(self.sigma_next)
+        pair = partial(self.pair, denoise)
+        return integrate(pair, ask, x, here, begin, end, length, self.control)
+
+
+def _controlled(
+    denoise: Denoise, x: Tensor, here: Prediction, over: Picture, memory: Memory
+) -> tuple[Tensor, Memory]:
+    """x [B,C,H,W] at the interval's end, and what was found: each picture by itself."""
+    note = (over.variable, float(over.control.order))
+    known = [
+        memo.value.flatten().tolist() for memo in memory
+        if memo.kind == "length" and memo.note == note and len(memo.value) == len(x)
+    ]  # fmt: skip
+    ways = [
+        over.carry(
+            partial(_one, denoise, i, len(x)),
+            x[i : i + 1],
+            _row(here, i),
+            known[0][i] if known else None,
+        )
+        for i in range(len(x))
+    ]
+    at, errors, lengths = over.sigma_next, [w.error for w in ways], [w.length for w in ways]
+    as_memo = lambda values: torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1, 1)  # noqa: E731
+    found = Memo("error", at, as_memo(errors), note=tuple(float(way.steps) for way in ways))
+    return torch.cat([way.x for way in ways]), (
+        found, Memo("length", at, as_memo(lengths), note=note)
+    )  # fmt: skip
+
+
+def _row(prediction: Prediction, i: int) -> Prediction:
+    """Of the i-th picture alone."""
+    x0, eps = prediction.x0[i : i + 1], prediction.eps[i : i + 1]
+    return replace(prediction, x0=x0, eps=eps)
+
+
+def _one(denoise: Denoise, i: int, count: int, x: Tensor, sigma: float) -> Prediction:
+    """What the model says of one picture [1,C,H,W] under the i-th conditions of its batch."""
+    return _row(denoise(x.expand(count, *x.shape[1:]), sigma), i)
 
 
 def _tableau(given: str | Tableau) -> Tableau:
@@ -157,19 +295,18 @@ def _tableau(given: str | Tableau) -> Tableau:
     return TABLEAUX[given]
 
 
-def _entry(name: str, order: int, paper: str) -> Entry:
-    return Entry(name, runge_kutta, order=order, nfe=len(TABLEAUX[name].b), paper=paper,
-                 options={"tableau": name})  # fmt: skip
+def nfe(tableau: Tableau) -> int:
+    """Model evaluations of one step, with as many iterations as there are by default."""
+    rows = tableau.alone.a
+    implicit = sum(len(row) > i for i, row in enumerate(rows))
+    explicit = len(rows) - implicit - (not rows[0])
+    return 1 + explicit + implicit * tableau.order
 
 
-ENTRIES = (
-    _entry("midpoint", 2, "Runge 1895"),
-    _entry("ralston", 2, "Ralston 1962"),
-    _entry("kutta3", 3, "Kutta 1901"),
-    _entry("ssprk3", 3, "Shu & Osher 1988"),
-    _entry("rk4", 4, "Kutta 1901"),
-    _entry("rk38", 4, "Kutta 1901"),
-    _entry("dopri5", 5, "Dormand & Prince 1980"),
-    _entry("tsit5", 5, "Tsitouras 2011"),
-    _entry("butcher6", 6, "Butcher 1964"),
-)
+OTHERS = ("heun",)  # which have a name of their own in this table
+
+ENTRIES = tuple(
+    Entry(name, runge_kutta, order=tableau.order, nfe=nfe(tableau), paper=tableau.source,
+          options={"tableau": name}, tableau=f"{name} in sigma")
+    for name, tableau in TABLEAUX.items() if name not in OTHERS
+)  # fmt: skip

@@ -120,7 +120,8 @@ def _end(way: _Way, interval: Interval, weights: list[float], data: list[Tensor]
 _HEUN = {"r": 1.0, "solver_type": "phi_2"}
 
 ENTRIES = (
-    Entry("seeds_2", seeds_2, order=2, nfe=2, paper="arXiv 2305.14267", eta=1.0, stochastic=True),
+    Entry("seeds_2", seeds_2, order=2, nfe=2, paper="arXiv 2305.14267", eta=1.0, stochastic=True,
+          tableau="midpoint in lambda"),
     Entry("seeds_3", seeds_3, order=3, nfe=3, paper="arXiv 2305.14267", eta=1.0, stochastic=True),
     Entry("exp_heun_2_x0", seeds_2, order=2, nfe=2, paper="arXiv 2305.14267", options=_HEUN,
           eta=0.0),
