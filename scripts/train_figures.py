@@ -41,7 +41,8 @@ from sdcore.training.process import readied
 from sdcore.training.record import LOG
 from sdcore.training.signals import Stopped
 from sdcore.training.steps import TrainStep
-from sdcore.training.train import Silent, train
+from sdcore.training.train import train
+from sdcore.training.watcher import Silent
 from sdcore.training.word import WordTraining
 
 SD15 = "runwayml/stable-diffusion-v1-5"

@@ -153,7 +153,19 @@ def _weights(module: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, Tens
                     yield f"{path}.{name}".lstrip("."), held, name, value
 
 
-def _take_stored(module: nn.Module) -> None:
+def forget_changed(module: nn.Module) -> None:
+    """What somebody has changed in place since it was loaded is no longer noted as the files'."""
+    origin = vars(module).get("origin")
+    stored = {} if origin is None or origin.changed else origin.read()
+    for _, _, _, value in _weights(module):
+        files, name = vars(value).get("stored_as", (None, ""))
+        if origin is not None and files == origin.files and name in stored:
+            same = stored[name].detach().to(value.device, value.dtype)
+            if not torch.equal(same, value.detach()):
+                del vars(value)["stored_as"]
+
+
+def take_stored(module: nn.Module) -> None:
     """Let go of every weight of `module` that the files have, and take theirs, as stored.
 
     What an adapter changed stays as it is.
@@ -305,7 +317,7 @@ def apply(
             unhook(module)
             put_away(module)  # in the mode before
             if "placement" not in vars(module):
-                _take_stored(module)
+                take_stored(module)
             vars(module)["placement"] = (device, dtypes[name])  # see layers.placement
     if memory.ready == "component":
         stores = by_turns({m: dtypes[name] for name, m in components.items()}, device)

@@ -99,7 +99,7 @@ def train(ctx: click.Context, **given: Any) -> None:
     plan = Plan(**named)
 
     from sdcore.loading import load
-    from sdcore.training.ranks import join
+    from sdcore.training.ranks import ToldByFirst, join
     from sdcore.training.signals import Stopped
     from sdcore.training.train import train as trained
 
@@ -121,6 +121,8 @@ def train(ctx: click.Context, **given: Any) -> None:
         if ranks.first:
             tell(str(stopped))
         ctx.exit(130)
+    except ToldByFirst:  # torchrun ends every process when one fails: the first must have spoken
+        ctx.exit(0)
     finally:
         ranks.close()
 

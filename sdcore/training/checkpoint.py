@@ -36,15 +36,16 @@ def save_checkpoint(
     if not path.is_file():
         tensors = {f"weight.{i}": p.detach() for i, p in enumerate(parameters)}
         tensors |= {f"average.{i}": value for i, value in enumerate(average.values)}
-        state = optimizer.state_dict()
         plain: dict[str, dict[str, Any]] = {}
-        for number, values in state["state"].items():
-            for name, value in values.items():
+        # Not as state_dict() has it: bitsandbytes lays its tensors into a dict of their own there.
+        moved = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, parameter in enumerate(moved):
+            for name, value in optimizer.state[parameter].items():
                 if isinstance(value, Tensor):
                     tensors[f"optimizer.{number}.{name}"] = value
                 else:
                     plain.setdefault(str(number), {})[name] = value
-        groups = [{k: v for k, v in g.items() if _is_plain(v)} for g in state["param_groups"]]
+        groups = [{k: v for k, v in g.items() if _is_plain(v)} for g in _groups(optimizer)]
         notes = {"step": str(step), "state": json.dumps(plain), "groups": json.dumps(groups)}
         with written_whole(path) as new:
             save_file({k: v.cpu().contiguous().clone() for k, v in tensors.items()}, new, notes)
@@ -77,7 +78,6 @@ def load_checkpoint(
                 parameter.copy_(tensors.pop(f"weight.{i}"))
             for i, value in enumerate(average.values):
                 value.copy_(tensors.pop(f"average.{i}"))
-        state = optimizer.state_dict()
         plain = json.loads(notes["state"])
         values: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in plain.items()}
         for key, tensor in tensors.items():
@@ -85,7 +85,7 @@ def load_checkpoint(
             values.setdefault(int(number), {})[name] = tensor
         groups = [
             {**now, **then} for now, then in
-            zip(state["param_groups"], json.loads(notes["groups"]), strict=True)
+            zip(_groups(optimizer), json.loads(notes["groups"]), strict=True)
         ]  # fmt: skip
         optimizer.load_state_dict({"state": values, "param_groups": groups})
         return int(notes["step"])
@@ -96,6 +96,10 @@ def load_checkpoint(
 def _there(folder: Path) -> dict[int, Path]:
     named = ((p, _NAME.fullmatch(p.name)) for p in folder.glob("checkpoint-*.safetensors"))
     return {int(match[1]): path for path, match in named if match is not None}
+
+
+def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    return optimizer.state_dict()["param_groups"]
 
 
 def _is_plain(value: Any) -> bool:

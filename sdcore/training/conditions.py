@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,7 +33,7 @@ class Told:
 class Conditions:
     """Captions to the arguments of the UNet.
 
-    kept: remember what was read, for text encoders that are not trained.
+    kept: remember what was read, on the CPU, for text encoders that are not trained.
     """
 
     networks: Networks
@@ -54,16 +54,23 @@ class Conditions:
 
     def __call__(self, texts: Sequence[Text], told: Sequence[Told]) -> dict[str, Tensor]:
         """[B,...] by argument, of a caption and the sizes of each picture."""
+        device = self.networks.device
         rows = [
             self._read(text) | self._conditioner.numbers(each, negative=False)
             for text, each in zip(texts, told, strict=True)
         ]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        return {name: torch.cat([row[name] for row in rows]).to(device) for name in rows[0]}
+
+    def remember(self, texts: Iterable[Text]) -> None:
+        """Read texts before they are asked for: afterwards no text encoder is needed for them."""
+        for text in texts if self.kept else ():
+            self._read(text)
 
     def _read(self, text: Text) -> Rows:
         if not self.kept:
             return self._conditioner.read(text)
         if text not in self._known:
             with torch.no_grad():
-                self._known[text] = self._conditioner.read(text)
+                rows = self._conditioner.read(text)
+            self._known[text] = {name: row.cpu() for name, row in rows.items()}
         return self._known[text]

@@ -58,8 +58,19 @@ class FullTraining:
         return checkpoint if config is None else replace(checkpoint, scheduler=dict(config))
 
     def drawing(self, path: Path | None) -> Networks:
-        """The model as it is now."""
-        return self.networks
+        """The model as it is now, in the precision that it draws in."""
+        dtype = self.networks.dtype
+        if dtype == torch.float32:
+            return self.networks
+        lowered = {name: _lowered(module, dtype) for name, module in self.trained.items()}
+        return self.networks.with_modules(lowered)
+
+
+def _lowered(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    memo: dict[int, object] = {
+        id(p): nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in module.parameters()
+    }
+    return copy.deepcopy(module, memo)
 
 
 def _own(module: nn.Module) -> nn.Module:

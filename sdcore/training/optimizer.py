@@ -58,8 +58,6 @@ def optimizer_of(name: str, groups: Sequence[Group], weight_decay: float) -> tor
         device = groups[0].parameters[0].device.type
         return torch.optim.AdamW(rows, betas=(0.9, 0.999), fused=device in ("cpu", "cuda"))
     if name == "adamw8bit":
-        if not torch.cuda.is_available():
-            raise InputError("adamw8bit runs on CUDA, which is not here: take --optimizer adamw")
         try:
             from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]
         except ImportError:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from sdcore.errors import InputError
+from sdcore.free_memory import is_out_of_memory
+
+
+class ToldByFirst(InputError):
+    """What went wrong, in a process that is not the first: the first one says it."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +25,7 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
+    device: str = "cpu"
 
     @property
     def first(self) -> bool:
@@ -42,18 +51,40 @@ class Ranks:
             number = number / self.count
         return number
 
-    def any(self, yes: bool, device: torch.device) -> bool:
+    def any(self, yes: bool) -> bool:
         """Whether it is so in any process."""
         if self.count == 1:
             return yes
-        flag = torch.tensor(float(yes), device=device)
+        flag = torch.tensor(float(yes), device=self.device)
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag.item())
 
-    def wait(self) -> None:
-        """Until all are here."""
-        if self.count > 1:
-            dist.barrier()
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All are done with what is in here before any goes on, or none of them does.
+
+        Whoever went on alone would wait for the others without an end. An InputError, and too
+        little memory, of one process are raised in all of them; in all but the first an InputError
+        is `ToldByFirst`.
+        """
+        if self.count == 1:
+            yield
+            return
+        problem: InputError | MemoryError | None = None
+        try:
+            yield
+        except InputError as error:
+            problem = error
+        except (RuntimeError, MemoryError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = MemoryError(str(error))  # without a traceback, which holds on to tensors
+        if not self.any(problem is not None):
+            return
+        problems: list[InputError | MemoryError | None] = [None] * self.count
+        dist.all_gather_object(problems, problem)
+        first = next(each for each in problems if each is not None)
+        raise first if self.first or isinstance(first, MemoryError) else ToldByFirst(str(first))
 
     def close(self) -> None:
         if self.count > 1:
@@ -79,4 +110,5 @@ def join(device: str | None) -> tuple[Ranks, str | None]:
     if cuda:
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo")
-    return Ranks(rank, count), f"cuda:{local}" if cuda else device
+    here = f"cuda:{local}" if cuda else "cpu"
+    return Ranks(rank, count, here), here if cuda else device

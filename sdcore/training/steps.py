@@ -81,9 +81,11 @@ class Trainer:
             factor = share(self.plan.schedule, step, self.total, self.plan.warmup)
             for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * factor
-            with _seeded(self.plan.seed, step, self.ranks.rank, device):
+            with _seeded(self.plan.seed, step, self.ranks.rank, device), self.ranks.together():
                 loss = self.gradients(step)
-            norm = self._cut(step)
+            self.ranks.mean_gradients(self.parameters)
+            with self.ranks.together():
+                norm = self._cut(step)
             self.updating = True
             self.optimizer.step()
             self.average.update(step)
@@ -92,7 +94,7 @@ class Trainer:
             yield TrainStep(step + 1, self.ranks.mean(loss).item(), rate, norm)
 
     def gradients(self, step: int) -> Tensor:
-        """The gradients of a step, in the parameters; its loss, a scalar."""
+        """The gradients of a step, in the parameters, of this process; its loss, a scalar."""
         self.optimizer.zero_grad(set_to_none=True)
         device = self.trained.networks.device
         total = torch.zeros((), device=device)
@@ -105,7 +107,6 @@ class Trainer:
                 loss = self._loss(batch, step) * (weight / self.plan.accumulate)
                 loss.backward()
                 total += loss.detach()
-        self.ranks.mean_gradients(self.parameters)
         return total
 
     def _loss(self, batch: Batch, step: int) -> Tensor:

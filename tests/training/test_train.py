@@ -18,7 +18,8 @@ from sdcore.pipeline import StableDiffusion
 from sdcore.training.plan import Plan
 from sdcore.training.signals import Stopped
 from sdcore.training.steps import TrainStep
-from sdcore.training.train import Silent, train
+from sdcore.training.train import train
+from sdcore.training.watcher import Silent
 from tests.training.conftest import Trained
 
 Run = Callable[..., Trained]
@@ -30,7 +31,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "dreambooth": {"method": "dreambooth", "caption": "a red house", "class_prompt": "a house",
                    "class_pictures": 2},
     "embedding": {"method": "embedding", "word": "<new>", "vectors": 2},
+    "prodigy": {"optimizer": "prodigy", "lr": None},
+    "adamw8bit": {"method": "full", "optimizer": "adamw8bit"},
 }  # fmt: skip
+
+
+PACKAGES = {"prodigy": "prodigyopt", "adamw8bit": "bitsandbytes"}
 
 
 def state(place: Path) -> dict[str, torch.Tensor]:
@@ -53,6 +59,8 @@ def test_stopped_and_gone_on_with_is_never_stopped(
     sd: StableDiffusion, data: Path, tmp_path: Path, run: Run, method: str
 ) -> None:
     """Equal to the bit: weights, optimizer and average, and the file that comes out."""
+    if method in PACKAGES:
+        pytest.importorskip(PACKAGES[method])
     options = {"steps": 4, "rank": 2, "lr": 1e-2, "grid": 1, "look_every": 99,
                "draw_steps": 1, "prompts": ("a boat",), **METHODS[method]}  # fmt: skip
     whole = run("whole", **options)
