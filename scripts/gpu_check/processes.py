@@ -80,7 +80,8 @@ def in_process(report: Report, engine: str, model: str, limit: float) -> None:
 def each_apart(report: Report, names: list[str]) -> None:
     """Every section in a process of its own, which is begun while the one before it runs."""
     assert report.out is not None
-    command = [sys.executable, "-m", "scripts.gpu_check", "--gate", "--device", str(report.device)]
+    command = [sys.executable, "-m", "scripts.gpu_check", "--gate", "--compile"]
+    command += ["--device", str(report.device)]
     command += ["--tiny"] if report.tiny else []
     begun: list[tuple[str, Path, subprocess.Popen]] = []
 

@@ -9,13 +9,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcore.engine import kernels
-from sdcore.engine.ops import Add, ConvNorm, LinearNorm, Norm, Ops, Pointwise, matrix, padding
+from sdcore.engine.ops import (
+    Add,
+    ConvNorm,
+    LinearNorm,
+    Norm,
+    Ops,
+    Pointwise,
+    made_alike,
+    matrix,
+    padding,
+)
 
 
 def channels_last(layer: nn.Conv2d) -> Tensor:
     """The layer's weight in that layout, which from then on is the layer's own: no second copy."""
-    weight = layer.weight.data.contiguous(memory_format=torch.channels_last)
-    layer.weight.data = weight
+    with made_alike(layer.weight):
+        weight = layer.weight.data.contiguous(memory_format=torch.channels_last)
+        layer.weight.data = weight
     return weight
 
 
@@ -23,10 +34,11 @@ def side_by_side(layers: tuple[Pointwise, ...]) -> Tensor:
     """The layers' weights as one [sum of out, in], of which each layer then holds its part."""
     if len(layers) == 1:
         return matrix(layers[0]).data
-    weight = torch.cat([matrix(layer) for layer in layers])
-    parts = weight.split([len(layer.weight) for layer in layers])
-    for layer, part in zip(layers, parts, strict=True):
-        layer.weight.data = part.view(layer.weight.shape)
+    with made_alike(layers[0].weight):
+        weight = torch.cat([matrix(layer) for layer in layers])
+        parts = weight.split([len(layer.weight) for layer in layers])
+        for layer, part in zip(layers, parts, strict=True):
+            layer.weight.data = part.view(layer.weight.shape)
     return weight
 
 

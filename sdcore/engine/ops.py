@@ -41,6 +41,11 @@ def matrix(layer: Pointwise) -> Tensor:
     return layer.weight.flatten(1)
 
 
+def made_alike(parameter: Tensor) -> torch.inference_mode:
+    """Inference mode where the parameter was made in it: it takes new data only from there."""
+    return torch.inference_mode(parameter.is_inference())
+
+
 class Ops:
     """Layers to callables. Each is made once for a network, and holds what it needs."""
 

@@ -13,7 +13,7 @@ from sdcore.engine.calls import FastDecoderCall, FastUNetCall, Kept, untracked
 from sdcore.engine.choose import choose, ops_for
 from sdcore.engine.compiled import compiled_decoder, compiled_unet
 from sdcore.engine.lossy import Lossy, check_fits
-from sdcore.engine.ops import Ops
+from sdcore.engine.ops import Ops, made_alike
 from sdcore.engine.reuse import ReusingUNetCall
 from sdcore.engine.rounded import RoundedOps
 from sdcore.engine.unet import FastUNet
@@ -123,5 +123,6 @@ def _plain(network: T, for_good: bool) -> T:
         _KEPT.pop(network, None)
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and not module.weight.is_contiguous():
-            module.weight.data = module.weight.data.contiguous()
+            with made_alike(module.weight):
+                module.weight.data = module.weight.data.contiguous()
     return network

@@ -50,8 +50,10 @@ class ReusingUNetCall(FastUNetCall):
 
         shift = told.shifts[t]
         if past.deep is not None and past.group == group and not keep:
-            return self.asked("shallow", shallow, [x, shift, past.deep], texts)[0]
-        out, *left = self.asked("whole, kept" if keep else "whole", whole, [x, shift], texts)
+            return self.asked(f"shallow {near}", shallow, [x, shift, past.deep], texts)[0]
+        # Recordings outlive this loop: the name says everything that the answer holds.
+        name = f"whole {near}, kept" if keep else f"whole {near}"
+        out, *left = self.asked(name, whole, [x, shift], texts)
         if cache is not None:
             past.deep, past.group = left.pop(0), group
         if keep:

@@ -74,3 +74,22 @@ def test_geglu() -> None:
 
 def test_it_is_tried_before_it_is_used() -> None:
     assert k.available(torch.device(DEVICE))
+
+
+@pytest.mark.parametrize("made_in_inference_mode", [False, True])
+def test_a_layer_whose_weight_is_laid_anew_still_runs(made_in_inference_mode: bool) -> None:
+    from sdcore.engine.calls import untracked
+    from sdcore.engine.cuda import channels_last, side_by_side
+
+    with torch.inference_mode(made_in_inference_mode):
+        conv, q, v = (torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(6, 4), torch.nn.Linear(6, 5))
+        x, y = torch.randn(1, 3, 5, 5), torch.randn(2, 6)
+    with torch.inference_mode():
+        expected = [layer(of) for layer, of in ((conv, x), (q, y), (v, y))]
+    with untracked():
+        channels_last(conv)
+        both = side_by_side((q, v))
+        assert both.data_ptr() == q.weight.data_ptr()
+    with torch.inference_mode():
+        for layer, of, right in zip((conv, q, v), (x, y, y), expected, strict=True):
+            assert torch.allclose(layer(of), right, atol=1e-6)

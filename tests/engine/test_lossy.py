@@ -1,5 +1,6 @@
 """What is traded for time: what is exact of it, what is remembered, where it is refused."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 import sdcore
 from sdcore.engine import Lossy, ready
+from sdcore.engine.calls import Kept
 from sdcore.engine.lossy import DeepCache, TGate, step_of
 from sdcore.engine.merging import Merging
 from sdcore.engine.unet import FastUNet
@@ -91,6 +93,45 @@ def test_every_third_question_asks_the_whole_network(monkeypatch: pytest.MonkeyP
     call(latents(2), 0.0, **two)
     call(latents(2), 900.0, **one)  # time rose: another run
     assert asked == ["whole", "shallow", "whole"]
+
+
+def test_recordings_of_one_network_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was drawn with it before: a recording answers as the function that it is of."""
+
+    class Recording:
+        held: object = None
+
+        def __init__(self, function: Callable[..., tuple], inputs: Sequence[Tensor]) -> None:
+            self.function, self.inputs = function, list(inputs)
+
+        def load(self, values: Sequence[Tensor], begin: int = 0) -> None:
+            self.inputs[begin : begin + len(values)] = values
+
+        def __call__(self) -> tuple[Tensor, ...]:
+            return self.function(*self.inputs)
+
+    net = unet("SD 1.x")
+    said, x = told(net, 2), latents(2)
+    options = [
+        "",
+        "deepcache:every=2",
+        "deepcache:every=2,near=1",
+        "tgate",
+        "deepcache:every=2+tgate",
+    ]
+
+    def answers(text: str) -> list[Tensor]:
+        call = ready(net, TIMES, lossy=Lossy.read(text) if text else None)
+        return [call(x, t, **said) for t in TIMES]
+
+    expected = [answers(text) for text in options]
+    kept: dict[tuple, Recording] = {}
+    monkeypatch.setattr(
+        Kept, "graph", lambda self, key, *made: kept.setdefault(key, Recording(*made))
+    )
+    for text, right in zip(options * 2, expected * 2, strict=True):
+        for answer, out in zip(answers(text), right, strict=True):
+            assert torch.equal(answer, out)
 
 
 def test_attention_to_the_text_is_kept_after_a_share_of_the_steps() -> None:
