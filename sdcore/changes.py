@@ -65,6 +65,12 @@ def _offset(old: Settings, config: Config) -> bool:
 CHANGES = (
     Change(
         "0.3.0",
+        lambda old, config: (old.engine, old.dtype, old.device) == ("fast", "bfloat16", "cpu"),
+        "the fast engine on a CPU rounds bfloat16 elsewhere now, in doublings and in attention: "
+        "last digits may differ",
+    ),
+    Change(
+        "0.3.0",
         lambda old, config: old.tile is not None or old.freeu is not None,
         "tile and freeu were named in pictures that the command line drew without them; they act "
         "now",

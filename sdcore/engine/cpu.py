@@ -18,6 +18,8 @@ from sdcore.engine.ops import Add, ConvNorm, Norm, Ops, Pointwise, padding
 from sdcore.models.reordered import reorder
 
 _DNN: Any = torch.ops.mkldnn
+MANY = 1024  # tokens from which `_attend` is worth its calls
+ROWS, SOME = 256, 17  # queries at a time; every which key tells about how large the scores are
 
 
 class CpuOps(Ops):
@@ -42,14 +44,8 @@ class CpuOps(Ops):
         return both
 
     def double(self, layer: nn.Conv2d) -> Callable[[Tensor, torch.Size | None], Tensor]:
-        """In float32 without making the doubled map: see `_sub_pixel`.
-
-        In halves the sums of the weights would be rounded once more than the weights are.
-        """
-        plain = super().double(layer)
-        if layer.weight.dtype != torch.float32:
-            return plain
-        quick = _sub_pixel(layer)
+        """Without making the doubled map: see `_sub_pixel`."""
+        plain, quick = super().double(layer), _sub_pixel(layer)
 
         def run(x: Tensor, size: torch.Size | None = None) -> Tensor:
             even = size is None or tuple(size) == (2 * x.shape[-2], 2 * x.shape[-1])
@@ -81,6 +77,43 @@ class CpuOps(Ops):
 
         return run
 
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        """By products of matrices where torch's own attention is slower: see `_attend`."""
+        many = min(q.shape[1], k.shape[1]) >= MANY
+        if many and q.dtype == torch.bfloat16 and _halves_without_tiles():
+            return _attend(q, k, v, heads)
+        return super().attend(q, k, v, heads)
+
+
+@cache
+def _halves_without_tiles() -> bool:
+    """Whether this processor multiplies bfloat16 itself, but has no tiles for it (AMX).
+
+    With tiles torch's attention is the faster one; on others bfloat16 is emulated.
+    """
+    cpu: Any = torch.cpu
+    return bool(cpu._is_avx512_bf16_supported() and not cpu._is_amx_tile_supported())
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Attention in bfloat16, some queries at a time, so that their scores stay in the cache.
+
+    Products are rounded once, scores too. So that this costs little, a query's scores are rounded
+    after the largest of some of them has been taken off, as softmax does anyway with the largest of
+    all: the scores that count are then near 0, where bfloat16 is fine. Two thirds of the time of
+    torch's own on Zen 4, 1.4 times its rounding where scores are as wide as 1, 3 times where 10.
+    """
+    scale = (q.shape[-1] // heads) ** -0.5
+    each = [x.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous() for x in (q, k, v)]
+    out = torch.empty_like(each[0])
+    for queries, keys, values, outs in zip(*(x.flatten(0, 1) for x in (*each, out)), strict=True):
+        keys, some = keys.t(), keys[::SOME].t()
+        for rows, into in zip(queries.split(ROWS), outs.split(ROWS), strict=True):
+            least = (rows @ some).amax(-1, keepdim=True).mul_(-scale)
+            scores = torch.addmm(least, rows, keys, alpha=scale)
+            torch.mm(scores.softmax(-1), values, out=into)
+    return out.transpose(1, 2).flatten(2)
+
 
 def _conv(layer: nn.Conv2d) -> Any:
     """(x, bias, add) -> the conv with this bias, + add."""
@@ -107,10 +140,10 @@ def _sub_pixel(layer: nn.Conv2d) -> Callable[[Tensor], Tensor]:
     convs of 2 x 2, one for each place in a pixel of x.
     """
     rows = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # place, tap, row
-    weight = torch.einsum("atr,bsc,oirc->aboits", rows, rows, layer.weight.detach())
+    weight = torch.einsum("atr,bsc,oirc->aboits", rows, rows, layer.weight.detach().float())
     with torch.random.fork_rng(devices=[]):
         conv = nn.Conv2d(layer.in_channels, 4 * layer.out_channels, 2, padding=1)
-    conv.weight.data = weight.flatten(0, 2).contiguous()
+    conv.weight.data = weight.flatten(0, 2).to(layer.weight.dtype)
     assert layer.bias is not None
     run, bias = _conv(conv), layer.bias.repeat(4)
 

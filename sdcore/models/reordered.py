@@ -44,11 +44,13 @@ class Reordered(Tensor):
         """The weight as torch has it, to the bit."""
         if self.plain is not None:
             return self.plain
-        rows = [part.to_dense() for part in self.parts]
-        whole = rows[0] if len(rows) == 1 else torch.cat(rows)
-        if len(whole) != len(self):
-            whole = whole[self.begin : self.begin + len(self)].clone()
-        return whole.view(self.shape)
+        # A view of an inference tensor cannot stand for one of a parameter, nor ask for gradients.
+        with torch.inference_mode(False), torch.no_grad():
+            rows = [part.to_dense() for part in self.parts]
+            whole = rows[0] if len(rows) == 1 else torch.cat(rows)
+            if len(whole) != len(self):
+                whole = whole[self.begin : self.begin + len(self)].clone()
+            return whole.view(self.shape)
 
     def __repr__(self, *, tensor_contents: object = None) -> str:
         return f"Reordered({list(self.shape)}, {self.dtype})"

@@ -11,6 +11,7 @@ from torch import nn
 from sdcore.adapters.apply import twin
 from sdcore.engine import choose, cpu, ready
 from sdcore.engine.ops import Ops
+from sdcore.models.layers import attend
 from sdcore.models.reordered import Reordered
 from tests.engine.networks import latents, told, unet
 
@@ -34,11 +35,36 @@ def test_a_doubling_of_four_products_for_nine() -> None:
     )
 
 
-def test_halves_keep_their_weights() -> None:
+def test_a_doubling_in_halves_rounds_the_sums_of_weights_once_more() -> None:
     layer = nn.Conv2d(32, 16, 3, padding=1).bfloat16().requires_grad_(False)
-    x = torch.randn(1, 32, 4, 4).bfloat16().contiguous(memory_format=torch.channels_last)
-    plain = layer(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-    assert torch.allclose(cpu.CpuOps().double(layer)(x, None), plain, atol=2e-2, rtol=2e-2)
+    x = torch.randn(1, 32, 6, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
+    x = x.contiguous(memory_format=torch.channels_last)
+    wide = F.interpolate(x.double(), scale_factor=2.0, mode="nearest")
+    right = F.conv2d(wide, layer.weight.double(), layer.bias.double(), padding=1)
+    out = cpu.CpuOps().double(layer)(x, None)
+    assert out.dtype == torch.bfloat16
+    assert (out - right).norm() < 2**-8 * right.norm()
+
+
+@pytest.mark.parametrize("wide", [1.0, 10.0])
+def test_attention_by_products(wide: float) -> None:
+    """Scores of any width: their rounding must not grow with them."""
+    rng = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, length, 24, generator=rng) for length in (300, 130, 130))
+    q, k, v = (wide * q).bfloat16(), k.bfloat16(), v.bfloat16()
+    right = attend(q.double(), k.double(), v.double(), 3)
+    out = cpu._attend(q, k, v, 3)
+    assert out.dtype == torch.bfloat16
+    assert (out - right).norm() < 2**-7 * right.norm()
+    assert torch.equal(cpu._attend(q[1:], k[1:], v[1:], 3)[0], out[1])
+
+
+def test_attention_survives_scores_that_the_sample_of_keys_does_not_show() -> None:
+    q = torch.full((1, 4, 8), 100.0).bfloat16()
+    k = torch.full((1, 40, 8), -100.0).bfloat16()
+    k[:, 5] = 100  # 28000 above all others, and none of those that are looked at
+    v = torch.arange(40.0).bfloat16()[None, :, None].expand(1, 40, 8)
+    assert torch.equal(cpu._attend(q, k, v, 1), torch.full((1, 4, 8), 5.0).bfloat16())
 
 
 def test_nothing_is_drawn_from_the_callers_numbers() -> None:

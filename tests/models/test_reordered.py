@@ -96,6 +96,20 @@ def test_a_copy_and_a_file_are_plain(three: nn.ModuleList) -> None:
         assert torch.equal(read[f"{i}.weight"], layer.weight.detach())
 
 
+def test_in_inference_mode(three: nn.ModuleList) -> None:
+    before = three[0].weight.detach().clone()
+    with torch.inference_mode():
+        assert torch.equal(three[0].weight.detach(), before)
+        other, state = copy.deepcopy(three), three.state_dict()
+        assert torch.equal(three[0].weight.flatten(), before.flatten())
+        restore(three)
+    for weight in (other[0].weight, state["0.weight"], three[0].weight):
+        assert torch.equal(weight, before)
+    x = torch.randn(2, 8, requires_grad=True)
+    three[0](x).sum().backward()
+    assert x.grad is not None
+
+
 def test_another_number_format(three: nn.ModuleList) -> None:
     before = three[2].weight.detach().clone()
     assert three.to("cpu") is three
