@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import sdcore
+from scripts.tutorial import chapters
 from sdcore.cli.commands import cli
 from sdcore.cli.defaults import defaults_of
 from sdcore.config_file import open_config
@@ -30,7 +31,7 @@ from tests.cli.shell import Shell
 
 ROOT = Path(__file__).parents[1]
 PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
-         for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}  # fmt: skip
+         for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}  # fmt: skip
 TRIED_BY = {  # with what it is about
     "docs/steering.md": "tests/test_steering.py",
     "docs/server.md": "tests/server/test_clients.py",
@@ -53,7 +54,8 @@ def examples(page: str) -> list[str]:
 
 def test_every_page_with_an_example_is_tried_here() -> None:
     there = {page for page in PAGES if examples(page)} - {"docs/architecture.md"}
-    assert there == RUN | TRIED_BY.keys()
+    tutorial = {page.relative_to(ROOT).as_posix() for page in chapters()}
+    assert there == RUN | TRIED_BY.keys() | tutorial
     for page, test in TRIED_BY.items():
         assert Path(page).name in (ROOT / test).read_text(encoding="utf-8")
 
