@@ -11,6 +11,7 @@ import ctypes
 import errno
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -51,7 +52,12 @@ def give_back() -> None:
     among them keeps them apart: over hundreds of pictures gigabytes.
     """
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
+        _c_library().malloc_trim(0)
+
+
+@cache
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def _machine(root: Path = Path("/")) -> Iterator[int]:

@@ -21,6 +21,7 @@ def settings(preferences: Preferences) -> dict[str, Any]:
         "sd_checkpoint_hash": "",
         "sd_vae": "Automatic",
         "CLIP_stop_at_last_layers": preferences.clip_skip,
+        "randn_source": "CPU",
     }
 
 

@@ -13,32 +13,34 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from sdcore.a1111 import SCHEDULES
+from sdcore.a1111 import SCHEDULES, untagged
 from sdcore.a1111 import read as read_text
 from sdcore.errors import InputError
 from sdcore.fitting import to_rgb
 from sdcore.schedulers import TOOLS, resolve
+from sdcore.server.a1111_fields import Drawn, ImageToImage, TextToImage
 from sdcore.server.asked import MAX_SEED, picture
 from sdcore.server.limits import Limits
 from sdcore.server.models import Models
 from sdcore.server.refusals import Missing, Refused
 from sdcore.server.repainting import Region, filled, inverted, region_of
-from sdcore.server.values import Real, Whole
 from sdcore.written import names_a_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Text = Annotated[str, Field(max_length=100_000)]
 FITS = ("stretch", "crop", "pad")  # by resize_mode
 LABELS = {  # of schedules, by their names in the API
     label.casefold().replace(" ", "_"): label
     for name, label in SCHEDULES.items()
     if name in TOOLS["a1111"].spacings
+}
+SAME = {  # values of theirs that say what is done here anyway
+    "sd_vae": ("automatic", "none"),
+    "randn_source": ("cpu",),
+    "eta_noise_seed_delta": ("0", "0.0"),
 }
 HARMLESS = (  # settings of theirs that change no picture here
     *(
@@ -51,88 +53,6 @@ HARMLESS = (  # settings of theirs that change no picture here
     *("enable_pnginfo", "send_images", "return_grid", "do_not_show_images", "save_to_dirs"),
     *("live_previews_enable", "show_progress_every_n_steps", "show_progress_type"),
 )
-
-
-class Drawn(BaseModel):
-    """The fields that both routes have. What else is sent is ignored: clients send much."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    prompt: Text | None = None
-    negative_prompt: Text | None = None
-    styles: list[Any] | None = None
-    seed: Whole | None = None  # -1: one is drawn
-    subseed: Whole | None = None
-    subseed_strength: Real | None = None
-    seed_resize_from_h: Whole | None = None
-    seed_resize_from_w: Whole | None = None
-    sampler_name: str | None = None
-    sampler_index: str | None = None
-    scheduler: str | None = None
-    batch_size: Whole | None = None
-    n_iter: Whole | None = None
-    steps: Whole | None = None
-    cfg_scale: Real | None = None
-    width: Whole | None = None
-    height: Whole | None = None
-    restore_faces: bool | None = None
-    tiling: bool | None = None
-    eta: Real | None = None
-    denoising_strength: Real | None = None
-    s_churn: Real | None = None
-    s_tmin: Real | None = None
-    s_tmax: Real | None = None
-    s_noise: Real | None = None
-    s_min_uncond: Real | None = None
-    clip_skip: Whole | None = None  # SillyTavern's
-    override_settings: dict[str, Any] | None = None
-    override_settings_restore_afterwards: bool | None = None
-    refiner_checkpoint: str | None = None
-    refiner_switch_at: Real | None = None
-    disable_extra_networks: bool | None = None
-    script_name: str | None = None
-    alwayson_scripts: dict[str, Any] | None = None
-    send_images: bool | None = None
-    save_images: bool | None = None
-    infotext: str | None = None
-    comments: Any = None
-    force_task_id: str | None = None
-
-
-class TextToImage(Drawn):
-    """Of /sdapi/v1/txt2img."""
-
-    enable_hr: bool | None = None
-    hr_scale: Real | None = None
-    hr_upscaler: str | None = None
-    hr_second_pass_steps: Whole | None = None
-    hr_resize_x: Whole | None = None
-    hr_resize_y: Whole | None = None
-    hr_checkpoint_name: str | None = None
-    hr_sampler_name: str | None = None
-    hr_scheduler: str | None = None
-    hr_prompt: str | None = None
-    hr_negative_prompt: str | None = None
-    hr_cfg: Real | None = None
-    firstphase_width: Whole | None = None
-    firstphase_height: Whole | None = None
-
-
-class ImageToImage(Drawn):
-    """Of /sdapi/v1/img2img."""
-
-    init_images: list[Any] | None = None
-    mask: str | None = None
-    mask_blur: Real | None = None
-    mask_blur_x: Real | None = None
-    mask_blur_y: Real | None = None
-    inpainting_fill: Whole | None = None
-    inpaint_full_res: bool | None = None
-    inpaint_full_res_padding: Whole | None = None
-    inpainting_mask_invert: Whole | None = None
-    resize_mode: Whole | None = None
-    image_cfg_scale: Real | None = None
-    include_init_images: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -175,16 +95,28 @@ def wanted(
         left |= more
     if left and not lenient:
         raise Refused("; ".join(left.values()), param=next(iter(left)))
-    words = {"prompt": asked.prompt or "", "negative": asked.negative_prompt or ""}
+    words = {"prompt": _prompt(asked), "negative": asked.negative_prompt or ""}
     named = {"model": chosen.model, "embeddings": _embeddings(words.values(), models)}
     fields |= {**words, **named, "grammar": "a1111", "clip_skip": chosen.clip_skip}
     fields |= {"tile": "xy"} if asked.tiling else {}
     return Wanted(
         tuple({**fields, **own} for own in _seeds(asked, limits)),
-        tuple(left.values()),
+        (*left.values(), *_without_effect(asked)),
         region,
         chosen if asked.override_settings_restore_afterwards is False else None,
     )
+
+
+def _prompt(asked: Drawn) -> str:
+    """Without the adapters that it names, where the request wants none."""
+    prompt = asked.prompt or ""
+    return untagged(prompt)[0] if asked.disable_extra_networks else prompt
+
+
+def _without_effect(asked: Drawn) -> list[str]:
+    """A line for what clients send by habit, and what changes no picture of these models."""
+    edits = isinstance(asked, ImageToImage) and asked.image_cfg_scale is not None
+    return ["image_cfg_scale is of models that edit by instruction: not followed"] if edits else []
 
 
 # --- settings ------------------------------------------------------------------------------------
@@ -205,7 +137,7 @@ def preferred(
             if not whole or value not in range(1, 13):
                 raise Refused(f"{name} is 1 to 12", param=name)
             new = replace(new, clip_skip=int(value))
-        elif name == "sd_vae" and str(value).casefold() in ("automatic", "none"):
+        elif str(value).casefold() in SAME.get(name, ()):
             continue
         else:
             left[name] = f"the setting {name[:80]} is not followed"

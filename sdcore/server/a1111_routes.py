@@ -25,15 +25,9 @@ from starlette.responses import Response
 from sdcore.run import Run
 from sdcore.sampling import Step
 from sdcore.server import a1111_lists, drawings
+from sdcore.server.a1111_fields import ImageToImage, TextToImage
 from sdcore.server.a1111_info import info_of, interrupted_file, read_info
-from sdcore.server.a1111_requests import (
-    ImageToImage,
-    Preferences,
-    TextToImage,
-    Wanted,
-    preferred,
-    wanted,
-)
+from sdcore.server.a1111_requests import Preferences, Wanted, preferred, wanted
 from sdcore.server.answers import Json
 from sdcore.server.asked import read
 from sdcore.server.jobs import CANCELLED, DONE, ENDED, FAILED, QUEUED, Job
@@ -294,9 +288,10 @@ async def decoded(worker: Worker, job: Job) -> Image | None:
 
 
 def _echo(asked: TextToImage | ImageToImage) -> Mapping[str, Any]:
-    """What was asked for, without the pictures."""
+    """What was asked for; the pictures too where they are wanted back."""
     echo = asked.model_dump()
-    left = {"init_images": None, "mask": None} if isinstance(asked, ImageToImage) else {}
+    given = isinstance(asked, ImageToImage) and not asked.include_init_images
+    left = {"init_images": None, "mask": None} if given else {}
     return {**echo, **left, "alwayson_scripts": {}, "override_settings": None, "styles": None}
 
 

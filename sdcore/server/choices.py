@@ -52,7 +52,7 @@ def router(worker: Worker) -> APIRouter:
         lists = {"models": list(has.places), "loras": list(has.loras)}
         return Json({**lists, "embeddings": list(has.embeddings), "default": has.default})
 
-    @routes.get("/models/{name}")
+    @routes.get("/models/{name:path}")
     async def model(name: str) -> Any:
         """What a model draws by itself, and the colours of its latents. It is loaded for that."""
         return Json(await short(worker, worker.models.choice(name), _describe))

@@ -28,6 +28,7 @@ from sdcore.starting import first_step
 
 # Gets the job, the run as it is now, its step, and which of its rows are the job's.
 OnStep = Callable[[Job, Run, Step, slice], None]
+Check = Callable[[Settings], None]  # raises InputError for what could be drawn, but not answered
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Drawing:
     on_step: OnStep | None = None
     api: str = "native"  # the face that it came by
     begun: Begun | None = None  # of one picture
+    check: Check | None = None
 
 
 def submit(
@@ -59,6 +61,7 @@ def submit(
     on_step: OnStep | None = None,
     api: str = "native",
     begun: Begun | None = None,
+    check: Check | None = None,
 ) -> Job:
     """Queue the pictures; the job's result is a list of `Drawn`.
 
@@ -66,7 +69,8 @@ def submit(
     "note" (line), "step" (picture, pictures, index and count in its pass, done and total over both,
     sigma, sigma_next, t, nfe, seconds, batch), "picture" (picture) and "again" (the steps told of
     the picture are void: it is drawn anew). on_step: called in the
-    worker's thread, which waits for it.
+    worker's thread, which waits for it. check: called with the settings of every picture before any
+    is drawn.
 
     Raises Refused, InputError.
     """
@@ -75,6 +79,7 @@ def submit(
     refiner = None if asked.refiner is None else worker.models.peek(asked.refiner)
     if networks is not None and (asked.refiner is None or refiner is not None):
         settings, parts = completed(asked, networks, worker.limits, refiner)
+        _checked(check, settings)
         cost = work_of(settings, parts, networks, worker.limits)
         asked = lean(asked, settings[0], parts.canvas)
         if parts.canvas is None and parts.refiner is None and begun is None:
@@ -86,9 +91,15 @@ def submit(
         cost,
         key,
         asked.pictures,
-        Drawing(asked, on_step, api, begun),
+        Drawing(asked, on_step, api, begun, check),
         given=bytes_of_pictures(asked),
     )
+
+
+def _checked(check: Check | None, settings: Sequence[Settings]) -> None:
+    if check is not None:
+        for each in settings:
+            check(each)
 
 
 def work_of(
@@ -171,6 +182,7 @@ def _draw(worker: Worker, networks: Networks, jobs: Sequence[Job]) -> None:
         strict=True,
     )  # fmt: skip
     for job, settings, of in zip(jobs, each, parts, strict=True):
+        _checked(job.task.check, settings)
         check_work(work_of(settings, of, networks, worker.limits), worker.limits)
         small = lean(job.task.asked, settings[0], of.canvas)
         job.task, job.given = replace(job.task, asked=small), bytes_of_pictures(small)
@@ -182,14 +194,31 @@ def _draw(worker: Worker, networks: Networks, jobs: Sequence[Job]) -> None:
         wanted, start, sigmas = [left], begun.state, begun.sigmas if same else ()
     watching = _Watching(jobs, [job for job, of in zip(jobs, each, strict=True) for _ in of])
     watching.most = worker.limits.work * MEGA / networks.vae.config.factor**2
+    try:
+        _in_batches(worker, networks, jobs, wanted, parts[0], watching, start, sigmas)
+    finally:
+        watching.let_go()
+
+
+def _in_batches(
+    worker: Worker,
+    networks: Networks,
+    jobs: Sequence[Job],
+    wanted: Sequence[Settings],
+    parts: Parts,
+    watching: _Watching,
+    start: State | None,
+    sigmas: Sequence[float],
+) -> None:
+    """The pictures, in smaller batches where memory runs out. Raises OutOfMemory."""
     batch, done = max(1, worker.limits.batch), watching.done
-    smaller = all(task.asked.smaller for task in tasks)
+    smaller = all(job.task.asked.smaller for job in jobs)
     while len(done) < len(wanted):
         try:
             for drawn in draw(
                 networks,
                 wanted[len(done) :],
-                parts[0],
+                parts,
                 batch=batch,
                 start=start,
                 sigmas=sigmas,
@@ -220,6 +249,11 @@ class _Watching:
         self.steps, self.total = 0, 0  # of the pictures that are drawn now, over both passes
         self.drawing: Enduring | None = None  # what draws them
         self.begun = time.monotonic()
+
+    def let_go(self) -> None:
+        """Of all that it watched: a run knows it by `around`, and would be kept in a circle until
+        the next great collection of garbage, with megabytes of tensors."""
+        self.jobs, self.owners, self.done, self.drawing = [], [], [], None
 
     def tell(self, line: str) -> None:
         for job in self.jobs:

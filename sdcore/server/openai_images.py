@@ -23,13 +23,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
+from sdcore.picture_form import Form
 from sdcore.server.answers import Json, refusal
 from sdcore.server.asked import FIELDS, picture
 from sdcore.server.jobs import Job
 from sdcore.server.options import ServerOptions
 from sdcore.server.previews import Previews
 from sdcore.server.refusals import Failed, Refused
-from sdcore.server.results import Result, begun, encoded, ended
+from sdcore.server.results import Result, begun, encoded, ended, form_of
 from sdcore.server.sse import Sent, stream
 from sdcore.server.values import Real, Whole
 from sdcore.server.worker import Worker
@@ -242,13 +243,14 @@ async def _answered(
 ) -> Response:
     wanted = _fields(asked, given)
     notes = [f"{name} is not followed" for name in _IGNORED if (asked.model_extra or {}).get(name)]
+    form = _form(options, asked)
     if asked.stream:
         if asked.n not in (None, 1):
             raise Refused("a stream is of one picture", param="n")
         previews = Previews(asked.partial_images or 0, worker.filters)
-        job = await begun(worker, wanted, "openai", previews if previews.count else None)
+        job = await begun(worker, wanted, "openai", previews if previews.count else None, form)
         return stream(_events(worker, options, asked, job, kind))
-    job = await begun(worker, wanted, "openai")
+    job = await begun(worker, wanted, "openai", form=form)
     result = await ended(worker, job, request)
     return Json(await _body(worker, options, asked, result, notes))
 
@@ -280,9 +282,12 @@ def _described(asked: Generation, width: int, height: int) -> dict[str, str]:
     }
 
 
+def _form(options: ServerOptions, asked: Generation) -> Form:
+    return form_of(options, asked.output_format or "png", asked.output_compression)
+
+
 async def _text(worker: Worker, options: ServerOptions, asked: Generation, one: Any) -> str:
-    kind, quality = asked.output_format or "png", asked.output_compression
-    data = await encoded(worker, one, options, kind, quality)
+    data = await encoded(worker, one, options, _form(options, asked))
     return base64.b64encode(data).decode("ascii")
 
 

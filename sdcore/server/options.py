@@ -49,8 +49,9 @@ class ServerOptions:
 
     @property
     def hides_places(self) -> bool:
-        """Whether pictures name models without their folders: where others may ask for them."""
-        return not self.is_local
+        """Whether pictures name models without their folders: where others may ask for them, also
+        by way of a proxy on this machine."""
+        return not self.is_local or bool(self.host_allowed or self.cors) or self.key is not None
 
 
 def is_loopback(host: str) -> bool:

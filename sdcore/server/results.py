@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from sdcore.images import to_bytes
+from sdcore.images import check_form, to_bytes
 from sdcore.picture_form import Form
 from sdcore.server import drawings
 from sdcore.server.asked import read
@@ -21,6 +21,7 @@ from sdcore.server.jobs import CANCELLED, ENDED, FAILED, Job
 from sdcore.server.options import ServerOptions
 from sdcore.server.refusals import Unready
 from sdcore.server.worker import Worker
+from sdcore.settings import Settings
 
 if TYPE_CHECKING:
     from sdcore.drawing import Drawn
@@ -47,16 +48,25 @@ class Result:
 
 
 async def begun(
-    worker: Worker, given: Mapping[str, Any], api: str, on_step: OnStep | None = None
+    worker: Worker,
+    given: Mapping[str, Any],
+    api: str,
+    on_step: OnStep | None = None,
+    form: Form | None = None,
 ) -> Job:
-    """The job that draws what is asked for, as `asked.read` takes it. Raises Refused, InputError.
+    """The job that draws what is asked for, as `asked.read` takes it. form: of the file that comes
+    of it, which must have room for the settings. Raises Refused, InputError.
 
     In a thread: a request may hold pictures, and a scheduler is rehearsed.
     """
 
+    def fits(settings: Settings) -> None:
+        if form is not None:
+            check_form(worker.models.shown(settings), form)
+
     def begin() -> Job:
         asked = read(given, worker.models, worker.limits)
-        return drawings.submit(worker, asked, on_step, api)
+        return drawings.submit(worker, asked, on_step, api, check=fits)
 
     return await run_in_threadpool(begin)
 
@@ -95,14 +105,15 @@ async def _to_the_end(job: Job) -> None:
 
 
 async def encoded(
-    worker: Worker,
-    one: Drawn,
-    options: ServerOptions,
-    kind: str = "png",
-    quality: int | None = None,
+    worker: Worker, one: Drawn, options: ServerOptions, form: Form | None = None
 ) -> bytes:
-    """The picture as a file with its settings."""
+    """The picture as a file with its settings; without a form a PNG."""
     settings = worker.models.shown(one.settings)
-    most = None if kind == "png" or quality is None else max(1, quality)
-    form = Form(kind, most, whole=not options.no_settings, mark=not options.no_mark)
+    form = form_of(options) if form is None else form
     return await run_in_threadpool(to_bytes, one.shown, settings, form)
+
+
+def form_of(options: ServerOptions, kind: str = "png", quality: int | None = None) -> Form:
+    """How a picture is written. quality: 0 to 100, of what loses something."""
+    most = None if kind == "png" or quality is None else max(1, quality)
+    return Form(kind, most, whole=not options.no_settings, mark=not options.no_mark)

@@ -150,6 +150,39 @@ def test_fields_that_clients_send_for_nothing_do_no_harm(client: TestClient) -> 
     assert json.loads(answer.json()["info"])["warnings"] == []
 
 
+def test_extra_networks_that_are_switched_off_are_words_that_are_left_out(
+    client: TestClient,
+) -> None:
+    fields = {"prompt": "a boat <lora:wat:0.8>", **SMALL}
+    assert client.post(TXT, json=fields).status_code == 404
+    answer = client.post(TXT, json={**fields, "disable_extra_networks": True}).json()
+    plain = client.post(TXT, json={**fields, "prompt": "a boat"}).json()
+    assert settings_in(answer["images"][0]) == settings_in(plain["images"][0])
+    assert opened(answer["images"][0]).tobytes() == opened(plain["images"][0]).tobytes()
+
+
+def test_what_an_edit_by_instruction_would_need_is_told_and_pictures_come_back_on_demand(
+    client: TestClient,
+) -> None:
+    fields = {"prompt": "a", "init_images": [RED], "denoising_strength": 0.5, **SMALL}
+    plain = client.post(IMG, json=fields).json()
+    assert plain["parameters"]["init_images"] is None
+    more = {"image_cfg_scale": 1.5, "include_init_images": True}
+    answer = client.post(IMG, json={**fields, **more}).json()
+    assert answer["parameters"]["init_images"] == [RED]
+    assert "image_cfg_scale" in json.loads(answer["info"])["warnings"][0]
+    assert answer["images"] == plain["images"]
+
+
+def test_where_noise_comes_from_is_the_cpu_and_nothing_else(client: TestClient) -> None:
+    fields = {"prompt": "a", **SMALL}
+    assert client.get("/sdapi/v1/options").json()["randn_source"] == "CPU"
+    for source, status in (("CPU", 200), ("GPU", 422), ("NV", 422)):
+        answer = client.post(TXT, json={**fields, "override_settings": {"randn_source": source}})
+        assert answer.status_code == status
+        assert status == 200 or "randn_source" in answer.json()["detail"]
+
+
 def test_the_size_that_is_told_is_the_second_passs(client: TestClient) -> None:
     fields = {"prompt": "a", **SMALL, "width": 32, "height": 32, "enable_hr": True, "hr_scale": 2}
     info = json.loads(client.post(TXT, json=fields).json()["info"])
@@ -237,7 +270,8 @@ def test_lists_name_what_is_here_and_no_path(client: TestClient) -> None:
 
 
 def test_every_sampler_of_the_list_draws_and_every_schedule(client: TestClient) -> None:
-    from sdcore.server.a1111_requests import TextToImage, _sampling
+    from sdcore.server.a1111_fields import TextToImage
+    from sdcore.server.a1111_requests import _sampling
 
     for sampler in client.get("/sdapi/v1/samplers").json():
         _sampling(TextToImage(sampler_name=sampler["name"]))

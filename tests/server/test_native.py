@@ -284,6 +284,15 @@ def test_what_no_branch_is(client: TestClient, asked: dict[str, Any], why: str) 
     assert why in answer_text
 
 
+def test_a_model_of_the_hub_is_asked_for_by_its_name_with_a_slash(tiny_path: Path) -> None:
+    with client_of(
+        Worker(Models({"somebody/tiny": str(tiny_path)}, source={"device": "cpu"}))
+    ) as c:
+        for path in ("/models/somebody/tiny", "/models/somebody%2Ftiny"):
+            assert c.get(path).json()["name"] == "somebody/tiny"
+        assert c.get("/models/somebody").status_code == 404
+
+
 def test_lists_and_plans(client: TestClient) -> None:
     assert client.get("/models").json()["default"] == "tiny"
     names = {each["name"]: each for each in client.get("/schedulers").json()}

@@ -10,6 +10,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from sdcore.images import KEY
+from sdcore.server.worker import Worker
 from sdcore.settings import Settings
 
 SMALL: dict[str, Any] = {"size": "64x64", "num_inference_steps": 2, "seed": 3}
@@ -125,6 +126,21 @@ def test_a_stream_has_partial_pictures_and_then_the_whole_one(client: TestClient
     del fields["stream"], fields["partial_images"]
     whole = client.post(URL, json=fields).json()["data"][0]["b64_json"]
     assert opened(events[-1]["b64_json"]).tobytes() == opened(whole).tobytes()
+
+
+def test_settings_that_no_jpeg_has_room_for_are_refused_before_anything_is_drawn(
+    client: TestClient, worker: Worker
+) -> None:
+    steps: list[int] = []
+    worker.observers.append(lambda job: steps.extend(e.id for e in job.events if e.kind == "step"))
+    long = {"prompt": "\u5bb6" * 9000, "negative_prompt": "\u96e8" * 9000, "output_format": "jpeg"}
+    for more in ({}, {"model": "other"}, {"stream": True}):  # "other" is not in memory yet
+        answer = client.post(URL, json={**SMALL, **long, **more})
+        if "stream" not in more:
+            assert answer.status_code == 400, answer.text
+        assert "a JPEG has room for" in answer.text
+    assert steps == []
+    assert client.post(URL, json={**SMALL, **long, "output_format": "webp"}).status_code == 200
 
 
 def test_an_edit_repaints_where_the_mask_is_transparent(client: TestClient) -> None:

@@ -4,12 +4,14 @@ for, and every answer says so."""
 import base64
 import gc
 import io
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from sdcore.denoiser import Denoiser
@@ -230,3 +232,50 @@ def test_a_remembered_job_holds_on_to_no_networks(
     assert worker.find(job.id) is job
     assert unet() is None
     assert worker.stop()
+
+
+ASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "generate": ("/generate", {"prompt": "a", "num_inference_steps": 2}),
+    "openai": ("/v1/images/generations", {"prompt": "a", "steps": 2}),
+    "a1111": ("/sdapi/v1/txt2img", {"prompt": "a", "steps": 2}),
+    "a failure": ("/sdapi/v1/txt2img", {"prompt": "a", "steps": 2, "seed": 2}),
+    "native": ("/runs", {"prompt": "a", "steps": 2}),
+}
+
+
+@pytest.mark.parametrize("face", ASKED)
+def test_no_tensor_waits_in_a_circle_for_the_collector(models: Models, face: str) -> None:
+    """Python's collector of circles comes seldom: what waits for it looks like a leak."""
+
+    def picky(images: list[Any], settings: Any) -> Any:
+        if settings[0].seed == 2:
+            raise ValueError("2 is not liked")
+        return images, [False]
+
+    path, body = ASKED[face]
+    worker = Worker(models, Limits(), (picky,))
+    with client_of(worker) as client:
+
+        def ask() -> None:
+            answer = client.post(path, json={"seed": 1, "width": 64, "height": 64, **body})
+            assert answer.status_code == (422 if face == "a failure" else answer.status_code)
+            if face == "native":
+                id = answer.json()["id"]
+                assert worker.find(id).wait(240)
+                client.delete(f"/runs/{id}")
+
+        ask()
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            ask()
+            while not worker.idle:
+                time.sleep(0.001)
+            gc.collect()
+            kept = [each for each in gc.garbage if isinstance(each, torch.Tensor)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert not kept

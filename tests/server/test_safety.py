@@ -400,6 +400,16 @@ def test_answers_say_that_nobody_frames_or_guesses_them(client: TestClient) -> N
         assert "server" not in headers
 
 
+def test_an_answer_leads_nowhere_else(client: TestClient) -> None:
+    paths = ("/generate/", "//evil.example/generate/", "/%2f%2fevil.example/", "/\\evil.example/",
+             "/v1/models//evil.example/", "/page//evil.example/")  # fmt: skip
+    for path in paths:
+        answer = client.get(f"http://127.0.0.1{path}", follow_redirects=False)
+        assert answer.status_code in (307, 404, 405), path
+        if answer.status_code == 307:
+            assert answer.headers["location"].startswith("http://127.0.0.1/"), path
+
+
 # --- the key --------------------------------------------------------------------------------------
 
 
@@ -503,6 +513,16 @@ def test_under_uvicorn_what_was_begun_may_end_within_the_grace(
         job = worker.submit(work)
         threading.Timer(0.2, ending.set).start()
     assert job.state == "done"
+
+
+@pytest.mark.parametrize(
+    ("more", "hides"),
+    [({}, False), ({"host": "0.0.0.0"}, True), ({"host_allowed": ("draw.example",)}, True),
+     ({"key": SECRET}, True), ({"cors": ("https://a.example",)}, True)],
+    ids=str,
+)  # fmt: skip
+def test_folders_are_hidden_wherever_others_may_ask(more: dict[str, Any], hides: bool) -> None:
+    assert ServerOptions(**more).hides_places is hides
 
 
 def test_filters_are_named_without_their_folders_to_others(tiny_models: Models) -> None:
