@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -37,36 +38,62 @@ def bench(
     compiled: bool,
     as_json: bool,
 ) -> None:
-    """Time a guided step and the decoding of a picture, plainly and in the fast form."""
+    """Time a guided step and the decoding of a picture, plainly and in the fast form.
+
+    Each form runs in a process of its own, so there must be room for the model twice.
+    """
     if min(batch, rounds) < 1:
         raise InputError("--batch and --rounds are at least 1")
-    from sdcore.engine import choose
-    from sdcore.engine.bench import bench as run
-    from sdcore.loading import load
+    from sdcore.cli.bench_process import Asked, EngineProcess
+    from sdcore.engine.bench import in_turns
 
-    sd = load(model, device, dtype)
-    run_size = sd.prepare("", width=width, height=height, steps=1).settings[0]
+    asked = Asked(model, device, dtype, width, height, batch)
     engines = ("plain", "auto", *(("compile",) if compiled else ()))
-    size = (run_size.height, run_size.width)
-    timings = run(sd.unet, sd.vae, size, engines, rounds, batch)
+    processes = {engine: EngineProcess(asked, engine) for engine in engines}
+    about = {engine: process.ask("about") for engine, process in processes.items()}
+    timings: dict[str, dict[str, Timing]] = {}
+    for what in about["plain"]["works"]:
+        able = [engine for engine in engines if what in about[engine]["works"]]
+        ask = {engine: partial(processes[engine].ask, what) for engine in able}
+        timings[what] = in_turns(ask, rounds)
+    peaks = {e: processes[e].ask("peak") for e in engines if about[e]["works"]}
+    for process in processes.values():
+        process.end()
     if as_json:
         raw = {what: {e: asdict(t) for e, t in by.items()} for what, by in timings.items()}
-        echo(json.dumps({"settings": asdict(run_size), "timings": raw}))
-        return
-    import torch
+        settings = about["plain"]["settings"]
+        echo(json.dumps({"settings": settings, "timings": raw, "peak_bytes": peaks}))
+    else:
+        echo("\n".join(table(model, batch, about["plain"], timings, peaks)))
 
-    machine = torch.cuda.get_device_name(sd.device) if sd.device.type == "cuda" else processor()
-    echo(
-        f"{model}, {size[1]}x{size[0]}, batch {batch}, {run_size.dtype} on {machine}, "
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads\n"
-    )
-    echo("| | first call | median | of plain, in the same round |\n|---|---|---|---|")
+
+def table(
+    model: str,
+    batch: int,
+    about: dict[str, Any],
+    timings: dict[str, dict[str, Timing]],
+    peaks: dict[str, int | None],
+) -> list[str]:
+    """Lines of markdown: of what, on what, and a row for each engine and work."""
+    said, device = about["settings"], about["device"]
+    lines = [
+        f"{model}, {said['width']}x{said['height']}, batch {batch}, {said['dtype']} on "
+        f"{device or processor()}, torch {about['torch']}, {about['threads']} threads",
+        "",
+        "| | first call | median | of plain, in the same round |",
+        "|---|---|---|---|",
+    ]
     for what, by in timings.items():
-        for engine, timing in by.items():
-            echo(_row(f"{what}, {engine}", timing, by["plain"]))
-    why = choose(sd.unet, "auto").why
+        lines += [_row(f"{what}, {engine}", timing, by["plain"]) for engine, timing in by.items()]
+    whose = "the device" if device else "the process"
+    for engine, peak in peaks.items():
+        if peak is not None:
+            share = "1" if engine == "plain" else f"{peak / (peaks['plain'] or peak):.2f}"
+            lines.append(f"| peak memory of {whose}, {engine} | | {peak / 1e6:.0f} MB | {share} |")
     if "auto" not in timings["step"]:
-        echo(f"\nthere is no fast form here{'' if why is None else ': ' + why}")
+        why = about["why"]
+        lines += ["", "there is no fast form here" + ("" if why is None else f": {why}")]
+    return lines
 
 
 def _row(name: str, timing: Timing, plain: Timing) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,35 +37,39 @@ def ratios(some: Timing, others: Timing) -> tuple[float, float, float]:
     return statistics.median(each), min(each), max(each)
 
 
-def in_turns(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
-    """Every function once, then `rounds` times more, each in turn."""
-    first = {name: _timed(function) for name, function in functions.items()}
-    calls: dict[str, list[float]] = {name: [] for name in functions}
+def in_turns(ask: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Timing]:
+    """Every engine once, then `rounds` times more, each in turn.
+
+    ask: of each engine; it says how long it took, in seconds.
+    """
+    first = {name: one() for name, one in ask.items()}
+    calls: dict[str, list[float]] = {name: [] for name in ask}
     for _ in range(rounds):
-        for name, function in functions.items():
-            calls[name].append(_timed(function))
+        for name, one in ask.items():
+            calls[name].append(one())
     return {name: Timing(first[name], tuple(taken)) for name, taken in calls.items()}
 
 
-def bench(
-    unet: UNet, vae: VAE, size: tuple[int, int], engines: Sequence[str], rounds: int, batch: int = 1
-) -> dict[str, dict[str, Timing]]:
-    """A guided step's call of the UNet, and the decoding of a picture, by each of the engines.
+def works(
+    unet: UNet, vae: VAE, size: tuple[int, int], engine: str, batch: int = 1
+) -> dict[str, Callable[[], Any]]:
+    """A guided step's call of the UNet, and the decoding of a picture, as this engine runs them.
 
     size: (height, width) in pixels. batch: pictures at a time, of which each step asks twice.
-    Returns what is timed -> engine -> its timing. An engine that cannot run these networks as they
-    are is left out. Numbers are random: they take as long as those of a picture.
+    Returns "step" and "decode"; what the engine cannot run as it is, is left out. Numbers are
+    random: they take as long as those of a picture.
     """
-    with torch.inference_mode():
-        return {
-            "step": in_turns(_steps(unet, vae, size, engines, batch), rounds),
-            "decode": in_turns(_decodings(vae, size, engines), rounds),
-        }
+    found: dict[str, Callable[[], Any]] = {}
+    if _runs(unet, engine):
+        found["step"] = _step(unet, vae, size, engine, batch)
+    if _runs(vae, engine):
+        found["decode"] = _decoding(vae, size, engine)
+    return found
 
 
-def _steps(
-    unet: UNet, vae: VAE, size: tuple[int, int], engines: Sequence[str], batch: int
-) -> dict[str, Callable[[], Any]]:
+def _step(
+    unet: UNet, vae: VAE, size: tuple[int, int], engine: str, batch: int
+) -> Callable[[], Any]:
     config, (device, dtype) = unet.config, placement(unet)
     rng = torch.Generator().manual_seed(0)
     rows, (height, width) = 2 * batch, (side // vae.config.factor for side in size)
@@ -82,29 +86,28 @@ def _steps(
         told["time_ids"] = draw(numbers.count).abs()
     if inputs.scale_width is not None:
         told["timestep_cond"] = draw(inputs.scale_width)
-    x = draw(config.out_channels, height, width)
-    calls = {name: ready(unet, [500.0], name) for name in engines if _runs(unet, name)}
-    return {name: lambda call=call: call(x, 500.0, **told) for name, call in calls.items()}
+    x, call = draw(config.out_channels, height, width), ready(unet, [500.0], engine)
+    return lambda: call(x, 500.0, **told)
 
 
-def _decodings(
-    vae: VAE, size: tuple[int, int], engines: Sequence[str]
-) -> dict[str, Callable[[], Any]]:
+def _decoding(vae: VAE, size: tuple[int, int], engine: str) -> Callable[[], Any]:
     device, dtype = placement(vae)
     height, width = (side // vae.config.factor for side in size)
     shape = (1, vae.config.latent_channels, height, width)
     z = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
-    calls = {name: ready_decoder(vae, name) for name in engines if _runs(vae, name)}
-    return {name: lambda call=call: call(z) for name, call in calls.items()}
+    decode = ready_decoder(vae, engine)
+    return lambda: decode(z)
 
 
 def _runs(network: torch.nn.Module, engine: str) -> bool:
     return choose(network, engine).engine == {"auto": "fast"}.get(engine, engine)
 
 
-def _timed(function: Callable[[], Any]) -> float:
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds until it is done, on a GPU too."""
     begun = time.perf_counter()
-    function()
+    with torch.inference_mode():
+        work()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - begun

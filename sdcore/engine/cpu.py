@@ -7,7 +7,7 @@ What is packed takes the weight's place: see `sdcore.models.reordered`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,9 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from sdcore.engine.ops import Add, ConvNorm, Norm, Ops, Pointwise, padding
-from sdcore.models.reordered import reorder
+from sdcore.free_memory import give_back
+from sdcore.models.reordered import Reorder, reorder
 
 _DNN: Any = torch.ops.mkldnn
+WIDE = 512  # channels beyond which weights take more memory than the maps of their doubling
+LARGE = 1 << 20  # numbers of a weight whose place is given back at once
 MANY = 1024  # tokens from which `_attend` is worth its calls
 ROWS, SOME = 256, 17  # queries at a time; every which key tells about how large the scores are
 
@@ -44,8 +47,11 @@ class CpuOps(Ops):
         return both
 
     def double(self, layer: nn.Conv2d) -> Callable[[Tensor, torch.Size | None], Tensor]:
-        """Without making the doubled map: see `_sub_pixel`."""
-        plain, quick = super().double(layer), _sub_pixel(layer)
+        """Without making the doubled map, where that is worth further weights: see `_sub_pixel`."""
+        plain = super().double(layer)
+        if layer.in_channels > WIDE:
+            return plain
+        quick = _sub_pixel(layer)
 
         def run(x: Tensor, size: torch.Size | None = None) -> Tensor:
             even = size is None or tuple(size) == (2 * x.shape[-2], 2 * x.shape[-1])
@@ -54,7 +60,7 @@ class CpuOps(Ops):
         return run
 
     def linear(self, *layers: Pointwise) -> Add:
-        (weight,) = reorder(layers, "linear", lambda weight: (_packed(weight),))
+        (weight,) = _reordered(layers, "linear", lambda weight: (_packed(weight),))
         biases = [layer.bias for layer in layers if layer.bias is not None]
         bias = torch.cat(biases) if biases else None
 
@@ -66,7 +72,7 @@ class CpuOps(Ops):
         return run
 
     def geglu(self, layer: nn.Linear) -> Norm:
-        value, gate = reorder(
+        value, gate = _reordered(
             [layer], "halves", lambda weight: tuple(_packed(half) for half in weight.chunk(2))
         )
         shift, lift = (half.contiguous() for half in layer.bias.chunk(2))
@@ -76,6 +82,9 @@ class CpuOps(Ops):
             return _DNN._linear_pointwise.binary(x, factor, value, shift, "mul")
 
         return run
+
+    def settle(self) -> None:
+        give_back()
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
         """By products of matrices where torch's own attention is slower: see `_attend`."""
@@ -118,7 +127,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 def _conv(layer: nn.Conv2d) -> Any:
     """(x, bias, add) -> the conv with this bias, + add."""
     where = (padding(layer), layer.stride, layer.dilation, layer.groups)
-    (weight,) = reorder(
+    (weight,) = _reordered(
         [layer], where, lambda weight: (_DNN._reorder_convolution_weight(weight, *where),)
     )
 
@@ -130,6 +139,18 @@ def _conv(layer: nn.Conv2d) -> Any:
         )
 
     return run
+
+
+def _reordered(layers: Sequence[nn.Module], order: Hashable, make: Reorder) -> tuple[Tensor, ...]:
+    """`reorder`, after which the places of the plain weights are given back.
+
+    oneDNN's weights are a few bytes longer, and do not fit into the places that those before have
+    left: without this a network would take its size twice.
+    """
+    parts = reorder(layers, order, make)
+    if sum(part.numel() for part in parts) > LARGE:
+        give_back()
+    return parts
 
 
 def _sub_pixel(layer: nn.Conv2d) -> Callable[[Tensor], Tensor]:

@@ -52,6 +52,9 @@ class Ops:
     name = "torch"
     reorders = False  # whether layers' weights come to lie in an order that only these read
 
+    def settle(self) -> None:
+        """Maps of another size follow: give back what those before have left in pieces."""
+
     def conv(self, layer: nn.Conv2d) -> Add:
         """(x, add) -> layer(x) + add."""
 

@@ -31,6 +31,7 @@ class FastDecoder:
     def __init__(self, vae: VAE, ops: Ops) -> None:
         decoder: Any = vae.decoder
         self.config, self.post = vae.config, getattr(vae, "post_quant_conv", None)
+        self.ops, self.doublings = ops, set[int]()
         self.conv_in = ops.conv(decoder.conv_in)
         first, second = (Resnet(ops, block) for block in decoder.mid_block.resnets)
         middle = [Attention(ops, block) for block in getattr(decoder.mid_block, "attentions", [])]
@@ -38,6 +39,7 @@ class FastDecoder:
         for block in decoder.up_blocks:
             self.blocks += [Resnet(ops, each) for each in block.resnets]
             if hasattr(block, "upsamplers"):
+                self.doublings.add(len(self.blocks))
                 self.blocks.append(ops.double(block.upsamplers[0].conv))
         self.norm_out = ops.norm(decoder.conv_norm_out, silu=True)
         self.conv_out = ops.conv(decoder.conv_out)
@@ -46,6 +48,8 @@ class FastDecoder:
         z = latents / self.config.scaling_factor
         z = z if self.post is None else self.post(z)
         x = self.conv_in(z.contiguous(memory_format=torch.channels_last))
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks):
+            if number in self.doublings:
+                self.ops.settle()
             x = block(x)
         return self.conv_out(self.norm_out(x))

@@ -97,6 +97,7 @@ def reorder(layers: Sequence[nn.Module], order: Hashable, make: Reorder) -> tupl
         return weights[0].parts
     plain = [weight.detach() for weight in weights]
     parts = make(plain[0] if len(plain) == 1 else torch.cat([each.flatten(1) for each in plain]))
+    del plain
     for layer, weight, begin in zip(layers, weights, begins, strict=True):
         layer._parameters["weight"] = Reordered(weight, parts, begin, order)  # type: ignore
     return parts
