@@ -38,6 +38,7 @@ from sdcore.guidance import (
 )
 from sdcore.hires import is_asked, larger, of_hires, second_beginning, second_of
 from sdcore.inpainting import MAX_SIDE, Canvas, Picture
+from sdcore.interop import brought, is_foreign
 from sdcore.models.freeu import FreeU, with_freeu
 from sdcore.models.seamless import check_axes, seamless
 from sdcore.networks import Networks
@@ -50,6 +51,7 @@ from sdcore.sampling import Solver
 from sdcore.schedulers import Plan, Scheduler, Spacing
 from sdcore.schedulers import resolve as resolve_scheduler
 from sdcore.schedulers.config import SD15
+from sdcore.schedulers.flow_config import prediction_type_of
 from sdcore.settings import IN_MEMORY, Options, Settings, Source, Words
 from sdcore.stages import Stage, handed_over
 from sdcore.starting import (
@@ -112,9 +114,12 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
     said = None if said is None else known_prediction_type(said)
     if said == FLOW:
         config = {**(SD15 if config is None else config), "prediction_type": FLOW}
+    chosen = brought(asked.scheduler)
     scheduler = resolve_scheduler(
-        asked.scheduler, asked.spacing, asked.eta, config, asked.tail, family.corrects_offset
+        chosen, asked.spacing, asked.eta, config, asked.tail, family.corrects_offset
     )
+    if isinstance(chosen, Scheduler) and said is None:
+        _check_says_the_same(chosen, networks)
     if said is not None and (said == FLOW) != (scheduler.prediction_type == FLOW):
         raise InputError(f"{networks.name} was trained along a flow; it cannot say {said}")
     if said is not None:
@@ -137,6 +142,17 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
     )
 
 
+def _check_says_the_same(scheduler: Scheduler, networks: Networks) -> None:
+    """Raises InputError for a scheduler object made for another kind of network."""
+    config = SD15 if networks.scheduler_config is None else networks.scheduler_config
+    says = prediction_type_of(config)
+    if scheduler.prediction_type != says:
+        raise InputError(
+            f"{networks.name} says {says}, and the scheduler {scheduler.name} is made for "
+            f"{scheduler.prediction_type}: make it with prediction_type = {says!r}"
+        )
+
+
 def _check_written(asked: Options) -> None:
     """Raises InputError where a picture names an object of the program that drew it, and for an
     object that is neither a name nor what the name would stand for."""
@@ -149,7 +165,8 @@ def _check_written(asked: Options) -> None:
             )
     for name, instead in (("scheduler", "euler"), ("spacing", "sigmas:14.6,5,1,0")):
         value = getattr(asked, name)
-        if value is None or isinstance(value, str | Spacing) or callable(value):
+        known = value is None or isinstance(value, str | Spacing | Scheduler)
+        if known or callable(value) or (name == "scheduler" and is_foreign(value)):
             continue
         known = type(value).__name__ if name == "scheduler" else instead
         raise InputError(

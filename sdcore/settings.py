@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sdcore.guidance import Guidance
     from sdcore.models.freeu import FreeU
     from sdcore.sampling import Solver
-    from sdcore.schedulers import Spacing
+    from sdcore.schedulers import Scheduler, Spacing
 
 Size = tuple[int, int]
 Names = tuple[str, ...]
@@ -151,7 +151,7 @@ class Options:
         doc='another prompt to blend this one with, "a blue house:0.5": what the UNet is told lies '
         "on the line between what it is told of both; 0 is the own one.",
     )  # fmt: skip
-    scheduler: "str | Solver | None" = option(
+    scheduler: "str | Solver | Scheduler | None" = option(
         "E.g. ddim, 'DPM++ 2M Karras', dpmpp_2m:euler_at_final=1, mine.py.", SAMPLING,
         metavar="NAME", also=("--sampler", "--sampler-name", "-A"),
         doc="as `sdcore.schedulers.resolve` takes it; None: the checkpoint's.",
@@ -292,7 +292,7 @@ class Options:
         "Its steps, of which that share is run.  [default: --steps]", SECOND, kind=int,
         doc="its steps: the last int(hires_steps * hires_strength) are run; None: `steps`.",
     )  # fmt: skip
-    hires_scheduler: "str | Solver | None" = option(
+    hires_scheduler: "str | Solver | Scheduler | None" = option(
         "Another scheduler for it, with a spacing of its own.", SECOND, metavar="NAME",
         doc="another scheduler for it, which comes with its own spacing and eta; None: the same.",
     )  # fmt: skip

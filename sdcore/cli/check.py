@@ -11,8 +11,9 @@ from sdcore.cli.lab import finite
 @click.command()
 @click.argument("solver", metavar="SOLVER.py")
 @click.option("--order", type=click.IntRange(1), help="The order that it must reach.")
+@click.option("--float32", is_flag=True, help="It computes in float32, as other tools' do.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
-def check(solver: str, order: int | None, as_json: bool) -> int:
+def check(solver: str, order: int | None, float32: bool, as_json: bool) -> int:
     """Run a solver through every law and print what holds, what does not, and its order.
 
     SOLVER.py is a file with one step function (docs/writing-a-solver.md); a name of `sdcore
@@ -21,7 +22,7 @@ def check(solver: str, order: int | None, as_json: bool) -> int:
     from sdcore.lab.check import check as run
     from sdcore.schedulers import resolve
 
-    report = run(resolve(solver).solver, order)
+    report = run(resolve(solver).solver, order, float32)
     measured = report.convergence
     if as_json:
         found = {

@@ -4,5 +4,6 @@ None of those tools is imported before one of these functions is called.
 """
 
 from sdcore.interop.diffusers import as_diffusers
+from sdcore.interop.diffusers_solver import brought, from_diffusers, is_foreign
 
-__all__ = ["as_diffusers"]
+__all__ = ["as_diffusers", "brought", "from_diffusers", "is_foreign"]

@@ -15,13 +15,14 @@ from torch import Tensor
 from sdcore.errors import InputError
 from sdcore.lab import laws
 from sdcore.lab.laws import Law, Setting
-from sdcore.lab.order import Convergence, measure
+from sdcore.lab.order import COUNTS, Convergence, measure
 from sdcore.sampling import Solver, Step
-from sdcore.schedulers import SPACINGS, resolve
+from sdcore.schedulers import SPACINGS, Scheduler, resolve
 
 CLASSIC = ("leading", "trailing", "linspace", "karras")
 FEW = (1, 2, 8)  # N for the laws of purity, on the classic spacings
 SOME = (1, 2, 3, 8, 20)  # N on every spacing, for what the sigmas may break
+IN_FLOAT32 = (10, 20, 40, 80)  # N whose errors are above its rounding
 EVERY = range(1, 61)  # N for constant eps, on the classic spacings
 
 
@@ -48,18 +49,25 @@ class Report:
         return all(finding.holds for finding in self.findings)
 
 
-def check(solver: Solver, claimed: int | None = None) -> Report:
+def check(solver: Solver | Scheduler, claimed: int | None = None, float32: bool = False) -> Report:
     """Run a solver through every law, and measure its order.
 
-    claimed: an order that it must reach; None measures only. What the solver raises is not raised
-    here: it becomes a finding with the line. One that does not run, or not to numbers, is told the
-    first law only.
+    solver: tried on every spacing; a Scheduler is tried on the grids that it lays itself, alone.
+    claimed: an order that it must reach; None measures only.
+    float32: it computes in float32 whatever x is, as diffusers' do, and may round so much.
+
+    What the solver raises is not raised here: it becomes a finding with the line. One that does not
+    run, or not to numbers, is told the first law only.
     """
-    few, everywhere = list(settings(FEW, CLASSIC)), list(settings(SOME, SPACINGS, every_start=True))
+    own = solver if isinstance(solver, Scheduler) else None
+    solver = solver.solver if isinstance(solver, Scheduler) else solver
+    classic, spacings = (CLASSIC, SPACINGS) if own is None else ((own,), (own,))
+    lay = partial(settings, unit=laws.SINGLE if float32 else laws.EXACT)
+    few, everywhere = list(lay(FEW, classic)), list(lay(SOME, spacings, every_start=True))
     (first, answers_well), *others = laws.LAWS.items()
     findings = [_try(first, answers_well, solver, everywhere)]
 
-    ran = _eight_steps(solver)
+    ran = _eight_steps(solver, own)
     if isinstance(ran, str):  # each other law would fail of this, and say something misleading
         broken = [each for each in findings if not each.holds] or [Finding(first, False, ran)]
         return Report(tuple(broken), (), 0, None)
@@ -70,11 +78,13 @@ def check(solver: Solver, claimed: int | None = None) -> Report:
         law = "exact in the world of one picture"
         findings.append(_try(law, laws.exact_at_a_point, solver, everywhere))
     if not draws or quiet is not solver:
-        everywhere += settings(EVERY, CLASSIC, every_start=True)
+        everywhere += lay(EVERY, classic, every_start=True)
         law = "exact for constant eps" + (", eta 0" if draws else "")
         findings.append(_try(law, laws.exact_for_constant_eps, quiet, everywhere))
 
-    measured = _guarded(lambda: measure("", quiet, claimed=claimed), quiet)
+    grids = None if own is None else lambda steps: own.plan(steps).sigmas
+    counts = IN_FLOAT32 if float32 else COUNTS
+    measured = _guarded(lambda: measure("", quiet, grids, counts, claimed), quiet)
     if isinstance(measured, str):
         findings.append(Finding("converges", False, measured))
         return Report(tuple(findings), nfe, draws, None)
@@ -88,14 +98,17 @@ def check(solver: Solver, claimed: int | None = None) -> Report:
 
 
 def settings(
-    counts: Iterable[int], spacings: Iterable[str], every_start: bool = False
+    counts: Iterable[int],
+    spacings: Iterable[str | Scheduler],
+    every_start: bool = False,
+    unit: float = laws.EXACT,
 ) -> Iterator[Setting]:
     """Runs of N steps on these spacings: from the first sigma and the middle, or from three places.
 
     N that a spacing refuses, as too many for it, are left out.
     """
     for name in spacings:
-        scheduler = resolve("euler", name)
+        scheduler = resolve("euler", name) if isinstance(name, str) else name
         for steps in counts:
             try:
                 sigmas = scheduler.plan(steps).sigmas
@@ -103,12 +116,13 @@ def settings(
                 continue
             starts = {0, steps // 3, steps - 1} if every_start else {0, steps // 2}
             for start in sorted(starts):
-                yield Setting(sigmas, start, name=name)
+                yield Setting(sigmas, start, name=scheduler.spacing.name, unit=unit)
 
 
-def _eight_steps(solver: Solver) -> list[Step] | str:
-    """8 steps into sigma 0, or what is wrong with them."""
-    setting = Setting(resolve("euler", "karras").plan(8).sigmas)
+def _eight_steps(solver: Solver, own: Scheduler | None) -> list[Step] | str:
+    """8 steps, into sigma 0 or where its own grid ends, or what is wrong with them."""
+    laid = resolve("euler", "karras") if own is None else own
+    setting = Setting(laid.plan(8).sigmas)
     ran = _guarded(lambda: list(setting.run(solver)), solver)
     if isinstance(ran, str):
         return ran

@@ -22,6 +22,8 @@ from sdcore.noise import SeededNoise
 from sdcore.process import PREDICTION_TYPES
 from sdcore.sampling import Denoise, Memo, Memory, Prediction, Solver, State, Step, sample
 
+EXACT, SINGLE = 1e-12, 1e-6  # of a solver that computes in x's float64, or in float32 whatever x is
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -33,6 +35,7 @@ class Setting:
     seed: int = 0
     name: str = "sigmas"  # of the spacing, for messages
     prediction_type: str | None = None  # what the network says; None: the world itself is asked
+    unit: float = EXACT  # what rounding may do to one, step by step
 
     def __str__(self) -> str:
         return f"{self.name}, N = {len(self.sigmas) - 1}, start {self.start}"
@@ -249,7 +252,9 @@ def ignores_its_batch(solver: Solver, setting: Setting) -> str | None:
     for image in range(setting.shape[0]):
         alone = replace(setting, shape=(1, *setting.shape[1:]), seed=setting.seed + image)
         end = alone.end(solver)
-        broken = _far("an image alone and in a batch", end, batch[image : image + 1], 1e-11)
+        broken = _far(
+            "an image alone and in a batch", end, batch[image : image + 1], 10 * setting.unit
+        )
         if broken:
             return broken
     return None
@@ -267,7 +272,8 @@ def passes_gradients(solver: Solver, setting: Setting, limit: float = 1e-4) -> s
     (gradient,) = torch.autograd.grad(end.sum(), x, allow_unused=True)
     if gradient is None:
         return "no gradient reaches x"
-    step = 1e-4
+    single = setting.unit > EXACT
+    step, limit = (3e-3, max(limit, 3e-2)) if single else (1e-4, limit)
     with torch.no_grad():
         high, low = (
             list(setting.run(solver, state=State(x + side * direction, setting.start)))[-1].x_next
@@ -294,7 +300,7 @@ def exact_for_constant_eps(solver: Solver, setting: Setting) -> str | None:
         return Prediction(torch.add(x, eps, alpha=-sigma), eps)
 
     exact = x + (setting.sigmas[-1] - setting.sigmas[setting.start]) * eps
-    limit = 1e-12 * (1 + max(setting.sigmas)) * len(setting.sigmas)
+    limit = setting.unit * (1 + max(setting.sigmas)) * len(setting.sigmas)
     last = list(setting.run(solver, always))[-1]
     if last.draws:
         return "noise is drawn where none should be"
@@ -308,7 +314,7 @@ def exact_at_a_point(solver: Solver, setting: Setting, brownian: bool = False) -
     """
     sigmas = setting.sigmas[setting.start :]
     if sigmas[-1] == 0:
-        limit = 1e-12 * (1 + sigmas[0]) * len(sigmas)
+        limit = setting.unit * (1 + sigmas[0]) * len(sigmas)
         exact = torch.full_like(setting.state.x, 0.4)
         if broken := _far(
             "the world of one picture", setting.end(solver, point(0.4)), exact, limit
@@ -318,9 +324,9 @@ def exact_at_a_point(solver: Solver, setting: Setting, brownian: bool = False) -
     if len(sigmas) < 2:
         return None
     ends = moments(solver, sigmas, point(0.4), brownian)
-    if abs(ends.mean - 0.4) > 1e-9:
+    if abs(ends.mean - 0.4) > 1e3 * setting.unit:
         return f"in the world of one picture, 0.4, the mean ends at {ends.mean:.6g}"
-    if abs(ends.variance - sigmas[-1] ** 2) > 1e-9 * sigmas[-1] ** 2:
+    if abs(ends.variance - sigmas[-1] ** 2) > 1e3 * setting.unit * sigmas[-1] ** 2:
         std = ends.variance**0.5
         return f"in the world of one picture the std ends at {std:.6g}, not {sigmas[-1]:.6g}"
     return None
@@ -329,11 +335,13 @@ def exact_at_a_point(solver: Solver, setting: Setting, brownian: bool = False) -
 def one_truth_in_three_forms(solver: Solver, setting: Setting) -> str | None:
     """The same result whether the network says eps, v or x0.
 
-    Through the engine's Denoiser. To 1e-9: rounding, divided by the least sigma and summed.
+    Through the engine's Denoiser. To 1e3 units: rounding, divided by the least sigma and summed.
     """
     ends = [replace(setting, prediction_type=form).end(solver) for form in PREDICTION_TYPES]
     for form, end in zip(PREDICTION_TYPES[1:], ends[1:], strict=True):
-        if broken := _far(f"{form} against {PREDICTION_TYPES[0]}", end, ends[0], 1e-9):
+        if broken := _far(
+            f"{form} against {PREDICTION_TYPES[0]}", end, ends[0], 1e3 * setting.unit
+        ):
             return broken
     return None
 

@@ -66,7 +66,7 @@ class Scheduler:
 
 
 def resolve(
-    name: str | Solver | None = None,
+    name: str | Solver | Scheduler | None = None,
     spacing: str | Spacing | Rule | None = None,
     eta: float | None = None,
     config: Mapping[str, Any] | None = None,
@@ -80,7 +80,7 @@ def resolve(
         ("my_solver.py"); None takes the config's class. A prefix says whose rules to follow:
         "comfyui:euler". Options of the solver follow a colon: "heun_churn:s_churn=10",
         "comfyui:dpm_2_ancestral:eta=0.5", "my_solver.py:Mine,scale=3". A functools.partial of one
-        of our solvers runs on its grid.
+        of our solvers runs on its grid. A Scheduler stays what it is.
     spacing: one of SPACINGS, also with a tool's prefix ("a1111:karras"), a list ("sigmas:14.6,2,0",
         "timesteps:999,500"), a function (noise_schedule, steps) -> sigmas of one's own or the file
         of one ("my_spacing.py"), or a Spacing; None takes the name's, then the config's.
@@ -96,6 +96,8 @@ def resolve(
     Raises InputError, with near names, for what is unknown, and for an eta that is not finite,
     negative or not for this scheduler.
     """
+    if isinstance(name, Scheduler):
+        return _as_it_is(name, spacing, eta, tail)
     config = SD15 if config is None else config
     flow = flow_of(config)
     if flow is not None:
@@ -141,6 +143,17 @@ def resolve(
         eta=options.get("eta"),
         written=chosen.written(entry, options),
     )
+
+
+def _as_it_is(scheduler: Scheduler, spacing: object, eta: float | None, tail: object) -> Scheduler:
+    """Raises InputError where it is to be another."""
+    for option, value in (("spacing", spacing), ("tail", tail), ("eta", eta or None)):
+        if value is not None:
+            raise InputError(
+                f"the scheduler {scheduler.name} is complete, and brings its own {option}: leave "
+                f"{option} out, or give a name"
+            )
+    return scheduler
 
 
 def _bound(
