@@ -9,7 +9,7 @@ PROMPT ?= a big orange balloon in the desert
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-processors test-full lint types format references parity benchmark benchmark-load laws fuzz docs tutorial host-time adherence guidances train clean
+.PHONY: help demo test test-processors test-full lint types format references parity benchmark benchmark-load laws fuzz docs site tutorial host-time adherence guidances train clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/	/' | expand -t 14
@@ -65,6 +65,11 @@ docs: $(VENV)/.test ## write docs/orders.md, orders-flow.md, changes.md, parity.
 	@$(BIN)/python -m scripts.write_docs $(ARGS)
 	@$(BIN)/python -m scripts.flow_orders
 	@$(BIN)/python -m scripts.file_kinds
+
+site: $(VENV)/.runtime ## the docs as a site, with the reference: build/site/index.html
+	@$(PIP) --editable ".[docs]"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "build/site/index.html; with search: $(BIN)/python -m http.server -d build/site"
 
 tutorial: $(VENV)/.runtime ## run every chapter of docs/tutorial/: its pictures, what it prints, the seconds
 	@$(BIN)/python -m scripts.tutorial $(ARGS)
