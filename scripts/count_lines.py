@@ -44,7 +44,15 @@ from sdcore.schedulers.spacing.timesteps import linspace
 PACKAGE = Path(__file__).resolve().parent.parent / "sdcore"
 SOLVERS = "schedulers/solvers"
 # Read once.
-SHARED = (f"{SOLVERS}/past.py", f"{SOLVERS}/integrals.py", "schedulers/table_entry.py")
+SHARED = (
+    f"{SOLVERS}/past.py",
+    f"{SOLVERS}/integrals.py",
+    "schedulers/table_entry.py",
+    # All that a Runge-Kutta method takes, whichever: its file, its steps, and their control.
+    "schedulers/tableau.py",
+    f"{SOLVERS}/runge_kutta.py",
+    f"{SOLVERS}/step_control.py",
+)
 
 
 def schedule() -> Plan:

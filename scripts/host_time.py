@@ -97,7 +97,7 @@ def bare(name: str, steps: int, out: torch.Tensor) -> Callable[[], None] | None:
     return run
 
 
-def seconds(run: Callable[[], None]) -> float:
+def seconds(run: Any) -> float:
     getattr(run, "prepare", lambda: None)()
     begun = time.process_time()
     run()
@@ -118,33 +118,38 @@ def keep_freed_memory() -> None:
 @click.argument("names", nargs=-1)
 @torch.inference_mode()
 def main(steps: int, rounds: int, names: tuple[str, ...]) -> None:
-    """Print microseconds a step for NAMES, or for every scheduler that diffusers has too."""
+    """Print microseconds a step for NAMES, or for every scheduler that diffusers has too.
+
+    Also an evaluation of the network, of which a step of some solvers takes several.
+    """
     diffusers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     keep_freed_memory()
     out = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
     print(f"diffusers {diffusers.__version__}, torch {torch.__version__}, one thread\n")
-    print("| scheduler | sdcore, us a step | tensors alone | diffusers | ratio | wanted |")
-    print("|---|---|---|---|---|---|")
+    heads = ("an evaluation", "tensors alone", "diffusers", "ratio", "wanted")
+    print(f"| scheduler | sdcore, us a step | {' | '.join(heads)} |")
+    print("|---|---|---|---|---|---|---|")
     for entry in TABLE:
         chosen = entry.name in names if names else entry.class_name in entry.labels
         if not chosen or entry.class_name == "DPMSolverSDEScheduler":  # which needs torchsde
             continue
-        runs = [ours(entry.name, steps, out), theirs(entry.class_name, steps, out)]
-        alone = bare(entry.name, steps, out)
-        runs += [] if alone is None else [alone]
-        times: list[list[float]] = [[] for _ in runs]
+        runs = {"ours": ours(entry.name, steps, out), "alone": bare(entry.name, steps, out)}
+        if entry.class_name in entry.labels:
+            runs["theirs"] = theirs(entry.class_name, steps, out)
+        times: dict[str, list[float]] = {who: [] for who, run in runs.items() if run is not None}
         for number in range(rounds + 2):
-            for run, taken in zip(runs, times, strict=True):
-                spent = seconds(run)
+            for who, taken in times.items():
+                spent = seconds(runs[who])
                 if number >= 2:  # the first two warm up
                     taken.append(spent / steps * 1e6)
-        a, b, *least = map(statistics.median, times)
-        floor = f"{least[0]:.0f}" if least else ""
-        wanted = f"{TARGETS[entry.name]:.2f}" if entry.name in TARGETS else ""
-        print(
-            f"| {entry.name} | {a:.0f} | {floor} | {b:.0f} | {a / b:.2f} | {wanted} |", flush=True
-        )
+        found = {who: statistics.median(taken) for who, taken in times.items()}
+        a, b = found["ours"], found.get("theirs")
+        cells = [entry.name, f"{a:.0f}", f"{a / entry.nfe:.0f}"]
+        cells += [f"{found[who]:.0f}" if who in found else "" for who in ("alone", "theirs")]
+        cells += ["" if b is None else f"{a / b:.2f}"]
+        cells += [f"{TARGETS[entry.name]:.2f}" if entry.name in TARGETS else ""]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -90,22 +90,23 @@ def invert(picture: str, method: str, iterations: int, out: str, **options: Any)
 def likelihood(picture: str, probes: int, **options: Any) -> None:
     """Print log p of PICTURE's latents to the model: in nats, and in bits a value.
 
-    By the probability flow and Hutchinson's estimate of its divergence; p is the density of the
-    data with as much noise as the lowest sigma above 0.
+    By the probability flow, with rk4, and Hutchinson's estimate of its divergence; p is the density
+    of the data with as much noise as the lowest sigma above 0.
     """
     import torch
 
     from sdcore.inversion import rising
     from sdcore.likelihood import Hutchinson, log_likelihood
+    from sdcore.process import process_of
 
     if probes < 1:
         raise InputError(f"probes are at least 1, not {probes}")
-    run, latents = _prepared(picture, "heun", **options)
+    run, latents = _prepared(picture, "rk4", **options)
+    process = process_of(run.scheduler.prediction_type, run.plan)
     up = rising([sigma for sigma in run.sigmas if sigma > 0])
     with torch.no_grad():
-        done = log_likelihood(
-            run.denoise, latents, up, run.solver, Hutchinson(probes, options["seed"])
-        )
+        hutchinson = Hutchinson(probes, options["seed"])
+        done = log_likelihood(run.denoise, latents, up, run.solver, hutchinson, process=process)
     echo(f"sigma {up[0]:.6g}")
     echo(f"nats {done.log_density.item():.6g}")
     echo(f"bits {done.bits.item():.6g}")

@@ -73,7 +73,8 @@ class _Step:
         self.sigma, self.sigma_next = sigma, sigma_next
         self.begin = self.way.u(sigma)
         self.length = self.way.u(sigma_next) - self.begin
-        self.y = x * self.way.scale(sigma)
+        scale = self.way.scale(sigma)
+        self.y = x if scale == 1 else x * scale
         self.slopes: list[Tensor] = []
         self.levels: list[float] = []
 
@@ -90,7 +91,10 @@ class _Step:
         weights = [self.length * a for a in row]
         if self.way.constant is not None:
             weights = self.exact(self.way.constant, weights, level, shares)
-        return combine(self.y, weights, self.slopes) / self.way.scale(level)
+        used = [j for j, weight in enumerate(weights) if weight]
+        y = combine(self.y, [weights[j] for j in used], [self.slopes[j] for j in used])
+        scale = self.way.scale(level)
+        return y if scale == 1 else y / scale
 
     def exact(
         self,
