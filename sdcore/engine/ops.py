@@ -53,7 +53,7 @@ class Ops:
     reorders = False  # whether layers' weights come to lie in an order that only these read
 
     def settle(self) -> None:
-        """Maps of another size follow: give back what those before have left in pieces."""
+        """A large map follows: give back what those before have left in pieces."""
 
     def conv(self, layer: nn.Conv2d) -> Add:
         """(x, add) -> layer(x) + add."""

@@ -11,6 +11,8 @@ from sdcore.engine.ops import Ops, image, tokens
 from sdcore.engine.unet import Resnet
 from sdcore.models import VAE
 
+LARGE = 32 << 20  # bytes of a map that is hard to find a place for
+
 
 class Attention:
     """Self-attention over all positions, one head, residual."""
@@ -31,7 +33,7 @@ class FastDecoder:
     def __init__(self, vae: VAE, ops: Ops) -> None:
         decoder: Any = vae.decoder
         self.config, self.post = vae.config, getattr(vae, "post_quant_conv", None)
-        self.ops, self.doublings = ops, set[int]()
+        self.ops = ops
         self.conv_in = ops.conv(decoder.conv_in)
         first, second = (Resnet(ops, block) for block in decoder.mid_block.resnets)
         middle = [Attention(ops, block) for block in getattr(decoder.mid_block, "attentions", [])]
@@ -39,7 +41,6 @@ class FastDecoder:
         for block in decoder.up_blocks:
             self.blocks += [Resnet(ops, each) for each in block.resnets]
             if hasattr(block, "upsamplers"):
-                self.doublings.add(len(self.blocks))
                 self.blocks.append(ops.double(block.upsamplers[0].conv))
         self.norm_out = ops.norm(decoder.conv_norm_out, silu=True)
         self.conv_out = ops.conv(decoder.conv_out)
@@ -48,8 +49,8 @@ class FastDecoder:
         z = latents / self.config.scaling_factor
         z = z if self.post is None else self.post(z)
         x = self.conv_in(z.contiguous(memory_format=torch.channels_last))
-        for number, block in enumerate(self.blocks):
-            if number in self.doublings:
+        for block in self.blocks:
+            if x.nbytes >= LARGE:
                 self.ops.settle()
             x = block(x)
         return self.conv_out(self.norm_out(x))
