@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from sdcore.errors import InputError
+from sdcore.interop.remembered import Told, kept, note, steps_before, values
 from sdcore.process import FLOW, Process, process_of, to_s
-from sdcore.sampling import Denoise, Draw, Interval, Memo, Memory, Prediction
+from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
 from sdcore.schedulers import Entry, Grid, NoiseSchedule, Scheduler, Spacing
 from sdcore.schedulers.conventions import FOREIGN
 from sdcore.schedulers.flow_schedule import FlowSchedule, Schedule, to_sigma
@@ -130,19 +131,19 @@ class DiffusersSolver:
     ) -> tuple[Tensor, Prediction, Memory]:
         laid, process = self._on(interval), process_of(self.says, self.schedule)
         prediction = denoise(x, interval.sigma)
-        known = self._usable(memory, interval, prediction.origin)
+        origin = prediction.origin
+        known = steps_before(self.name, memory, interval, origin)
         start = interval.index - len(known)
         scheduler = copy.deepcopy(laid.scheduler)
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(laid.begins[start])
         for told in known:
             _tell_again(scheduler, told, laid)
-        note = (interval.index, interval.count)
-        kept: list[Memo] = []
+        told_now: Told = []
 
         def drawn(sigma: float, sigma_next: float) -> Tensor:
             noise = draw(sigma, sigma_next)
-            kept.append(Memo(f"{self.name} noise", sigma, noise, prediction.origin, note))
+            told_now.append(note(self.name, "noise", sigma, noise, origin, interval))
             return noise
 
         theirs = x * self._scale(process, interval.sigma)
@@ -153,14 +154,13 @@ class DiffusersSolver:
             if place:
                 here = denoise(theirs / self._scale(process, sigma), sigma)
             raw = process.raw(here.x0, here.eps, sigma).to(theirs.dtype)
-            about = (*note, question.number)
-            kept.append(Memo(f"{self.name} x", sigma, theirs, prediction.origin, about))
-            kept.append(Memo(f"{self.name} raw", sigma, raw, prediction.origin, about))
+            for what, value in (("x", theirs), ("raw", raw)):
+                said = note(self.name, what, sigma, value, origin, interval, question.number)
+                told_now.append(said)
             theirs = _stepped(scheduler, raw, question.t, theirs, drawn, sigma, interval.sigma_next)
         x_next = theirs / self._scale(process, interval.sigma_next)
-        steps = [*known, kept][-self._depth :] if self._depth else []
-        remembered = tuple(memo for told in steps[::-1] for memo in told[::-1])
-        return x_next.to(x.dtype), prediction, remembered
+        steps = [*known, told_now][-self._depth :] if self._depth else []
+        return x_next.to(x.dtype), prediction, kept(steps)
 
     def grid(self, schedule: Schedule, steps: int) -> Grid:
         """The object's own: a Rule."""
@@ -258,31 +258,15 @@ class DiffusersSolver:
             return laid.asked[index : index + 2]
         return laid.asked[laid.begins[index] : laid.begins[index + 1]]
 
-    def _usable(self, memory: Memory, interval: Interval, origin: str) -> list[list[Memo]]:
-        """What was told in the steps that led here, the first of them first."""
-        steps: dict[int, list[Memo]] = {}
-        for memo in reversed(memory):
-            same = memo.kind.startswith(f"{self.name} ") and memo.origin == origin
-            if same and memo.note[1] == interval.count:
-                steps.setdefault(int(memo.note[0]), []).append(memo)
-        usable: list[list[Memo]] = []
-        for index in range(interval.index - 1, -1, -1):
-            told = steps.get(index)
-            first = next((m.sigma for m in told or () if m.kind.endswith(" x")), None)
-            if told is None or first != interval.sigmas[index]:
-                break
-            usable.insert(0, told)
-        return usable
 
-
-def _tell_again(scheduler: Any, told: Sequence[Memo], laid: Laid) -> None:
+def _tell_again(scheduler: Any, told: Told, laid: Laid) -> None:
     """One remembered step, with the same noise."""
-    noises = iter([memo.value for memo in told if memo.kind.endswith(" noise")])
-    places = [memo for memo in told if memo.kind.endswith(" x")]
-    said = [memo.value for memo in told if memo.kind.endswith(" raw")]
-    for memo, raw in zip(places, said, strict=True):
+    noises = iter(values(told, "noise"))
+    for memo, raw in zip(values(told, "x"), values(told, "raw"), strict=True):
         t = laid.asked[int(memo.note[2])].t
-        _stepped(scheduler, raw, t, memo.value, lambda *_: next(noises), memo.sigma, 0.0)
+        _stepped(
+            scheduler, raw.value, t, memo.value, lambda *_: next(noises).value, memo.sigma, 0.0
+        )
 
 
 def _stepped(
