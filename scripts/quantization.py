@@ -1,18 +1,18 @@
 """Write docs/quantization.md: `python -m scripts.quantization`, some minutes on a CPU.
 
 Every type and layout of `sdcore quantize`, on the bundled model: how large the file is, what it
-does to pictures of eight seeds, how long loading and a step take. `--type` and `--layout` print
-some of the rows, and leave the page alone.
+does to pictures of eight seeds, how long loading and a step take. What was measured before is
+taken from `--work`: stopped, the same command goes on. `--type` and `--layout` print some of the
+rows, and leave the page alone.
 """
 
 from __future__ import annotations
 
+import json
 import platform
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
@@ -32,7 +32,7 @@ MODEL, PROMPT = "picturebook", "a red house at sunset"
 TEXT = """# Quantized weights
 
 ```
-sdcore quantize MODEL small.gguf                            # the UNet in 4.5 bits a weight
+sdcore quantize MODEL small.gguf                            # the UNet in q4_0: blocks of 4.5 bits
 sdcore sample "a red house" --model MODEL --unet small.gguf
 sdcore sample "a red house" --model MODEL --unet small.gguf --memory quantized
 sdcore quantize MODEL whole.gguf --type q8_0 --layout sdcpp # the whole model, one file
@@ -69,9 +69,13 @@ names, shapes and notes to that with the `gguf` package's reader: ComfyUI itself
 The bundled model `{model}` ({millions:.1f} M weights in the UNet), {seeds} pictures of
 "{prompt}" with its own scheduler at {steps} steps, in float32. PSNR is to the
 pictures of the model as it is, in dB. Below {flipped:.0f} dB it is another picture rather than a
-noisier one: a mean hides that, so the worst and the share of such pictures stand beside it. Bits
-are of the file, over the weights in it. Small networks suffer more than large ones. Seconds are
-those of one thread of {machine}, by the processor's own clock.
+noisier one: a mean hides that, so the worst and the share of such pictures stand beside it. Small
+networks suffer more than large ones. Seconds are those of one thread of {machine}, by the
+processor's own clock.
+
+Bits are all of the file's, over all the weights in it. A block of q4_0 is 18 bytes for 32 weights,
+4.5 bits each (q4_1 5, q5_0 5.5, q5_1 6, q8_0 8.5); {comfy} are the average with what stays float16
+and float32. {sdcpp} in the layout sdcpp, where of this small model little is quantized.
 
 | type | layout | MB | bits | PSNR mean | worst | others | load | step | step, kept small |
 |---|---|---|---|---|---|---|---|---|---|
@@ -84,14 +88,17 @@ class Row:
     layout: str
     size: int
     bits: float
-    loss: Loss
+    decibels: tuple[float, ...]  # of each picture; none of the model as it is
     load: float
     step: float
     kept: float
 
     def __str__(self) -> str:
-        loss, share = self.loss, self.loss.flipped / len(self.loss.decibels)
-        quality = f"{loss.mean:.1f} | {loss.worst:.1f} | {share:.0%}"
+        quality = "itself | itself | -"
+        if self.decibels:
+            loss = Loss(self.decibels)
+            share = loss.flipped / len(self.decibels)
+            quality = f"{loss.mean:.1f} | {loss.worst:.1f} | {share:.0%}"
         seconds = f"{self.load:.2f} | {self.step:.3f} | {self.kept:.3f}"
         size = f"{self.size / 1e6:.1f} | {self.bits:.2f}"
         return f"| {self.type} | {self.layout} | {size} | {quality} | {seconds} |"
@@ -118,37 +125,63 @@ def load_seconds(rounds: int = 3, **parts: str) -> float:
     return statistics.median(times)
 
 
-def rows(folder: Path, seeds: int, types: Sequence[str], layouts: Sequence[str]) -> Iterator[Row]:
+def measured(type: str, layout: str, seeds: int, folder: Path) -> Row:
+    """One row; type float16: of the model as it is."""
     checkpoint = open_model(MODEL)
     plain = sdcore.load(MODEL, device="cpu", dtype="float32")
+    if type == "float16":
+        size = checkpoint.components["unet"].files[0].stat().st_size
+        bits = 8 * size / sum(p.numel() for p in plain.unet.parameters())
+        kept = step_seconds(sdcore.load(MODEL, device="cpu", dtype="float32", memory="quantized"))
+        return Row(type, layout, size, bits, (), load_seconds(), step_seconds(plain), kept)
     before = pictures(plain, seeds, PROMPT)
-    size = checkpoint.components["unet"].files[0].stat().st_size
-    bits = 8 * size / sum(p.numel() for p in plain.unet.parameters())
-    same = Loss(tuple(map(psnr, before, before)))
-    kept = step_seconds(sdcore.load(MODEL, device="cpu", dtype="float32", memory="quantized"))
-    yield Row("float16", "the UNet", size, bits, same, load_seconds(), step_seconds(plain), kept)
-    for type in types:
-        for layout in layouts:
-            ending = "gguf" if type in GGUF_TYPES else "safetensors"
-            path = folder / f"{type}-{layout}.{ending}"
-            written = quantize(checkpoint, path, type, layout)
-            names = checkpoint.components if layout == "sdcpp" else ("unet",)
-            parts = dict.fromkeys(names, str(path))
-            sd = sdcore.load(MODEL, device="cpu", dtype="float32", **parts)
-            loss = Loss(tuple(map(psnr, pictures(sd, seeds, PROMPT), before)))
-            small = sdcore.load(MODEL, device="cpu", dtype="float32", memory="quantized", **parts)
-            seconds = load_seconds(**parts), step_seconds(sd), step_seconds(small)
-            yield Row(type, layout, written.nbytes, written.bits, loss, *seconds)
+    path = folder / f"{type}-{layout}.{'gguf' if type in GGUF_TYPES else 'safetensors'}"
+    path.unlink(missing_ok=True)
+    written = quantize(checkpoint, path, type, layout)
+    names = checkpoint.components if layout == "sdcpp" else ("unet",)
+    parts = dict.fromkeys(names, str(path))
+    sd = sdcore.load(MODEL, device="cpu", dtype="float32", **parts)
+    decibels = tuple(map(psnr, pictures(sd, seeds, PROMPT), before))
+    small = sdcore.load(MODEL, device="cpu", dtype="float32", memory="quantized", **parts)
+    seconds = load_seconds(**parts), step_seconds(sd), step_seconds(small)
+    path.unlink()
+    return Row(type, layout, written.nbytes, written.bits, decibels, *seconds)
+
+
+def kept(type: str, layout: str, seeds: int, work: Path) -> Row:
+    """The row, measured once for each model and kept in `work`."""
+    (digest,) = sdcore.load(MODEL, device="cpu").digests.values()
+    path = work / f"{type}-{layout.replace(' ', '-')}-{seeds}-{digest[:12]}.json"
+    if path.is_file():
+        values = json.loads(path.read_text())
+        return Row(**{**values, "decibels": tuple(values["decibels"])})
+    row = measured(type, layout, seeds, work)
+    write_whole(path, json.dumps(asdict(row)).encode())
+    return row
 
 
 @click.command()
 @click.option("--seeds", default=8, show_default=True)
 @click.option("--type", "types", multiple=True, help="Of these alone.  [default: all]")
 @click.option("--layout", "layouts", multiple=True, help="Of these alone.  [default: both]")
-def main(seeds: int, types: tuple[str, ...], layouts: tuple[str, ...]) -> None:
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=Path("runs/quantization"), show_default=True,
+    help="Folder for what has been measured.",
+)  # fmt: skip
+def main(seeds: int, types: tuple[str, ...], layouts: tuple[str, ...], work: Path) -> None:
     """Print the rows, and of all types and layouts write the page."""
     torch.set_num_threads(1)
+    work.mkdir(parents=True, exist_ok=True)
+    wanted = [("float16", "the UNet")]
+    wanted += [(type, layout) for type in types or TYPES for layout in layouts or LAYOUTS]
+    rows = []
+    for type, layout in wanted:
+        rows.append(kept(type, layout, seeds, work))
+        click.echo(rows[-1])
+    if types or layouts:
+        return
     sd = sdcore.load(MODEL, device="cpu")
+    bits = {(row.type, row.layout): f"{row.bits:.2f}" for row in rows}
     text = TEXT.format(
         types=", ".join(type.upper() for type in GGUF_TYPES),
         model=MODEL,
@@ -158,13 +191,10 @@ def main(seeds: int, types: tuple[str, ...], layouts: tuple[str, ...]) -> None:
         steps=len(sd.prepare(PROMPT)),
         machine=processor() or platform.machine(),
         flipped=FLIPPED,
+        comfy=bits["q4_0", "comfy"],
+        sdcpp=bits["q4_0", "sdcpp"],
     )
-    with tempfile.TemporaryDirectory() as folder:
-        for row in rows(Path(folder), seeds, types or TYPES, layouts or LAYOUTS):
-            click.echo(row)
-            text += f"{row}\n"
-    if not types and not layouts:
-        write_whole(PAGE, text.encode())
+    write_whole(PAGE, (text + "".join(f"{row}\n" for row in rows)).encode())
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ from sdcore.errors import InputError
 
 PEFT = "lora_adapter_metadata"  # of the header
 HASHES = ("sshs_model_hash", "sshs_legacy_hash")  # of the tensors
+ARGS = "ss_network_args"  # kohya's further ranks and alphas, as JSON
+RANKS = {"conv_dim": "conv_alpha", "block_dims": "block_alphas",
+         "conv_block_dims": "conv_block_alphas"}  # fmt: skip
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 
 
@@ -122,6 +125,8 @@ def _metadata(old: Mapping[str, str], layers: Mapping[str, Parts], rank: int) ->
         new["ss_network_dim"] = str(max(len(parts["down"]) for parts in layers.values()))
         alphas = [float(parts["alpha"]) for parts in layers.values() if "alpha" in parts]
         new["ss_network_alpha"] = str(max(alphas, default=float(new["ss_network_dim"])))
+    if ARGS in new:
+        new[ARGS] = _arguments(new[ARGS], rank)
     if PEFT in new:
         by_place: dict[Place, Parts] = {}
         for name, parts in layers.items():
@@ -130,3 +135,25 @@ def _metadata(old: Mapping[str, str], layers: Mapping[str, Parts], rank: int) ->
         config = json.loads(new[PEFT]) | peft_config(by_place)
         new[PEFT] = json.dumps({k: v for k, v in config.items() if not k.endswith("use_rslora")})
     return new
+
+
+def _arguments(text: str, rank: int) -> str:
+    """`ss_network_args` with no rank above `rank`, and alphas that leave alpha / r as it was.
+
+    Numbers, or several with commas between them, a block each. What cannot be read stays.
+    """
+    try:
+        args = json.loads(text)
+        for dims, alphas in RANKS.items():
+            if args.get(dims) is None:
+                continue
+            old = [int(each) for each in str(args[dims]).split(",")]
+            new = [min(each, rank) for each in old]
+            args[dims] = ",".join(map(str, new))
+            if args.get(alphas) is not None:
+                scaled = [float(a) * n / o if o else float(a) for a, n, o in
+                          zip(str(args[alphas]).split(","), new, old, strict=True)]  # fmt: skip
+                args[alphas] = ",".join(map(str, scaled))
+    except (ValueError, AttributeError):
+        return text
+    return json.dumps(args)

@@ -47,6 +47,8 @@ def lora(sd: StableDiffusion, tmp_path: Path):
             layers[place] = {"down": down, "up": up, "alpha": torch.tensor(alpha)}
         path = tmp_path / f"{name}.safetensors"
         notes = {"ss_network_dim": "3", "ss_network_alpha": "1.5", "ss_tag": "kept",
+                 "ss_network_args": '{"conv_dim": "3", "conv_alpha": 1.5, "block_dims": "1,4", '
+                 '"block_alphas": "1,2", "dropout": 0.1}',
                  "sshs_model_hash": "0" * 64}  # fmt: skip
         write_lora(path, layers, networks(sd), layout, notes, torch.float32)
         return path
@@ -171,6 +173,10 @@ def test_resized_by_the_formula(
         notes = file.metadata()
     assert (notes["ss_network_dim"], notes["ss_tag"]) == ("2", "kept")
     assert "sshs_model_hash" not in notes  # it was of the old tensors
+    assert json.loads(notes["ss_network_args"]) == {
+        "conv_dim": "2", "conv_alpha": "1.0", "block_dims": "1,2", "block_alphas": "1.0,1.0",
+        "dropout": 0.1,
+    }  # fmt: skip
     if layout == "kohya":
         assert all(t == 1.0 for key, t in new.items() if key.endswith(".alpha"))
         assert notes["ss_network_alpha"] == "1.0"
