@@ -26,6 +26,7 @@ import sdcore
 from scripts import families
 from sdcore.checkpoints import open_model
 from sdcore.checkpoints.convert import convert
+from sdcore.checkpoints.quantize import GGUF_TYPES, quantize
 from sdcore.checkpoints.single_file import CONFIGS
 from sdcore.errors import InputError
 from sdcore.inspection import inspect
@@ -226,6 +227,29 @@ def clip_folder(bench: Bench) -> Path:
     return path
 
 
+def quantized(bench: Bench, type: str, layout: str, cut: bool = False) -> Path:
+    """As `sdcore quantize` writes it; cut: half of the file."""
+    path = bench.new(".gguf" if type in GGUF_TYPES else ".safetensors")
+    quantize(open_model(bench.model("SD 1.x")), path, type, layout)
+    if cut:
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+    return path
+
+
+def language_model(bench: Bench) -> Path:
+    import gguf
+
+    path = bench.new(".gguf")
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("blk.0.attn_q.weight", rand(4, 4).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 VAE_NAMES = [
     (f".mid.attn_1.{a}.", f".mid.attn_1.{b}.")
     for a, b in (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0"))
@@ -274,6 +298,13 @@ KINDS = (
     Kind("a UNet alone", lambda b: b.part(UNET), "unet"),
     Kind("a UNet in the diffusers layout", lambda b: b.save(b.unet()), "unet"),
     Kind("a UNet alone, as the model", lambda b: b.part(UNET)),
+    Kind("a quantized UNet (GGUF, ComfyUI's)", lambda b: quantized(b, "q4_0", "comfy"), "unet"),
+    Kind("a quantized UNet in scaled float8", lambda b: quantized(b, "fp8", "comfy"), "unet"),
+    Kind("a quantized UNet in int8", lambda b: quantized(b, "int8", "comfy"), "unet"),
+    Kind("a quantized model (GGUF, sd.cpp's)", lambda b: quantized(b, "q8_0", "sdcpp")),
+    Kind("a quantized UNet, as the model", lambda b: quantized(b, "q4_0", "comfy")),
+    Kind("half of a GGUF file", lambda b: quantized(b, "q4_0", "comfy", cut=True), "unet"),
+    Kind("a language model (GGUF)", language_model),
     Kind("a text encoder alone", lambda b: b.part(CLIP), "text_encoder"),
     Kind("a whole CLIP's folder", clip_folder, "text_encoder"),
     Kind("a LoRA", adapter(lora_down__weight=(4, 32), lora_up__weight=(32, 4)), "lora"),
