@@ -43,8 +43,8 @@ from sdcore.training.ranks import Ranks
 from sdcore.training.record import LOG
 from sdcore.training.session import Session
 from sdcore.training.signals import Stopped
-from sdcore.training.steps import TrainStep
 from sdcore.training.train import train
+from sdcore.training.updates import TrainStep
 from sdcore.training.watcher import Silent
 from sdcore.training.word import WordTraining
 from sdcore.writing import write_whole

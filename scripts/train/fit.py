@@ -1,4 +1,4 @@
-"""One training loop for the three networks: AdamW, warm-up and cosine, EMA, resuming."""
+"""How the three networks are trained: AdamW, warm-up and cosine, EMA, resuming."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from sdcore.training.optimizer import Average
+from sdcore.training.updates import Updates
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -26,9 +29,9 @@ class Schedule:
     ema: float = 0.0  # 0: none
     save_every: float = 120.0  # seconds
 
-    def rate(self, step: int) -> float:
-        """The learning rate at `step`."""
-        return self.lr * rate(step / self.steps, step, self.warmup, self.flat)
+    def share(self, step: int) -> float:
+        """The share of the learning rate at `step`."""
+        return rate(step / self.steps, step, self.warmup, self.flat)
 
 
 def rate(done: float, step: int, warmup: int, flat: float) -> float:
@@ -70,54 +73,53 @@ def fit(
         {"params": plain, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=schedule.lr, betas=(0.9, 0.99), fused=True)
-    average = [p.detach().clone() for p in params] if schedule.ema else []
+    average = Average(params, schedule.ema)
+    updates = Updates(params, optimizer, average, share=schedule.share)
     first = 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=params[0].device, weights_only=True)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        average, first = saved["average"], saved["step"]
+        average.values, first = saved["average"], saved["step"]
+    word = ""
 
     def save(step: int) -> None:
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
         partial = checkpoint.with_suffix(".partial")
-        torch.save(state | {"average": average, "step": step}, partial)
+        torch.save(state | {"average": average.values, "step": step}, partial)
         partial.rename(checkpoint)
 
     device, last_saved, smooth = params[0].device.type, time.monotonic(), None
+
+    def gradients(step: int) -> Tensor:
+        nonlocal word
+        # The backward of fused attention in bfloat16 is slow on a CPU: written-out softmax
+        # takes a UNet step from 1.12 s to 0.6 s there.
+        with half_where_fast(device), sdpa_kernel(SDPBackend.MATH):
+            value, word = loss(step)
+        optimizer.zero_grad()
+        value.backward()
+        return value.detach()
+
     log = checkpoint.with_suffix(".log").open("a")
-    bar = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, disable=None)
+    taken = updates.take(gradients, range(first, schedule.steps))
+    bar = tqdm(taken, initial=first, total=schedule.steps, disable=None)
     bar.set_description(checkpoint.stem)
-    step = first
+    done = first
     try:
-        for step in bar:
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
-            # The backward of fused attention in bfloat16 is slow on a CPU: written-out softmax
-            # takes a UNet step from 1.12 s to 0.6 s there.
-            with half_where_fast(device), sdpa_kernel(SDPBackend.MATH):
-                value, word = loss(step)
-            optimizer.zero_grad()
-            value.backward()
-            nn.utils.clip_grad_norm_(params, 1.0)
-            optimizer.step()
-            if schedule.ema:
-                decay = min(schedule.ema, (step + 1) / (step + 10))
-                torch._foreach_lerp_(average, [p.detach() for p in params], 1 - decay)
-            smooth = value.item() if smooth is None else 0.98 * smooth + 0.02 * value.item()
+        for update in bar:
+            step, done = done, update.step
+            smooth = update.loss if smooth is None else 0.98 * smooth + 0.02 * update.loss
             bar.set_postfix_str(f"{smooth:.4f} {word}", refresh=False)
             if step % 50 == 0 or step == schedule.steps - 1:
                 print(step, f"{time.time():.0f} {smooth:.5f}", word, file=log, flush=True)
             if time.monotonic() - last_saved > schedule.save_every:
-                save(step + 1)
+                save(done)
                 last_saved = time.monotonic()
     except KeyboardInterrupt:
-        save(step)
+        save(done)
         raise
     if first < schedule.steps:
         save(schedule.steps)
     log.close()
-    if schedule.ema:
-        with torch.no_grad():
-            for p, mean in zip(params, average, strict=True):
-                p.copy_(mean)
+    average.keep()

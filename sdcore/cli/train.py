@@ -20,7 +20,7 @@ from sdcore.training.plan import DATA, LENGTH, LOOK, LOSS, WHAT, Plan
 
 if TYPE_CHECKING:
     from sdcore.strict_yaml import Node, Table
-    from sdcore.training.steps import TrainStep
+    from sdcore.training.updates import TrainStep
 
 MODEL = "Model"
 _MODEL = ("model", "device", "dtype", "vae", "unet", "text_encoder", "text_encoder_2", "variant",

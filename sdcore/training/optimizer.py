@@ -104,7 +104,11 @@ class Average:
             self._copy(self._kept)
             del self._kept
 
+    def keep(self) -> None:
+        """The weights become the average for good."""
+        self._copy(self.values)
+
     @torch.no_grad()
     def _copy(self, values: Sequence[torch.Tensor]) -> None:
-        for parameter, value in zip(self.parameters, values, strict=True):
+        for parameter, value in zip(self.parameters if self.decay else (), values, strict=True):
             parameter.copy_(value)

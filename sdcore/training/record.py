@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sdcore.errors import InputError
 from sdcore.training.grid import Measured
-from sdcore.training.steps import TrainStep
+from sdcore.training.updates import TrainStep
 from sdcore.writing import write_whole
 
 LOG = "log.jsonl"

@@ -36,7 +36,8 @@ from sdcore.training.record import LOG, Look, Record
 from sdcore.training.report import write_report
 from sdcore.training.resting import Resting
 from sdcore.training.signals import Stop, Stopped, stopping
-from sdcore.training.steps import Trainer, TrainStep, checkpointed, modules_in_training
+from sdcore.training.steps import Trainer, checkpointed, modules_in_training
+from sdcore.training.updates import TrainStep
 from sdcore.training.watcher import Tell, Watcher
 from sdcore.training.word import WordTraining
 from sdcore.writing import write_whole
@@ -184,7 +185,7 @@ class Session:
     def _save_if_whole(self) -> None:
         """Where something went wrong: the state after the last step, unless the next had begun to
         change it."""
-        if self.done and not self.trainer.updating:
+        if self.done and not self.trainer.updates.updating:
             self._save()
 
     def _no_memory(self) -> InputError:

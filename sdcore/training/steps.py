@@ -1,7 +1,7 @@
-"""The loop of training, a generator as the loop of drawing is: it yields every step.
+"""The steps of a training by its plan: batches of pictures, the loss of them, the updates.
 
-The caller looks, saves and stops. All chance comes from the seed and the number of the step, so
-that what is known after a step is all there is to know: weights, optimizer, average.
+All chance comes from the seed and the number of the step, so that what is known after a step is all
+there is to know: weights, optimizer, average.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from sdcore.errors import InputError
 from sdcore.models.layers import placement
 from sdcore.networks import Networks
 from sdcore.process import Process
@@ -27,10 +26,7 @@ from sdcore.training.optimizer import Average, Group, share
 from sdcore.training.order import NETWORK, rng_of
 from sdcore.training.plan import Plan
 from sdcore.training.ranks import Ranks
-
-
-class NotFinite(InputError):
-    """A loss that is no number; the weights are those of the step before."""
+from sdcore.training.updates import NotFinite, TrainStep, Updates
 
 
 class Trained(Protocol):
@@ -43,19 +39,9 @@ class Trained(Protocol):
     def groups(self) -> list[Group]: ...
 
 
-@dataclass(frozen=True)
-class TrainStep:
-    """One update of the weights, done."""
-
-    step: int  # how many there have been
-    loss: float  # weighted, the mean over all of its pictures
-    rate: float  # of the first group
-    norm: float  # of the gradient, before it was cut
-
-
 @dataclass
 class Trainer:
-    """All that a step needs. `update` is true while the weights are being changed."""
+    """All that a step needs."""
 
     trained: Trained
     plan: Plan
@@ -66,32 +52,27 @@ class Trainer:
     total: int  # steps of the whole training
     prior: Batches | None = None  # pictures of the class that is to stay as it is
     ranks: Ranks = field(default_factory=Ranks)
-    updating: bool = False
 
     def __post_init__(self) -> None:
         networks = self.trained.networks
         self.conditions = Conditions(networks, kept=not self.plan.trains_text)
         self.parameters = [p for group in self.trained.groups for p in group.parameters]
-        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        plan = self.plan
+        self.updates = Updates(
+            self.parameters, self.optimizer, self.average,
+            share=lambda step: share(plan.schedule, step, self.total, plan.warmup),
+            max_norm=plan.max_grad_norm, ranks=self.ranks,
+        )  # fmt: skip
 
     def steps(self, first: int = 0) -> Iterator[TrainStep]:
         """Train from step `first` on. Raises NotFinite where a loss or a gradient is no number."""
         device = self.trained.networks.device
-        for step in range(first, self.total):
-            factor = share(self.plan.schedule, step, self.total, self.plan.warmup)
-            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-                group["lr"] = rate * factor
-            with _seeded(self.plan.seed, step, self.ranks.rank, device), self.ranks.together():
-                loss = self.gradients(step)
-            self.ranks.mean_gradients(self.parameters)
-            with self.ranks.together():
-                norm = self._cut(step)
-            self.updating = True
-            self.optimizer.step()
-            self.average.update(step)
-            self.updating = False
-            rate = self._rates[0] * factor
-            yield TrainStep(step + 1, self.ranks.mean(loss).item(), rate, norm)
+
+        def gradients(step: int) -> Tensor:
+            with _seeded(self.plan.seed, step, self.ranks.rank, device):
+                return self.gradients(step)
+
+        yield from self.updates.take(gradients, range(first, self.total))
 
     def gradients(self, step: int) -> Tensor:
         """The gradients of a step, in the parameters, of this process; its loss, a scalar."""
@@ -123,16 +104,6 @@ class Trainer:
                 "--lr, or --dtype float32"
             )
         return loss
-
-    def _cut(self, step: int) -> float:
-        """The gradient's norm; where it is larger than allowed, the gradient is cut to that."""
-        most = self.plan.max_grad_norm or math.inf
-        norm = nn.utils.clip_grad_norm_(self.parameters, most).item()
-        if not math.isfinite(norm):
-            raise NotFinite(
-                f"the gradient is {norm} at step {step + 1}: take a lower --lr, or --dtype float32"
-            )
-        return norm
 
 
 def errors(networks: Networks, conditions: Conditions, process: Process, batch: Batch) -> Tensor:

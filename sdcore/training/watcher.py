@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from sdcore.training.steps import TrainStep
+from sdcore.training.updates import TrainStep
 
 Tell = Callable[[str], None]  # gets a line for whatever should be known
 

@@ -113,7 +113,7 @@ def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(tmp_path: Path)
 
 def test_rates_warm_up_stay_and_fall() -> None:
     schedule = Schedule(steps=100, lr=1.0, warmup=10, flat=0.4)
-    rates = [schedule.rate(step) for step in range(100)]
+    rates = [schedule.lr * schedule.share(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[10:40] == pytest.approx([1.0] * 30)
     assert all(a > b for a, b in pairwise(rates[41:]))

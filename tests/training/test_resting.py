@@ -8,8 +8,8 @@ import torch
 import sdcore
 from sdcore.training.plan import Plan
 from sdcore.training.resting import Resting
-from sdcore.training.steps import TrainStep
 from sdcore.training.train import train
+from sdcore.training.updates import TrainStep
 from sdcore.training.watcher import Silent
 
 

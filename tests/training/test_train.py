@@ -17,8 +17,8 @@ from sdcore.images import open_picture
 from sdcore.pipeline import StableDiffusion
 from sdcore.training.plan import Plan
 from sdcore.training.signals import Stopped
-from sdcore.training.steps import TrainStep
 from sdcore.training.train import train
+from sdcore.training.updates import TrainStep
 from sdcore.training.watcher import Silent
 from tests.training.conftest import Trained
 
