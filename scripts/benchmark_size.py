@@ -268,8 +268,8 @@ def _cell(of: dict[str, dict[int, dict]], engine: str, row: str, scale: float) -
 
 KINDS = {  # of torch's operations, by what their names hold
     "convolutions": ("convolution",),
-    "linear layers": ("linear", "addmm", "mm"),
-    "attention": ("attention",),
+    "linear layers": ("linear",),
+    "attention": ("attention", "aten::addmm", "aten::mm", "softmax", "amax"),
     "norms": ("norm",),
     "activations": ("silu", "gelu"),
     "concatenations, copies, doublings": ("cat", "copy", "clone", "upsample", "contiguous"),

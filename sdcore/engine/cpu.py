@@ -172,7 +172,7 @@ def _sub_pixel(layer: nn.Conv2d) -> Callable[[Tensor], Tensor]:
         height, width = x.shape[-2:]
         whole = run(x, bias).unflatten(1, (2, 2, -1))
         shape = (len(x), layer.out_channels, 2 * height, 2 * width)
-        out = torch.empty(shape, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
+        out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
         for a in (0, 1):
             for b in (0, 1):
                 out[..., a::2, b::2] = whole[:, a, b, :, a : a + height, b : b + width]
