@@ -35,6 +35,7 @@ REFERENCE = {  # the modules that a program of one's own uses, under their headi
         "experiments.comparison",
         "experiments.distances",
         "charts",
+        "notebook",
     ),
 }
 

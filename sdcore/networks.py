@@ -22,7 +22,7 @@ from sdcore.settings import Source
 from sdcore.shown import clipped
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from sdcore.sheets import Pictures
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,13 @@ class Networks:
         return replace(self, memory=mode)
 
     @in_own_precision
-    def decode(self, latents: Tensor) -> list[Image]:
+    def decode(self, latents: Tensor) -> Pictures:
         """Unit-variance latents [B,4,h,w] of any floating dtype to B pictures of 8h x 8w pixels.
 
         Raises InputError where they are not finite, or the VAE overflows in its dtype.
         """
         from sdcore.images import to_pictures
+        from sdcore.sheets import Pictures
 
         # One at a time: large batches are no faster, take more memory, and end in other last bits.
         dtype = self.vae.dtype
@@ -137,4 +138,4 @@ class Networks:
             images = [decode(row[None].to(dtype, copy=True)) for row in latents]
         for image in images:
             check_finite(image, "the VAE", dtype)
-        return [picture for image in images for picture in to_pictures(image)]
+        return Pictures(picture for image in images for picture in to_pictures(image))

@@ -30,6 +30,7 @@ from sdcore.guidance import (
     sources_of,
     write,
 )
+from sdcore.html_tables import html_table
 from sdcore.inpainting import Canvas, Kept, with_pixels
 from sdcore.inversion import Recorded
 from sdcore.networks import Networks
@@ -45,7 +46,7 @@ from sdcore.stages import Conditions, Stage, Staged, whole_steps
 from sdcore.watermark import watermarked
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from sdcore.sheets import Pictures
 
 
 PUT_IN = ("solver", "guidance", "noise", "sigmas", "around")  # of which the settings speak
@@ -148,6 +149,23 @@ class Run:
             f"{first.scheduler} on {first.spacing}, sigmas {brief(self.sigmas)}, {larger}"
             f"guidance={brief(self.guidance)}, noise {first.noise}{changed})"
         )
+
+    def _repr_html_(self) -> str:
+        first = self.settings[0]
+        prompts = list(dict.fromkeys(each.prompt for each in self.settings))
+        rows = [
+            ("prompt", brief(prompts[0]) if len(prompts) == 1 else brief(prompts)),
+            ("negative", brief(first.negative)),
+            ("seeds", brief([each.seed for each in self.settings])),
+            ("size", f"{first.width} x {first.height}"),
+            ("model", first.model),
+            ("scheduler", f"{first.scheduler} on {first.spacing}, {len(self)} steps"),
+            ("guidance", said_of(self.guidance)),
+            ("sigmas", brief(self.sigmas)),
+            ("evaluations of the network", f"{self.nfe} for a picture"),
+            *(("note", warning) for warning in self.warnings),
+        ]
+        return html_table("Run: nothing is drawn yet", rows)
 
     @property
     def conditions(self) -> Conditions:
@@ -354,7 +372,7 @@ class Run:
         )
         return replace(self, networks=networks, settings=settings)
 
-    def decode(self, x: Tensor) -> list[Image]:
+    def decode(self, x: Tensor) -> Pictures:
         """The pictures of the last step's x_next [B,4,h,w].
 
         Some schedules stop a little above sigma 0; then x is first scaled to unit variance.
@@ -363,13 +381,14 @@ class Run:
             return self.pictures(x * _end_scale(self.scheduler, self.then.plan, self.then.sigmas))
         return self.pictures(x * self.end_scale)
 
-    def pictures(self, latents: Tensor) -> list[Image]:
+    def pictures(self, latents: Tensor) -> Pictures:
         """The pictures of unit-variance latents [B,4,h,w], with what is kept of a given one."""
         done = latents if self.kept is None else self.kept.over(latents)
         pictures = self.networks.decode(done)
-        pictures = pictures if self.pasted is None else with_pixels(pictures, self.pasted)
+        if self.pasted is not None:
+            pictures = type(pictures)(with_pixels(pictures, self.pasted))
         word = self.settings[0].watermark
-        return pictures if word is None else watermarked(pictures, word)
+        return pictures if word is None else type(pictures)(watermarked(pictures, word))
 
     def split(self, size: int) -> list[Run]:
         """The same pictures as several runs of at most `size` pictures."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,26 @@ from PIL import Image, ImageDraw, ImageFont
 
 MIN_SIDE = 96  # pixels; smaller pictures are enlarged so that a caption fits under them
 PAPER, INK, GREY = (250, 249, 246), (38, 38, 42), (122, 120, 116)
+
+
+class Pictures(list[Image.Image]):
+    """Pictures, which show themselves in a notebook: one as it is, several as a sheet."""
+
+    def sheet(self, captions: Sequence[str] = ()) -> Image.Image:
+        """All of them in a grid, with the captions below, if there are any."""
+        return contact_sheet(self, captions or [""] * len(self))
+
+    def _repr_png_(self) -> bytes | None:
+        if not self:
+            return None
+        return as_png(self[0] if len(self) == 1 else self.sheet())
+
+
+def as_png(picture: Image.Image) -> bytes:
+    """A picture as a notebook takes it, without settings."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)

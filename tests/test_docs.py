@@ -35,6 +35,7 @@ PAGES = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
 TRIED_BY = {  # with what it is about
     "docs/steering.md": "tests/test_steering.py",
     "docs/server.md": "tests/server/test_clients.py",
+    "docs/notebooks.md": "tests/test_notebook.py",
     "docs/with-other-tools.md": "tests/interop/test_diffusers.py",
 }
 # The map shows signatures in Python's colours, and no example.

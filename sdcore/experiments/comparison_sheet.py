@@ -8,15 +8,36 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
 from sdcore.a1111 import bare
 from sdcore.charts import Line, chart
 from sdcore.experiments.comparison import Reference, Row
-from sdcore.sheets import Section, compose
+from sdcore.sheets import Section, as_png, compose
 
 MOST = 400  # pictures on a sheet
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """What `compare` returned, to look at: in a notebook it shows itself as its sheet."""
+
+    rows: Sequence[Row]
+    reference: Reference
+
+    def __repr__(self) -> str:
+        return f"Comparison({len(self.rows)} pictures beside {self.reference})"
+
+    def sheet(self) -> Image.Image:
+        return sheet(self.rows, self.reference)
+
+    def plot(self) -> Image.Image:
+        return plot(self.rows)
+
+    def _repr_png_(self) -> bytes:
+        return as_png(self.sheet())
 
 
 def sheet(rows: Sequence[Row], reference: Reference) -> Image.Image:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcore.errors import InputError, unknown
+from sdcore.html_tables import html_table
 from sdcore.keywords import keywords
 from sdcore.process import FLOW, process_of
 from sdcore.sampling import Solver
@@ -42,12 +43,13 @@ from sdcore.schedulers.table_entry import Entry
 from sdcore.schedulers.tableau import Tableau
 from sdcore.schedulers.thresholding import thresholded
 from sdcore.schedulers.user_solver import ARGUMENTS, load_solver
+from sdcore.shown import short
 from sdcore.written import Value, Written, format_value, parse
 
 _INNER = ("process", "solver", "split")  # a solver's keywords that are no options
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scheduler:
     """What a user picks by one name. Everything in it is a value; nothing evolves."""
 
@@ -59,6 +61,21 @@ class Scheduler:
     entry: Entry  # what the solver says of itself
     eta: float | None = None  # share of fresh noise a step; None where there is no such thing
     written: str | None = None  # what `resolve` reads as this solver, eta apart; None: no such text
+
+    __repr__ = short
+
+    def _repr_html_(self) -> str:
+        entry = self.entry
+        rows = [
+            ("solver", self.written or getattr(self.solver, "__name__", str(self.solver))),
+            ("spacing", self.spacing.name),
+            ("order", entry.order or "none claimed"),
+            ("draws noise", "yes" if entry.stochastic else "no"),
+            ("eta", "-" if self.eta is None else self.eta),
+            ("the network says", self.prediction_type),
+            ("paper", entry.paper or "-"),
+        ]
+        return html_table(f"Scheduler: {self.name}", rows)
 
     def plan(self, steps: int) -> Plan:
         """The sigmas of so many steps. Raises InputError for steps < 1 or too many."""

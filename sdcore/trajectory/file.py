@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -24,14 +25,17 @@ from sdcore.errors import InputError
 from sdcore.latent_colours import LatentColours
 from sdcore.paths import check_folder, path_of
 from sdcore.settings import Settings
+from sdcore.sheets import Section, as_png, compose
 from sdcore.shown import brief, clipped, listing
 from sdcore.strict_json import parse
+from sdcore.trajectory.frames import frames_of
 from sdcore.writing import write_whole
 
 KEY = "sdcore_trajectory"
 VERSION = 1
 WHAT = ("x", "x0", "eps")
 MOST_STEPS = 1_000_000
+COLUMNS = 10  # steps beside each other on a strip, at most
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,40 @@ class Trajectory:
         if name not in self.tensors:
             raise InputError(f"{name} was not recorded: there is {', '.join(self.tensors)}")
         return self.tensors[name]
+
+    @property
+    def colours_shown(self) -> LatentColours:
+        """Its map from latents to colours; false colours where no picture was decoded."""
+        return LatentColours.false(self.x_next) if self.colours is None else self.colours
+
+    def frames(self, name: str) -> list[list[Image]]:
+        """By picture, each recorded step's x0 or x; of x the signal and noise of unit variance."""
+        steps = self[name].float()
+        if name == "x":
+            scales = [(1 + moment.sigma**2) ** -0.5 for moment in self.moments]
+            steps = steps * torch.tensor(scales).reshape(-1, 1, 1, 1, 1)
+        return frames_of(steps, self.colours_shown)
+
+    def strip(self) -> Image:
+        """All recorded steps of each picture: what was thought (x0), and what was there (x).
+
+        Raises InputError where neither was recorded.
+        """
+        captions = [f"{each.index + 1}  sigma {each.sigma:.3g}" for each in self.moments]
+        names = [name for name in ("x0", "x") if name in self.tensors] or ["x0"]
+        films = {name: self.frames(name) for name in names}
+        rows = -(-len(captions) // COLUMNS)
+        sections = [
+            Section(f"{title}: {name}", films[name][i], captions)
+            for i, title in enumerate(shown_settings(self))
+            for name in films
+        ]
+        return compose(sections, -(-len(captions) // rows))
+
+    def _repr_png_(self) -> bytes | None:
+        if not {"x0", "x"} & self.tensors.keys():
+            return None
+        return as_png(self.strip())
 
     def save(self, path: str | Path) -> Path:
         """Write it whole, in place of what is there. Raises InputError where that cannot be."""

@@ -6,62 +6,28 @@ import io
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from sdcore.charts import Line, chart
-from sdcore.images import to_pictures
-from sdcore.latent_colours import LatentColours
-from sdcore.sheets import GREY, PAPER, Section, compose
+from sdcore.sheets import GREY, PAPER
 from sdcore.trajectory.file import Trajectory, shown_settings
+from sdcore.trajectory.frames import enlarged
 from sdcore.trajectory.geometry import Shape
 
-SIDE = 128  # pixels at least of a frame; a latent pixel becomes 8 at most
-COLUMNS = 10  # steps beside each other, at most
 
-
-def colours_of(trajectory: Trajectory) -> LatentColours:
-    """Its map from latents to colours; false colours where no picture was decoded."""
-    if trajectory.colours is not None:
-        return trajectory.colours
-    return LatentColours.false(trajectory.x_next)
-
-
-def frames(trajectory: Trajectory, name: str) -> list[list[Image.Image]]:
-    """By picture, each recorded step's x0 or x; of x the signal and noise of unit variance."""
-    colours, by_step = colours_of(trajectory), []
-    for moment, latents in zip(trajectory.moments, trajectory[name], strict=True):
-        scale = (1 + moment.sigma**2) ** -0.5 if name == "x" else 1.0
-        by_step.append(_enlarged(colours(latents.float() * scale)))
-    return [list(each) for each in zip(*by_step, strict=True)]
+def strip(trajectory: Trajectory) -> Image.Image:
+    """All recorded steps of each picture: what was thought (x0), and what was there (x)."""
+    return trajectory.strip()
 
 
 def last_frames(trajectory: Trajectory) -> list[Image.Image]:
     """Where each picture ended."""
-    return _enlarged(colours_of(trajectory)(trajectory.x_next * trajectory.end_scale))
-
-
-def strip(trajectory: Trajectory) -> Image.Image:
-    """All recorded steps of each picture: what was thought (x0), and what was there (x).
-
-    Raises InputError where neither was recorded.
-    """
-    captions = [f"{each.index + 1}  sigma {each.sigma:.3g}" for each in trajectory.moments]
-    titles = shown_settings(trajectory)
-    names = [name for name in ("x0", "x") if name in trajectory.tensors]
-    films = {name: frames(trajectory, name) for name in names or ("x0",)}
-    rows = -(-len(captions) // COLUMNS)
-    sections = [
-        Section(f"{title}: {name}", films[name][i], captions)
-        for i, title in enumerate(titles)
-        for name in films
-    ]
-    return compose(sections, -(-len(captions) // rows))
+    return enlarged(trajectory.colours_shown(trajectory.x_next * trajectory.end_scale))
 
 
 def animation(trajectory: Trajectory, milliseconds: int = 120) -> bytes:
     """An animated WebP: x0 of each picture above its x, step by step; the end stays a second."""
     names = [name for name in ("x0", "x") if name in trajectory.tensors] or ["x0"]
-    films = [frames(trajectory, name) for name in names]
+    films = [trajectory.frames(name) for name in names]
     ends = last_frames(trajectory)
     pages = [
         _page([[film[i][n] for i in range(len(ends))] for film in films], caption)
@@ -112,12 +78,6 @@ def _stacked(images: Sequence[Image.Image]) -> Image.Image:
         sheet.paste(each, (0, y))
         y += each.height
     return sheet
-
-
-def _enlarged(images: Tensor) -> list[Image.Image]:
-    factor = max(1, min(8, -(-SIDE // images.shape[-1])))
-    size = (images.shape[-1] * factor, images.shape[-2] * factor)
-    return [each.resize(size, Image.Resampling.BICUBIC) for each in to_pictures(images)]
 
 
 def _page(rows: Sequence[Sequence[Image.Image]], caption: str) -> Image.Image:

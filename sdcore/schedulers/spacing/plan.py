@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from sdcore.errors import InputError
+from sdcore.html_tables import html_table
 from sdcore.schedulers.flow_schedule import Schedule
 from sdcore.shown import short
 
@@ -45,6 +46,17 @@ class Plan:
 
     __repr__ = short
 
+    def _repr_html_(self) -> str:
+        rows = [
+            (index, f"{t:.6g}", f"{sigma:.6g}", f"{after:.6g}", _h(sigma, after))
+            for index, (t, (sigma, after)) in enumerate(
+                zip(self.timesteps, pairwise(self.sigmas), strict=True)
+            )
+        ]
+        return html_table(
+            f"Plan: {len(rows)} steps", rows, ("step", "t", "sigma", "sigma_next", "h")
+        )
+
     def sigma(self, t: float) -> float:
         return self.noise_schedule.sigma(t)
 
@@ -74,6 +86,11 @@ class Plan:
         """The sigmas where steps begin, rising, and the timesteps there."""
         pairs = sorted(zip(self.sigmas[:-1], self.timesteps, strict=True))
         return [sigma for sigma, _ in pairs], [t for _, t in pairs]
+
+
+def _h(sigma: float, sigma_next: float) -> str:
+    """The step in lambda = -log sigma, as it is written."""
+    return f"{math.log(sigma / sigma_next):.3g}" if sigma and sigma_next else "infinite"
 
 
 @dataclass(frozen=True)
