@@ -221,7 +221,8 @@ def _settings(worker: Worker, texts: Mapping[str, str]) -> tuple[dict[str, Any],
         raise InputError("it holds no settings of sdcore's, and no `parameters` of A1111")
     taken: dict[str, Any] = {}
     for name, value in values.items():
-        if value in (None, (), False) or (value == "" and name in OPTIONS):
+        unsaid = value is None or value is False or value == ()  # 0 is said: seed 0 is a seed
+        if unsaid or (value == "" and name in OPTIONS):
             continue
         try:
             taken |= _one(worker, name, value, left)

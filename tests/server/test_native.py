@@ -395,6 +395,15 @@ def test_settings_of_a_run(client: TestClient) -> None:
         assert client.post("/runs", json={**ASKED, "seed": seed}).status_code == 422
 
 
+def test_what_is_0_is_said_as_0(client: TestClient) -> None:
+    run = drawn(client, seed=0, cfg=0, steps=2, scheduler="ddim", eta=0)
+    data = client.get(f"/runs/{run['id']}/picture.png").content
+    values = client.post("/settings", json={"run": run["id"]}).json()["values"]
+    assert [values.get(name) for name in ("seed", "cfg", "eta")] == [0, 0, 0]
+    again = ended(client, client.post("/runs", json=values).json()["id"])
+    assert pixels(client.get(f"/runs/{again['id']}/picture.png").content) == pixels(data)
+
+
 def test_one_picture_a_run(client: TestClient, worker: Worker) -> None:
     assert client.post("/runs", json={**ASKED, "seed": [1, 2]}).status_code == 422
     assert read(ASKED, worker.models, worker.limits).pictures == 1

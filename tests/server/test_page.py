@@ -1,5 +1,6 @@
 """The page in a real browser: a tiny model draws, and somebody looks, clicks and types."""
 
+import io
 import re
 import shutil
 from collections.abc import Iterator
@@ -286,6 +287,8 @@ def test_settings_without_a_field_are_sent_along(visit: Visit) -> None:
     assert [each.rstrip("\n\u00d7") for each in shown] == ["clip_skip 2", f"loras {style}"]
     page.click("#also [aria-label='Without loras']")
     assert "loras" not in page.evaluate(values)
+    visit.settle()
+    visit.errors[:] = [e for e in visit.errors if "404" not in e]  # a plan with what is not here
     page.click("#draw")
     page.wait_for_selector(DONE)
     page.evaluate(fill, {"prompt": "another"})
@@ -301,6 +304,75 @@ def test_settings_without_a_field_are_sent_along(visit: Visit) -> None:
     visit.press("u")
     assert page.input_value("#f-prompt") == "another"
     assert page.is_hidden("#also")
+
+
+@needs_browser
+def test_a_second_pass_a_refiner_and_what_is_lossy_have_fields(visit: Visit) -> None:
+    page = visit.page
+    page.click("#more summary")
+    given = {"hires": "2", "hires_strength": "0.5", "hires_steps": "4", "hires_cfg": "3",
+             "handover": "1", "lossy": "deepcache:every=2"}  # fmt: skip
+    for name, text in given.items():
+        page.fill(f"#f-{name}", text)
+    page.select_option("#f-hires_scheduler", "heun")
+    page.select_option("#f-refiner", "other")
+    visit.draw("a tree", steps=4)
+    (run,) = visit.runs()
+    drawn = run["settings"]
+    assert (drawn["hires"], drawn["hires_strength"], drawn["hires_steps"]) == (2, 0.5, 4)
+    assert (drawn["hires_cfg"], drawn["handover"], drawn["hires_scheduler"]) == (3, 1, "heun")
+    assert drawn["lossy"].startswith("deepcache:every=2")
+    assert drawn["refiner"].endswith("tiny") or drawn["refiner"] == "other"
+    assert drawn["width"] == 32
+    page.click("#more summary")
+    page.evaluate("import('/page/form.js').then((form) => form.fill({prompt: 'a'}, 'settings'))")
+    assert {name: page.input_value(f"#f-{name}") for name in given} == dict.fromkeys(given, "")
+    page.click("#reuse")
+    page.wait_for_selector("#more[open]")
+    assert page.input_value("#f-hires") == "2"
+    assert not {*given, "refiner", "hires_scheduler"} & set(page.inner_text("#also").split())
+    page.focus("#study")
+    visit.press("u")
+    assert page.input_value("#f-hires") == ""
+
+
+@needs_browser
+def test_what_a_run_began_with_is_reused_and_compared_with(visit: Visit, tmp_path: Path) -> None:
+    """And not what the form holds by then."""
+    page = visit.page
+    half = Image.new("RGB", (32, 32), "teal")
+    half.paste((255, 200, 0), (16, 0, 32, 32))
+    half.save(tmp_path / "half.png")
+    page.click("#start summary")
+    page.set_input_files("#f-image", tmp_path / "half.png")
+    page.wait_for_selector("#mask")
+    page.focus("#mask")
+    visit.press(" ")
+    visit.draw("a boat")
+    page.click("button:has-text('No picture')")
+    page.evaluate("import('/page/form.js').then((form) => form.fill({prompt: 'a'}, 'settings'))")
+    page.focus("#study")
+    visit.press("c")
+    page.click("dialog button.primary")
+    page.wait_for_selector(".lane-B .caption:has-text('decoded')")
+    visit.press("c")
+    page.click("#reuse")
+    page.wait_for_selector("#mask:visible")
+    page.wait_for_function("document.querySelector('#f-prompt').value === 'a boat'")
+    page.click("#draw")
+    page.locator(DONE).nth(2).wait_for()
+    runs = visit.runs()
+    assert [run["pictures"] for run in runs] == [["image", "mask"]] * 3
+    for name in ("image", "mask"):
+        bodies = {page.request.get(f"{visit.home}/runs/{r['id']}/{name}.png").body() for r in runs}
+        assert len(bodies) == 1
+    bodies = [page.request.get(f"{visit.home}/runs/{r['id']}/picture.png").body() for r in runs]
+    first, compared, again = (Image.open(io.BytesIO(body)).tobytes() for body in bodies)
+    assert first == again != compared
+    page.focus("#study")
+    visit.press("u", "u")
+    assert page.is_hidden("#mask")
+    assert page.input_value("#f-prompt") == "a"
 
 
 @needs_browser

@@ -25,6 +25,25 @@ export async function ask(path, body, method = body === undefined ? "GET" : "POS
 /** JSON whose seeds stay whole: beyond 2^53 as texts, which the server reads like numbers. */
 const parsed = (text) => JSON.parse(text.replace(/"seed":(-?\d{16,})/g, '"seed":"$1"'));
 
+/** A file's bytes as a data URL. */
+export const dataOf = (blob) => new Promise((resolve, reject) => {
+  const reader = new FileReader();
+  reader.onload = () => resolve(reader.result);
+  reader.onerror = () => reject(new Error("the file cannot be read"));
+  reader.readAsDataURL(blob);
+});
+
+/** What a run began with: {image, mask}, as far as there is any, as data URLs. */
+export async function picturesOf(run) {
+  const given = {};
+  for (const name of run.pictures ?? []) {
+    const answer = await fetch(`/runs/${encodeURIComponent(run.id)}/${name}.png`);
+    if (!answer.ok) throw new Error("the picture that it began with is not kept any more");
+    given[name] = await dataOf(await answer.blob());
+  }
+  return given;
+}
+
 /** Follow a run's events to its end; the browser itself goes on where a connection broke.
  *  on: {step(data), note(data), running(), again(), ended(state, data), gone()} */
 export function follow(id, on) {

@@ -1,8 +1,8 @@
 // Branching, comparing, and the words and keys of the page.
 
-import { ask } from "./api.js";
+import { ask, picturesOf } from "./api.js";
 import { $, h, number, seedOf, tell } from "./dom.js";
-import { schedulerOptions, spacingOptions, taken, values } from "./form.js";
+import { schedulerOptions, spacingOptions, taken } from "./form.js";
 import { cursor, laneRuns, show, spent, steps, store } from "./store.js";
 import { brief } from "./stage.js";
 
@@ -114,7 +114,7 @@ async function beside(a, scheduler, spacing, nfe, count) {
   const { eta, noise, tail, steps, spacing: its, ...said } = (await ask("/settings", { run: a.id })).values;
   const asked = { ...said, scheduler };
   if (spacing) asked.spacing = spacing;
-  if (a.pictures.length && values().image) Object.assign(asked, { image: values().image, mask: values().mask });
+  Object.assign(asked, await picturesOf(a));
   if (nfe !== null) {
     const { prompt, seed, ...plan } = asked;
     asked.steps = (await ask("/plan", { ...plan, nfe })).asked_steps;

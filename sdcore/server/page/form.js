@@ -1,6 +1,6 @@
 // What is drawn: the words of `sdcore sample`, as a form.
 
-import { ask } from "./api.js";
+import { ask, picturesOf } from "./api.js";
 import { $, h, number, s, seedOf, tell } from "./dom.js";
 import { MaskPad } from "./mask.js";
 import { changed, did, known, modelOf, on, show, store } from "./store.js";
@@ -11,6 +11,10 @@ let lists = null;
 let also = {}; // settings that have no field, by name: they are sent along
 let planTimer = null;
 let usualSize = [null, null];
+
+const ENLARGED = [["", "its latents, bilinear"], ["nearest", "its latents, nearest"], ["nearest-exact", "its latents, nearest-exact"],
+  ["bilinear-antialiased", "its latents, bilinear, antialiased"], ["bicubic", "its latents, bicubic"],
+  ["bicubic-antialiased", "its latents, bicubic, antialiased"], ["lanczos", "its pixels, lanczos"]];
 
 const numeric = (name, label, attributes) =>
   labelled(name, label, h("input", { type: "number", inputMode: "decimal", ...attributes }));
@@ -76,6 +80,16 @@ export async function makeForm() {
       ...lists.loras.map((name, i) => h("div", { className: "field wide lora" },
         h("label", {}, h("input", { type: "checkbox", value: name, className: "on" }), name),
         h("input", { type: "number", step: 0.1, value: 1, className: "strength", ariaLabel: `Strength of ${name}`, id: `lora-${i}` }))))),
+    h("details", { id: "more" }, h("summary", {}, "Second pass, refiner, speed"), h("div", { className: "fields" },
+      numeric("hires", "Larger by", { min: 1, max: 8, step: "any", placeholder: "one pass" }),
+      numeric("hires_strength", "Its strength", { min: 0, max: 1, step: "any", placeholder: "0.7" }),
+      numeric("hires_steps", "Its steps", { min: 1, max: 150, step: 1, placeholder: "as the first" }),
+      numeric("hires_cfg", "Its CFG", { step: "any", placeholder: "as the first" }),
+      labelled("hires_scheduler", "Its scheduler", choice(h("option", { value: "" }, "as the first"), ...schedulerOptions()), true),
+      labelled("hires_upscaler", "Enlarged", choice(...options(ENLARGED)), true),
+      labelled("refiner", "Refiner", choice(h("option", { value: "" }, "none"), ...options(lists.models.map((name) => [name, name])))),
+      numeric("handover", "From sigma", { min: 0, step: "any", placeholder: "its own" }),
+      labelled("lossy", "Faster, not exact", h("input", { type: "text", placeholder: "exact, or deepcache:every=3, tome, tgate, bf16", spellcheck: false }), true))),
     h("details", { id: "start" }, h("summary", {}, "Start from a picture"), pad.element),
     h("datalist", { id: "guidances" }, ...lists.guidances.map((e) => h("option", { value: e.written, label: e.what }))));
   fields.guidance.setAttribute("list", "guidances");
@@ -107,7 +121,7 @@ function dice() {
 
 // --- values -------------------------------------------------------------------------------------
 
-const NUMBERS = ["steps", "cfg", "eta", "width", "height"];
+const NUMBERS = ["steps", "cfg", "eta", "width", "height", "hires", "hires_strength", "hires_steps", "hires_cfg", "handover"];
 
 /** A request, in the words of `sdcore sample`; what is left open is left out. */
 export function values() {
@@ -147,14 +161,14 @@ function strengthsOf(spec) {
 
 const whole = () => ({
   also,
-  pad: { strength: pad.strength.value, mask_blur: pad.blur.value, paste: pad.paste.checked },
+  pad: pad.whole(),
   fields: Object.fromEntries(Object.entries(fields).map(([name, input]) => [name, input.value])),
   loras: [...document.querySelectorAll(".lora")].map((row) => [row.querySelector(".on").checked, row.querySelector(".strength").value]),
 });
 
 function putBack(kept) {
   sendAlso(kept.also);
-  pad.fill(kept.pad);
+  pad.putBack(kept.pad);
   for (const [name, value] of Object.entries(kept.fields)) fields[name].value = value;
   [...document.querySelectorAll(".lora")].forEach((row, i) => {
     [row.querySelector(".on").checked, row.querySelector(".strength").value] = kept.loras[i];
@@ -163,11 +177,11 @@ function putBack(kept) {
 }
 
 const OF_PAD = ["image", "mask", "strength", "mask_blur", "paste"];
-const USUAL = { grammar: "plain", fit: "crop", posterior: "sample" }; // the same as nothing said
+const USUAL = { hires_upscaler: "bilinear", grammar: "plain", fit: "crop", posterior: "sample" }; // the same as nothing said
 
-/** Fill the form; what is not said is left open, and what has no field is sent along. */
-export function fill(said, what) {
-  const before = whole();
+/** Fill the form; what is not said is left open, and what has no field is sent along.
+ *  before: how the form was, for undo. */
+export function fill(said, what, before = whole()) {
   const given = Object.fromEntries(Object.entries(said).filter(([name, value]) => USUAL[name] !== value));
   for (const [name, input] of Object.entries(fields)) {
     const value = given[name] ?? "";
@@ -189,6 +203,7 @@ export function fill(said, what) {
     row.querySelector(".on").checked = loras.has(name);
     if (loras.has(name)) row.querySelector(".strength").value = loras.get(name);
   }
+  if ([...$("more").querySelectorAll("input, select")].some((each) => each.value !== "")) $("more").open = true;
   ofModel();
   plan();
   did(what, () => putBack(before));
@@ -197,9 +212,16 @@ export function fill(said, what) {
 /** What a run was drawn with, into the form. */
 export async function reuse(run) {
   try {
-    const { values: given, left } = await ask("/settings", { run: run.id });
-    fill(given, "settings of a run");
-    for (const line of left) tell(line, "wrong");
+    const [{ values: given, left }, began] = await Promise.all([ask("/settings", { run: run.id }), picturesOf(run)]);
+    const before = whole();
+    if (began.image) {
+      $("start").open = true;
+      await pad.open(began.image, "what it began with", began.mask ?? null);
+    } else {
+      pad.close();
+    }
+    fill(given, "settings of a run", before);
+    for (const line of left.filter((each) => !/^(image|mask):/.test(each))) tell(line, "wrong");
   } catch (error) {
     tell(error.message, "wrong");
   }

@@ -1,5 +1,6 @@
 // A picture to start from, and where to repaint it: drawn with the mouse, a finger or the keys.
 
+import { dataOf } from "./api.js";
 import { h, tell } from "./dom.js";
 import { did } from "./store.js";
 
@@ -47,15 +48,11 @@ export class MaskPad {
       tell(`${file.name} is no PNG, JPEG or WebP of up to 24 MB`, "wrong");
       return null;
     }
-    return new Promise((resolve) => {
-      const reader = new FileReader();
-      reader.onload = () => resolve(reader.result);
-      reader.onerror = () => resolve(null);
-      reader.readAsDataURL(file);
-    });
+    return dataOf(file).catch(() => null);
   }
 
-  async open(data, name) {
+  /** A picture to start from, and a mask of its size or none; data URLs. */
+  async open(data, name, mask = null) {
     const image = new Image();
     image.src = data;
     try {
@@ -68,7 +65,30 @@ export class MaskPad {
     for (const canvas of [this.canvas, this.mask]) Object.assign(canvas, { width: image.naturalWidth, height: image.naturalHeight });
     this.at = [this.canvas.width / 2, this.canvas.height / 2];
     this.wipe(false);
+    if (mask !== null) {
+      const white = new Image();
+      white.src = mask;
+      await white.decode();
+      this.mask.getContext("2d").drawImage(white, 0, 0, this.mask.width, this.mask.height);
+      this.empty = this.emptyBefore = false;
+      this.show();
+    }
     this.canvas.hidden = this.tools.hidden = false;
+  }
+
+  /** All of it, for `putBack`. */
+  whole() {
+    const said = { strength: this.strength.value, mask_blur: this.blur.value, paste: this.paste.checked };
+    return { data: this.data, image: this.image, mask: this.image && this.pixels(), empty: this.empty, said };
+  }
+
+  putBack({ data, image, mask, empty, said }) {
+    this.fill(said);
+    if (image === null) return this.close();
+    Object.assign(this, { data, image });
+    for (const canvas of [this.canvas, this.mask]) Object.assign(canvas, { width: mask.width, height: mask.height });
+    this.canvas.hidden = this.tools.hidden = false;
+    return this.restore(mask, empty);
   }
 
   close() {
@@ -82,7 +102,7 @@ export class MaskPad {
     const context = this.mask.getContext("2d");
     context.fillStyle = "#000";
     context.fillRect(0, 0, this.mask.width, this.mask.height);
-    this.empty = true;
+    this.empty = this.emptyBefore = true;
     this.show();
     if (undoable) did("mask", () => this.restore(before, false));
   }
