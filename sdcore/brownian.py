@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sdcore.errors import InputError, unknown
+from sdcore.extensions import find
 from sdcore.keywords import keywords
 from sdcore.noise import SeededNoise
 from sdcore.user_file import blame, load_object
@@ -97,12 +98,16 @@ def noise_named(name: str) -> MakesNoise:
 
     "independent:delta=31337": the loop's draws are those of seeds that are so much larger.
     A file's is called `noise`, or like the file, if no name is written: what takes (seeds, shape,
-    device) and returns a Noise with `start()`. Raises InputError, with near names, for another.
+    device) and returns a Noise with `start()`. So does what an installed package adds. Raises
+    InputError, with near names, for another.
     """
     written = parse(name)
-    if written.file is None:
-        if written.name not in NOISES:
+    if written.file is None and written.name not in NOISES:
+        extension = find("noise", written.name)
+        if extension is None:
             raise unknown("noise", name, NOISES)
+        path, factory = extension.file(), extension.load()
+    elif written.file is None:
         if not written.options:
             return NOISES[written.name]
         if written.name != "independent" or written.options.keys() != {"delta"}:
@@ -111,8 +116,10 @@ def noise_named(name: str) -> MakesNoise:
         if type(delta) is not int:
             raise InputError(f"delta is a whole number, not {delta}")
         return partial(SeededNoise, delta=delta)
-    path = Path(written.file)
-    factory = load_object(path, (written.name,) if written.name else ("noise", path.stem), "noise")
+    else:
+        path = Path(written.file)
+        names = (written.name,) if written.name else ("noise", path.stem)
+        factory = load_object(path, names, "noise")
     options = keywords(written.options, factory, f"the noise of {path.name}", skip=3)
 
     def make(seeds: tuple[int, ...], shape: tuple[int, ...], device: torch.device | str) -> Any:

@@ -13,6 +13,7 @@ from itertools import product
 
 from sdcore.checkpoints.find import WEIGHT_SUFFIXES, is_here, is_hub_id
 from sdcore.errors import InputError
+from sdcore.interop.installed import names_an_extension
 from sdcore.strengths import parse_lora
 from sdcore.written import names_a_file
 
@@ -63,6 +64,11 @@ def check_inherited(fields: Mapping[str, object], whose: str = "the picture") ->
                 )
     for name, option in CODE.items():
         for value in _texts(fields.get(name)):
+            if names_an_extension(value):
+                raise InputError(
+                    f"{whose} names what a package has installed, {value!r}: its code is run only "
+                    f"where you name it yourself, {option} {value}"
+                )
             if names_a_file(value):
                 raise InputError(
                     f"{whose} names a file of code, {value!r}: it is run only where you name "

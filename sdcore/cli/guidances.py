@@ -6,6 +6,7 @@ import math
 import click
 
 from sdcore.cli.echo import echo
+from sdcore.cli.installed import in_json, usable
 
 
 @click.command()
@@ -33,13 +34,15 @@ def guidances(as_json: bool) -> None:
     ]
     if as_json:
         shown = [row | {"options": _in_json(row["options"])} for row in rows]
-        echo(json.dumps(shown, indent=1, allow_nan=False))
+        echo(json.dumps([*shown, *in_json("guidance")], indent=1, allow_nan=False))
         return
     written = [format(Written(row["name"], row["options"])) for row in rows]
     wide, paper = (max(map(len, texts)) for texts in (written, [row["paper"] for row in rows]))
     echo(f"{'written, with its defaults':{wide}}  NFE  {'paper':{paper}}  what it is")
     for row, text in zip(rows, written, strict=True):
         echo(f"{text:{wide}}  {row['nfe']:>3}  {row['paper']:{paper}}  {row['what']}")
+    for each in usable("guidance"):
+        echo(f"{each.name:{wide}}  of {each.source}  {each.what}".rstrip())
 
 
 def _in_json(options: dict) -> dict:

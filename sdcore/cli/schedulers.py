@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 import click
 
 from sdcore.cli.echo import echo
+from sdcore.cli.installed import in_json, usable
 
 if TYPE_CHECKING:
+    from sdcore.extensions import Kind
     from sdcore.schedulers import Entry
 
 
@@ -21,7 +23,8 @@ def schedulers(spacings: bool, as_json: bool) -> None:
     and the timesteps of that class; a name of k-diffusion (sample_euler, k_euler) or in A1111's
     spelling ("DPM++ 2M Karras") with that tool's; a prefix chooses: diffusers:, kdiffusion:,
     a1111:, comfyui:. Options of the solver follow a colon: heun_churn:s_churn=10,s_noise=1.003;
-    a wrong one is answered with those that there are.
+    a wrong one is answered with those that there are. What installed packages add comes last, with
+    where it comes from (docs/writing-a-solver.md).
     """
     from sdcore.schedulers import SPACINGS, TABLE, TOOLS
 
@@ -33,12 +36,15 @@ def schedulers(spacings: bool, as_json: bool) -> None:
         spacings_of_all = {**SPACINGS, **tools}
         lists = {"sigmas:14.6,7,0": "these noise levels", "timesteps:999,500": "these timesteps"}
         if as_json:
-            echo(json.dumps(spacings_of_all, indent=1))
+            added = {each.name: each.what for each in usable("spacing")}
+            echo(json.dumps(spacings_of_all | added, indent=1))
         else:
             for name, what in (*SPACINGS.items(), *lists.items()):
                 echo(f"{name:18} {what}")
             for key, tool in TOOLS.items():
                 echo(f"{key + ':':18} {', '.join(tool.spacings)}")
+            for each in usable("spacing"):
+                echo(f"{each.name:18} of {each.source}  {each.what}".rstrip())
         return
     rows = [
         {
@@ -53,7 +59,7 @@ def schedulers(spacings: bool, as_json: bool) -> None:
         for entry in TABLE
     ]
     if as_json:
-        echo(json.dumps(rows, indent=1))
+        echo(json.dumps([*rows, *in_json("solver")], indent=1))
         return
     wide = max(len(entry.name) for entry in TABLE)
     source = max(len(entry.paper) for entry in TABLE)
@@ -64,6 +70,10 @@ def schedulers(spacings: bool, as_json: bool) -> None:
             f"{entry.name:{wide}}  {entry.order or '-':>5}  {entry.nfe or '-':>3}  {noise:5}  "
             f"{entry.paper:{source}}  {', '.join((*entry.labels, *_tableau(entry)))}".rstrip()
         )
+    kinds: tuple[Kind, ...] = ("solver", "noise")
+    for kind in kinds:
+        for each in usable(kind):
+            echo(f"{each.name:{wide}}  {kind} of {each.source}  {each.what}".rstrip())
 
 
 def _tableau(entry: "Entry") -> list[str]:

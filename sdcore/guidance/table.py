@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from sdcore.errors import InputError, unknown
+from sdcore.extensions import find
 from sdcore.guidance.base import Guidance, accepted
 from sdcore.guidance.cfg import CFG
 from sdcore.guidance.compose import Sum
@@ -105,17 +106,21 @@ def _added(whole: Guidance, more: Guidance) -> Sum:
 
 def _made(written: Written) -> Any:
     """What makes the guidance: its class, or a function of a file."""
-    if written.file is None:
-        if written.name not in GUIDANCES:
-            raise unknown("guidance", written.name, GUIDANCES)
+    if written.file is None and written.name in GUIDANCES:
         return GUIDANCES[written.name].kind
-    path = Path(written.file)
-    names = (written.name,) if written.name else ("Guidance", "guidance", path.stem)
-    made = load_object(path, names, "guidance")
+    if written.file is None:
+        extension = find("guidance", written.name)
+        if extension is None:
+            raise unknown("guidance", written.name, GUIDANCES)
+        path, made = extension.file(), extension.load()
+    else:
+        path = Path(written.file)
+        names = (written.name,) if written.name else ("Guidance", "guidance", path.stem)
+        made = load_object(path, names, "guidance")
 
     def own(**options: Any) -> Own:
         try:
-            return Own(accepted(made(**options)), written)
+            return Own(accepted(made(**options)), written, path)
         except Exception as error:
             raise blame(error, path, "guidance") from error
 
@@ -125,10 +130,12 @@ def _made(written: Written) -> Any:
 
 @dataclass(frozen=True)
 class Own:
-    """A guidance from a file, whose mistakes are InputErrors of one line that name the file."""
+    """A guidance from a file or an installed package, whose mistakes are InputErrors of one line
+    that name the file."""
 
     guidance: Guidance
     written: Written
+    path: Path  # of its code
 
     def __getattr__(self, name: str) -> Any:
         if name in ("inner", "parts", "scale", "sources", "unpaired"):
@@ -139,7 +146,7 @@ class Own:
         names = self._tried("branches", sigma)
         if not isinstance(names, tuple | list) or not names or not all(map(_is_text, names)):
             raise InputError(
-                f"{self.written.file}: branches({sigma:g}) returns {names!r:.80} and not the names "
+                f"{self.path}: branches({sigma:g}) returns {names!r:.80} and not the names "
                 'of one or more branches, as ("uncond", "cond")'
             )
         return tuple(names)
@@ -149,7 +156,7 @@ class Own:
         if not isinstance(prediction, Prediction) or prediction.x0.shape != x.shape:
             kind = type(prediction).__name__
             raise InputError(
-                f"{self.written.file}: combine returns {kind} and not a Prediction of x's shape "
+                f"{self.path}: combine returns {kind} and not a Prediction of x's shape "
                 f"{list(x.shape)}"
             )
         return prediction
@@ -160,8 +167,7 @@ class Own:
         except InputError:
             raise
         except Exception as error:
-            assert self.written.file is not None
-            raise blame(error, self.written.file, "guidance") from error
+            raise blame(error, self.path, "guidance") from error
 
 
 def _is_text(name: object) -> bool:

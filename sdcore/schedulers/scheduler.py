@@ -33,6 +33,7 @@ from sdcore.schedulers.spacing import (
     Spacing,
     Tool,
     explicit,
+    installed_spacing,
     load_spacing,
     shifted,
     user_spacing,
@@ -297,7 +298,7 @@ def _explicit(text: str) -> tuple[Spacing | None, Tool | None]:
     if written is None:
         return None, None
     if written.file is None:
-        return shifted(written), None
+        return shifted(written) or installed_spacing(written), None
     return load_spacing(written), None
 
 

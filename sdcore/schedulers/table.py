@@ -1,12 +1,17 @@
 """The table of names: what a user can call a scheduler, and which step function that is."""
 
+from dataclasses import replace
 from functools import cache
 
+from sdcore import extensions
 from sdcore.errors import InputError, unknown
+from sdcore.extensions import Extension
 from sdcore.members import declared
 from sdcore.sampling import Solver
+from sdcore.schedulers.conventions import CONVENTIONS
 from sdcore.schedulers.spacing import SPACINGS, TOOLS, Tool
 from sdcore.schedulers.table_entry import Entry
+from sdcore.schedulers.user_solver import explained
 
 _FILES = declared("sdcore.schedulers.solvers", "ENTRIES")
 # What other tools have, too, first; the deterministic ones before those that draw noise.
@@ -57,6 +62,9 @@ def find(name: str) -> tuple[Entry, str | None, Tool | None]:
                 f"scheduler {name!r} is {solver} with CFG++, another guidance: take {solver} and "
                 "guidance cfgpp"
             )
+        installed = None if key else extensions.find("solver", rest)
+        if installed is not None:
+            return _installed(installed), None, None
         own = [entry.name for entry in TABLE]
         labels = [label for entry in TABLE for label in entry.labels]
         raise unknown("scheduler", name, own + labels, short=own)
@@ -66,6 +74,21 @@ def find(name: str) -> tuple[Entry, str | None, Tool | None]:
         # the authors' code, evenly in t.
         tool = tool if tool is not None and match[0].name in tool.has else None
     return match[0], match[1], tool
+
+
+def _installed(extension: Extension) -> Entry:
+    """The entry of an installed package's solver, which is a step function, or an Entry of one.
+
+    Raises InputError for what is neither, or follows a class that is not here.
+    """
+    added, name = extension.load(), extension.name
+    entry = added if isinstance(added, Entry) else Entry(name, added, order=0, nfe=0, paper="")
+    if isinstance(entry.solver, type) or not callable(entry.solver):
+        raise InputError(f"the solver {name} of {extension.package} is no step function")
+    if entry.class_name not in CONVENTIONS:
+        raise unknown(f"class of the solver {name}", entry.class_name, CONVENTIONS)
+    solver = explained(entry.solver, extension.file())
+    return replace(entry, name=name, labels=(), solver=solver)
 
 
 def entry_of(solver: Solver) -> Entry | None:

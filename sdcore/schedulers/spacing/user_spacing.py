@@ -9,10 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from sdcore.errors import InputError
+from sdcore.extensions import find
 from sdcore.keywords import keywords
 from sdcore.schedulers.flow_schedule import Schedule
 from sdcore.schedulers.spacing.plan import Grid, Spacing
 from sdcore.schedulers.spacing.sigmas import at_sigmas
+from sdcore.schedulers.spacing.variants import SPACINGS
 from sdcore.user_file import blame, load_object
 from sdcore.written import Value, Written
 
@@ -28,6 +30,21 @@ def load_spacing(written: Written) -> Spacing:
     options = keywords(written.options, function, f"the spacing of {path.name}", skip=2)
     spacing = user_spacing(function, options, path)
     return Spacing(written.name or path.stem, spacing.rule, written=str(written))
+
+
+def installed_spacing(written: Written) -> Spacing | None:
+    """The spacing that an installed package has under this name; None where none has.
+
+    Raises InputError where its package does not import, or for an option that it has not.
+    """
+    if written.name in SPACINGS or (extension := find("spacing", written.name)) is None:
+        return None
+    function, what = extension.load(), f"the spacing {extension.name} of {extension.package}"
+    if not callable(function):
+        raise InputError(f"{what} is no function")
+    options = keywords(written.options, function, what, skip=2)
+    spacing = user_spacing(function, options, extension.file())
+    return Spacing(extension.name, spacing.rule, written=str(written))
 
 
 def user_spacing(

@@ -1,0 +1,61 @@
+"""What installed packages add, as a list: each with where it comes from, and what is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from sdcore.brownian import NOISES
+from sdcore.errors import InputError
+from sdcore.extensions import KINDS, Kind, extensions, plain
+from sdcore.guidance import GUIDANCES
+from sdcore.schedulers import SPACINGS, TABLE
+
+
+@dataclass(frozen=True)
+class Installed:
+    """One name of an installed package."""
+
+    name: str
+    kind: Kind
+    source: str  # package, version and where in it
+    what: str  # the first line of its docstring
+    problem: str = ""  # why it cannot be used
+
+
+def _ours() -> Mapping[Kind, set[str]]:
+    """The names that no package can take."""
+    names: Mapping[Kind, Collection[str]] = {
+        "solver": [name for entry in TABLE for name in entry.names],
+        "spacing": SPACINGS,
+        "guidance": GUIDANCES,
+        "noise": NOISES,
+    }
+    return {kind: {plain(name) for name in known} for kind, known in names.items()}
+
+
+def installed(kind: Kind) -> Iterator[Installed]:
+    """All of this kind. Each package is imported; one that fails is told as its problem."""
+    ours = _ours()[kind]
+    for each in extensions(kind):
+        source, what, problem = f"{each.package} ({each.point.value})", "", ""
+        if plain(each.name) in ours:
+            problem = f"{kind} {each.name} of {each.package} is not used: sdcore has its own"
+        else:
+            try:
+                lines = (getattr(each.load(), "__doc__", None) or "").strip().splitlines()
+                what = lines[0] if lines else ""
+            except InputError as error:
+                problem = str(error)
+        yield Installed(each.name, kind, source, what, problem)
+
+
+def names_an_extension(text: str) -> bool:
+    """Whether what a package has installed may be meant, wherever it stands in a written form."""
+    words = {plain(word) for word in re.split(r"[+:=,]", text)}
+    ours = _ours()
+    return any(
+        plain(each.name) in words - ours[kind]
+        for kind in KINDS for each in extensions(kind)
+    )  # fmt: skip

@@ -1,0 +1,219 @@
+"""What installed packages add by entry points: of a small distribution that lies on sys.path."""
+
+import json
+import re
+import sys
+
+import pytest
+import torch
+
+from sdcore.brownian import noise_named
+from sdcore.cli import main
+from sdcore.errors import InputError
+from sdcore.extensions import extensions, find
+from sdcore.guidance import resolve as resolve_guidance
+from sdcore.guidance import write
+from sdcore.interop.installed import installed, names_an_extension
+from sdcore.lab.worlds import Mixture
+from sdcore.noise import SeededNoise
+from sdcore.sampling import sample
+from sdcore.schedulers import resolve
+from sdcore.trust import check_inherited
+
+CODE = '''
+from dataclasses import dataclass
+
+import sdcore.noise
+from sdcore.guidance import CFG
+from sdcore.schedulers import Entry
+
+IMPORTED = True
+
+
+def halfway(denoise, x, interval, memory, draw, *, strength=1.0):
+    """Euler's step, with a strength."""
+    prediction = denoise(x, interval.sigma)
+    return x + strength * (interval.sigma_next - interval.sigma) * prediction.eps, prediction, ()
+
+
+def broken(denoise, x, interval, memory, draw):
+    return denoise(x, interval.sigma).nothing
+
+
+entry = Entry("whatever", halfway, order=1, nfe=1, paper="none", class_name="DDIMScheduler")
+
+
+def halves(noise_schedule, steps, *, ratio=2.0):
+    """Each half of the one before."""
+    return [noise_schedule.sigmas[-1] / ratio**i for i in range(steps)]
+
+
+@dataclass(frozen=True)
+class Twice:
+    """CFG at twice the scale."""
+
+    scale: float = 7.5
+
+    def branches(self, sigma):
+        return CFG(2 * self.scale).branches(sigma)
+
+    def combine(self, predictions, x, sigma):
+        return CFG(2 * self.scale).combine(predictions, x, sigma)
+
+
+def later(seeds, shape, device):
+    return sdcore.noise.SeededNoise(seeds, shape, device, spent=5)
+'''
+POINTS = """
+[sdcore.solvers]
+halfway = addons:halfway
+as_an_entry = addons:entry
+wrong-step = addons:broken
+euler = addons:halfway
+gone = addons_that_are_gone:solver
+number = addons:IMPORTED
+
+[sdcore.spacings]
+halves = addons:halves
+
+[sdcore.guidances]
+twice = addons:Twice
+
+[sdcore.noises]
+later = addons:later
+"""
+
+
+def distribution(folder, name, points, code=None):
+    info = folder / f"{name}-1.2.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(points)
+    if code is not None:
+        (folder / f"{name}.py").write_text(code)
+
+
+@pytest.fixture
+def addons(tmp_path, monkeypatch):
+    distribution(tmp_path, "addons", POINTS, CODE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    sys.modules.pop("addons", None)
+
+
+def test_nothing_is_imported_before_it_is_asked_for(addons):
+    assert [each.name for each in extensions("spacing")] == ["halves"]
+    assert resolve("euler").name == "euler"
+    assert "addons" not in sys.modules
+    assert resolve("halfway").name == "halfway"
+    assert "addons" in sys.modules
+
+
+def test_a_solver_with_its_options(addons):
+    x = 10 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    sigmas = resolve("euler", "karras").plan(6).sigmas
+
+    def end(name):
+        *_, last = sample(Mixture(), x, sigmas, resolve(name).solver)
+        return last.x_next
+
+    torch.testing.assert_close(end("Halfway"), end("euler"))
+    half = resolve("halfway:strength=0.5")
+    assert half.written == "halfway:strength=0.5"
+    assert resolve(half.written).written == half.written
+    assert not torch.equal(end("halfway:strength=0.5"), end("euler"))
+    with pytest.raises(InputError, match="no option 'strenth'"):
+        resolve("halfway:strenth=1")
+
+
+def test_an_entry_says_more_of_its_solver(addons):
+    scheduler = resolve("as_an_entry")
+    assert (scheduler.name, scheduler.entry.order) == ("as_an_entry", 1)
+    assert scheduler.plan(4).timesteps == resolve("ddim").plan(4).timesteps
+
+
+def test_a_spacing_a_guidance_and_a_noise(addons):
+    plan = resolve("euler", "halves:ratio=3").plan(3)
+    assert plan.sigmas[1] == pytest.approx(plan.sigmas[0] / 3)
+    assert resolve("euler", "halves:ratio=3").spacing.written == "halves:ratio=3"
+    guidance = resolve_guidance("twice:scale=3")
+    assert guidance.branches(1.0) == ("uncond", "cond")
+    assert write(guidance) == "twice:scale=3"
+    noise = noise_named("later")((1,), (4, 2, 2), "cpu")
+    assert torch.equal(noise.start(), SeededNoise((1,), (4, 2, 2), spent=5).start())
+
+
+def test_mistakes_in_it_are_one_line(addons):
+    x = torch.ones(1, 4, 8, 8)
+    for call, says in (
+        (lambda: resolve("gone"), "gone of addons 1.2 does not import: ModuleNotFoundError"),
+        (lambda: resolve("number"), "is no step function"),
+        (
+            lambda: next(sample(Mixture(), x, (1.0, 0.5), resolve("wrong_step").solver)),
+            "addons.py, line",
+        ),
+        (lambda: resolve("euler", "halves:ration=1"), "did you mean ratio"),
+        (lambda: resolve_guidance("twice:scal=1"), "did you mean scale"),
+        (lambda: resolve("nowhere"), "scheduler"),
+        (lambda: resolve("euler", "nowhere"), "spacing"),
+        (lambda: noise_named("nowhere"), "noise"),
+    ):
+        with pytest.raises(InputError, match=says) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_our_names_are_ours(addons):
+    assert resolve("euler").written == "euler"
+    assert "strength" not in str(resolve("euler").solver)
+    hidden = next(each for each in installed("solver") if each.name == "euler")
+    assert "sdcore has its own" in hidden.problem
+
+
+def test_two_packages_of_one_name(addons, monkeypatch):
+    distribution(addons / "more", "others", "[sdcore.solvers]\nhalfway = addons:broken\n")
+    monkeypatch.syspath_prepend(str(addons / "more"))
+    with pytest.raises(InputError, match=r"in addons 1\.2 and in others 1\.2"):
+        find("solver", "halfway")
+
+
+def test_a_strangers_list_or_picture_runs_none_of_it(addons):
+    for text in ("halfway", "Half way:strength=2", "cfg+twice", "as_an_entry karras"):
+        named = names_an_extension(text)
+        assert named is (text != "as_an_entry karras")  # which no name is
+    check_inherited({"scheduler": "euler", "spacing": "karras"})
+    for field in ("scheduler", "hires_scheduler"):
+        with pytest.raises(InputError, match="what a package has installed"):
+            check_inherited({field: "halfway:strength=2"})
+    assert "addons" not in sys.modules
+
+
+@pytest.fixture
+def listed(capfd):
+    """A command's (stdout, lines on stderr)."""
+
+    def run(*words):
+        with pytest.raises(SystemExit) as ended:
+            main([*words])
+        assert ended.value.code == 0
+        out, err = capfd.readouterr()
+        return out, err.splitlines()
+
+    return run
+
+
+def test_the_lists_say_where_it_comes_from(addons, listed):
+    out, problems = listed("schedulers")
+    assert re.search(r"halfway +solver of addons 1.2 \(addons:halfway\)  Euler's step, with", out)
+    assert re.search(r"later +noise of addons", out)
+    assert len(problems) == 2  # of euler, and of what does not import
+    assert "does not import" in " ".join(problems)
+    rows = json.loads(listed("schedulers", "--json")[0])
+    added = {"name": "halfway", "what": "Euler's step, with a strength."}
+    assert {**added, "from": "addons 1.2 (addons:halfway)"} in rows
+    assert "halves             of addons 1.2 (addons:halves)  Each" in listed(
+        "schedulers", "--spacings"
+    )[0]  # fmt: skip
+    assert "halves" in json.loads(listed("schedulers", "--spacings", "--json")[0])
+    assert "addons:Twice" in listed("guidances")[0]
+    assert json.loads(listed("guidances", "--json")[0])[-1]["name"] == "twice"
