@@ -32,6 +32,7 @@ from scripts.train.world import canonical_caption
 from sdcore.cli.bench import processor
 
 EXACT = "exact"
+HOW: dict[str, Any] = {"scheduler": "dpmpp_2m", "spacing": "karras", "cfg": 7.5}
 OPTIONS: dict[str, dict[str, Any]] = {  # as prepare() takes them
     EXACT: {},
     "deepcache:every=2": {"lossy": "deepcache:every=2"},
@@ -52,7 +53,7 @@ def draw(sd: sdcore.StableDiffusion, name: str, prompt: str, seed: int, place: P
     """One picture, its latents and how long its loop took, into `place`; nothing if it is there."""
     if place.with_suffix(".json").exists():
         return
-    run = sd.prepare(prompt, seeds=[seed], **OPTIONS.get(name, {}))
+    run = sd.prepare(prompt, seeds=[seed], **HOW, **OPTIONS.get(name, {}))
     with run.without_gradients():
         next(iter(run))  # what a network is made into once for many pictures is not this one's
         begun = time.thread_time()
@@ -114,7 +115,7 @@ def main(pictures: int, work: Path, examiner: Path | None, report: Path | None) 
             place = work / folder_of(name) / str(index)
             draw(models.get(name, sd), name, prompt, index, place)
     judge = None if examiner is None else load_examiner(examiner)
-    settings = sd.prepare("").settings[0]
+    settings = sd.prepare("", **HOW).settings[0]
     columns = ["", "time of the loop", "UNet's weights", "latents off", "PSNR"]
     columns += [] if judge is None else ["prompts followed"]
     print(

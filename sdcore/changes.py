@@ -64,7 +64,7 @@ def _offset(old: Settings, config: Config) -> bool:
 
 CHANGES = (
     Change(
-        "0.3.0",
+        "0.4.0",
         lambda old, config: (old.engine, old.dtype, old.device) == ("fast", "bfloat16", "cpu"),
         "the fast engine on a CPU rounds bfloat16 elsewhere now, in doublings and in attention: "
         "last digits may differ",

@@ -10,11 +10,15 @@
 
 Any of them repaints a given picture where its UNet has five more input channels.
 
+A model may name a scale of its own, as the bundled one does: `"_guidance_scale": 2.5` in its
+scheduler_config.json, where diffusers passes over what begins with an underscore.
+
 A family that is told other numbers of the picture is a row more in `models.unet_inputs.NUMBERS`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +26,8 @@ from typing import Any
 from sdcore.errors import InputError
 from sdcore.models import UNetConfig
 from sdcore.models.unet_inputs import INPAINTING_CHANNELS, NUMBERS
+
+SCALE = "_guidance_scale"  # the key in scheduler_config.json
 
 
 @dataclass(frozen=True)
@@ -98,9 +104,11 @@ def usual(unet: UNetConfig, scheduler: Mapping[str, Any] | None) -> tuple[int, f
     is a trailing Euler, noise prediction and latents of 64: 1 to 4 steps, not guided. Latent
     consistency models (Luo et al. 2023, arXiv 2310.04378) are told the scale.
     """
+    scheduler = {} if scheduler is None else scheduler
+    if SCALE in scheduler:
+        return Family.steps, _scale(scheduler[SCALE]), ""
     if unet.inputs.scale_width is not None:
         return 4, 8.5, "its UNet is told the guidance scale, as in latent consistency models"
-    scheduler = {} if scheduler is None else scheduler
     trailing = scheduler.get("timestep_spacing") == "trailing"
     euler = str(scheduler.get("_class_name")).startswith("Euler")
     noise = scheduler.get("prediction_type", "epsilon") == "epsilon"
@@ -108,3 +116,11 @@ def usual(unet: UNetConfig, scheduler: Mapping[str, Any] | None) -> tuple[int, f
     if trailing and euler and noise and not whole and unet.sides == (64, 64):
         return 4, 1.0, "its scheduler's trailing steps are those of SD-Turbo and SDXL-Turbo"
     return Family.steps, Family.cfg, Family.because
+
+
+def _scale(said: Any) -> float:
+    if isinstance(said, bool) or not isinstance(said, int | float) or not math.isfinite(said):
+        raise InputError(
+            f"{SCALE} in scheduler_config.json is {said!r}; a number like 7.5 is meant"
+        )
+    return float(said)

@@ -1,3 +1,3 @@
 """The version of sdcore, in one place; a picture's settings name it."""
 
-VERSION = "0.3.0"
+VERSION = "0.4.0"

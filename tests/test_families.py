@@ -174,6 +174,20 @@ def test_steps_and_scale_as_published(
     assert not told.warnings
 
 
+def test_a_model_names_its_own_scale(model: Callable[[str], StableDiffusion]) -> None:
+    """In a key that diffusers passes over; 0 is a scale too."""
+    sd = model("SD 1.5")
+
+    def drawn(scale: object) -> float:
+        config = dict(sd.scheduler_config or {}) | {"_guidance_scale": scale}
+        return replace(sd, scheduler_config=config).prepare("red", **SIZE).settings[0].cfg
+
+    assert (drawn(2.5), drawn(0)) == (2.5, 0.0)
+    for wrong in ("2.5", True, None, float("nan"), [2]):
+        with pytest.raises(InputError, match="_guidance_scale in scheduler_config.json is"):
+            drawn(wrong)
+
+
 def test_the_scale_reaches_a_unet_that_is_told_it(model: Callable[[str], StableDiffusion]) -> None:
     one, two = (last(model("LCM").prepare("red", cfg=cfg, **SIZE)) for cfg in (1.0, 8.0))
     assert relative(one, two) > 1e-3

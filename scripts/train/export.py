@@ -59,17 +59,15 @@ def export(folder: Path, unet: UNet, vae: VAE, text: TextEncoder, tokenizer: Tok
 
     save_tokenizer(tokenizer, folder / "tokenizer")
     scheduler = {
-        "_class_name": "DPMSolverMultistepScheduler",
+        "_class_name": "EulerAncestralDiscreteScheduler",
+        "_guidance_scale": 2.5,
         "beta_start": 0.00085,
         "beta_end": 0.012,
         "beta_schedule": "scaled_linear",
         "num_train_timesteps": 1000,
         "prediction_type": "epsilon",
-        "algorithm_type": "dpmsolver++",
-        "solver_order": 2,
-        "use_karras_sigmas": True,
         "steps_offset": 1,
-        "timestep_spacing": "leading",
+        "timestep_spacing": "trailing",
         # As SD's files have them: what another class of diffusers, made from this file, would
         # otherwise do by its own defaults. DDIM's clips x0 to pixels' -1 to 1.
         "clip_sample": False,
@@ -85,7 +83,7 @@ def export(folder: Path, unet: UNet, vae: VAE, text: TextEncoder, tokenizer: Tok
         "requires_safety_checker": False,
         "safety_checker": [None, None],
         "image_encoder": [None, None],
-        "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
+        "scheduler": ["diffusers", "EulerAncestralDiscreteScheduler"],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],

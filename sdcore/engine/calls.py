@@ -15,7 +15,7 @@ from sdcore.engine import graphs
 from sdcore.engine.unet import Texts
 from sdcore.models import VAE, UNet
 
-GRAPHS = 4  # recordings kept for a network: each holds the memory of its inputs
+GRAPHS = 8  # recordings kept for a network: DeepCache with T-GATE takes 5, a whole one more
 KEPT = 64  # pictures, times the sets of branches, whose texts are kept
 
 

@@ -24,7 +24,7 @@ class _Generate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     num_inference_steps: Annotated[Whole, Field(ge=1, le=150)] = 50
-    guidance_scale: Annotated[Real, Field(ge=1, le=20)] = 7.5
+    guidance_scale: Annotated[Real, Field(ge=1, le=20)] | None = None
     seed: Annotated[Whole, Field(ge=MIN_SEED, le=MAX_SEED)] | None = None
     width: Annotated[Whole, Field(ge=64, le=MAX_SIDE, multiple_of=8)] = 512
     height: Annotated[Whole, Field(ge=64, le=MAX_SIDE, multiple_of=8)] = 512

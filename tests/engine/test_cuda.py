@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sdcore.engine import Lossy, ready, ready_decoder
+from sdcore.engine.calls import GRAPHS
 from tests.engine.networks import latents, told, unet, vae
 
 pytestmark = [
@@ -44,13 +45,13 @@ def test_what_is_lossy_is_recorded_too(lossy: str) -> None:
 def test_the_decoder_too_and_no_more_than_a_few_are_kept() -> None:
     net = vae().to("cuda", torch.float16)
     fast = ready_decoder(net)
-    for side in range(3, 10):
+    for side in range(3, 3 + GRAPHS + 2):
         z = torch.randn(1, 4, side, side, device="cuda", dtype=torch.float16)
         fast.record = True
         out = fast(z)
         fast.record = False
         assert torch.equal(fast(z), out)
-    assert len(fast.kept.recorded) == 4
+    assert len(fast.kept.recorded) == GRAPHS
 
 
 def test_no_call_waits_for_the_device() -> None:

@@ -63,7 +63,7 @@ export async function makeForm() {
       labelled("scheduler", "Scheduler", choice(h("option", { value: "" }, "the model's"), ...schedulerOptions()), true),
       labelled("spacing", "Spacing", choice(...spacingOptions()), true),
       numeric("steps", "Steps", { min: 1, max: 150, step: 1, placeholder: "20" }),
-      numeric("cfg", "CFG", { step: "any", placeholder: "7.5" }),
+      numeric("cfg", "CFG", { step: "any", placeholder: "its own" }),
       h("div", { className: "field" },
         h("label", { htmlFor: "f-seed" }, "Seed"),
         h("div", { className: "joined" },
