@@ -184,7 +184,7 @@ def test_a_model_names_its_own_scale(model: Callable[[str], StableDiffusion]) ->
 
     assert (drawn(2.5), drawn(0)) == (2.5, 0.0)
     for wrong in ("2.5", True, None, float("nan"), [2]):
-        with pytest.raises(InputError, match="_guidance_scale in scheduler_config.json is"):
+        with pytest.raises(InputError, match=r"_guidance_scale in scheduler_config\.json is"):
             drawn(wrong)
 
 
