@@ -8,7 +8,8 @@ from sdcore.checkpoints.find import is_here
 from sdcore.errors import InputError
 from sdcore.trust import CODE, PLACES, check_inherited
 
-WRITTEN = ("evil.py", "EVIL.PY", "evil.py:Mine,scale=3", "cfg:add=evil.py", "~/x.py ", "a:b=x.py")
+WRITTEN = ("evil.py", "EVIL.PY", "evil.py:Mine,scale=3", "cfg:add=evil.py", "~/x.py ", "a:b=x.py",
+           "mine.tableau", "x.TABLEAU:rtol=0.1")  # fmt: skip
 
 
 @pytest.mark.parametrize("field", CODE)

@@ -59,7 +59,7 @@ def refused(given: dict[str, Any], models: Models, limits: Limits | None = None)
 @pytest.mark.parametrize(
     "value",
     ["mine.py", "mine.py:rule", "mine.PY:Rule,scale=3", "./x/mine.py", "//host/share/mine.py",
-     "\\\\host\\share\\x", "euler:x=mine.py", "cfg+mine.py:rule"],
+     "\\\\host\\share\\x", "euler:x=mine.py", "cfg+mine.py:rule", "/etc/x.tableau:rtol=0.1"],
 )  # fmt: skip
 def test_no_field_names_a_file_of_code(tiny_models: Models, name: str, value: str) -> None:
     error = refused({name: value}, tiny_models)

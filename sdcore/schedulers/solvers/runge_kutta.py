@@ -164,9 +164,9 @@ def runge_kutta(
         method, and not as stable as it.
     rtol: above 0 the interval is taken in as many steps as the pair's own estimate of the error
         asks for (`step_control`), with atol beside it. Then sigma 0 is reached from least_sigma
-        (of SD's training table), and a batch of B asks B times as often. The memory holds what was
-        found: a Memo "error" with the largest error of a step, [B,1,1,1] (1 is what the tolerance
-        allows), and how many steps each picture took as its note; and "length", of the next step.
+        (of SD's training table), and a batch of B asks B times as often. The memory holds the Memo
+        "error", [B,C,H,W]: what each value may be off by this interval's steps, as they estimate
+        it themselves; and "length", of each picture's next step.
     most_steps: that may be tried in one interval.
 
     Raises InputError for an unknown tableau, iterations of one that is explicit, and an rtol for
@@ -184,7 +184,7 @@ def runge_kutta(
     least = min(least_sigma, sigma) if sigma_next == 0 else sigma_next
     if rtol and 0 < sigma != least:
         control = Control(rtol, atol, min(method.order, method.embedded_order), most_steps)
-        over = Picture(variable, method, run, control, sigma, least)
+        over = EmbeddedPair(variable, method, run, control, sigma, least)
         x_least, found = _controlled(denoise, x, here, over, memory)
         x_next = denoise(x_least, least).x0 if sigma_next == 0 else x_least
         return x_next, here, found
@@ -196,8 +196,10 @@ def runge_kutta(
 
 
 @dataclass(frozen=True)
-class Picture:
-    """How one picture is carried from sigma to sigma_next in steps as long as its error allows."""
+class EmbeddedPair:
+    """Two methods on one set of stages, that carry a picture from sigma to sigma_next in steps as
+    long as their difference allows.
+    """
 
     variable: str
     method: Tableau
@@ -222,9 +224,8 @@ class Picture:
     ) -> tuple[Tensor, Tensor, Prediction | None]:
         step = _Step(self.variable, x, self.level(u), self.level(u_next))
         last = self.run(denoise, step, self.method, here)
-        x_next, other = (
-            step.to(step.sigma_next, b, b) for b in (self.method.b, self.method.embedded)
-        )
+        methods = self.method.b, self.method.embedded
+        x_next, other = (step.to(step.sigma_next, b, b) for b in methods)
         # With a constant made exact x_next is not the last stage, to the bit.
         reused = self.method.ends_in_a_stage and self.way.constant is None
         return x_next, other, last if reused else None
@@ -255,12 +256,12 @@ class Picture:
 
 
 def _controlled(
-    denoise: Denoise, x: Tensor, here: Prediction, over: Picture, memory: Memory
+    denoise: Denoise, x: Tensor, here: Prediction, over: EmbeddedPair, memory: Memory
 ) -> tuple[Tensor, Memory]:
     """x [B,C,H,W] at the interval's end, and what was found: each picture by itself."""
     note = (over.variable, float(over.control.order))
     known = [
-        memo.value.flatten().tolist() for memo in memory
+        memo.value.flatten(1)[:, 0].tolist() for memo in memory
         if memo.kind == "length" and memo.note == note and len(memo.value) == len(x)
     ]  # fmt: skip
     ways = [
@@ -272,12 +273,11 @@ def _controlled(
         )
         for i in range(len(x))
     ]
-    at, errors, lengths = over.sigma_next, [w.error for w in ways], [w.length for w in ways]
-    as_memo = lambda values: torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1, 1)  # noqa: E731
-    found = Memo("error", at, as_memo(errors), note=tuple(float(way.steps) for way in ways))
-    return torch.cat([way.x for way in ways]), (
-        found, Memo("length", at, as_memo(lengths), note=note)
-    )  # fmt: skip
+    errors = torch.cat([way.error for way in ways])
+    lengths = torch.cat([torch.full_like(way.error, way.length) for way in ways])
+    at = over.sigma_next
+    found = Memo("error", at, errors), Memo("length", at, lengths, note=note)
+    return torch.cat([way.x for way in ways]), found
 
 
 def _row(prediction: Prediction, i: int) -> Prediction:

@@ -64,8 +64,7 @@ class Way(NamedTuple):
     """A picture carried over an interval."""
 
     x: Tensor  # [1,C,H,W] at its end
-    error: float  # the largest err of its steps; 1 is what the tolerance allows
-    steps: int
+    error: Tensor  # [1,C,H,W], the sum of its steps' |x - x by the embedded method|
     length: float  # of the step after it, in u
 
 
@@ -84,22 +83,23 @@ def integrate(
     An error that is not finite is no matter of the step's length: the step stands. Raises
     InputError where more than most_steps are tried.
     """
-    u, worst, steps, most = begin, 0.0, 0, MOST
+    u, summed, most = begin, torch.zeros_like(x), MOST
     for _ in range(control.most_steps):
         rest = abs(end - u)
         last = not length < (1 - 1e-9) * rest
         taken = rest if last else length
         u_next = end if last else u + math.copysign(taken, end - begin)
         x_next, embedded, there = pair(x, here, u, u_next)
-        error = control.norm(x_next - embedded, torch.maximum(x.abs(), x_next.abs()))
+        apart = (x_next - embedded).detach()
+        error = control.norm(apart, torch.maximum(x.abs(), x_next.abs()))
         factor = control.factor(error)
         if 1 < error < math.inf:
             length, most = taken * min(factor, 1.0), 1.0  # facmax is 1 after a refused step
             continue
-        steps, worst = steps + 1, max(worst, error)
+        summed = summed + apart.abs()
         length, most = max(taken * min(factor, most), length if last else 0.0), MOST
         if last:
-            return Way(x_next, worst, steps, length)
+            return Way(x_next, summed, length)
         x, u = x_next, u_next
         here = ask(x, u) if there is None else there
     done = (u - begin) / (end - begin)
