@@ -35,9 +35,10 @@ import click
 from PIL import Image
 
 import sdcore
+from sdcore.complete import complete
 from sdcore.drawing import draw
 from sdcore.images import to_bytes
-from sdcore.prepare import Request, complete, parts_of
+from sdcore.request import Request, parts_of
 
 SIZES = ((64, 64), (96, 64), (64, 96), (128, 128), (160, 96), (128, 192))
 STEPS = (2, 3, 4, 6)

@@ -10,7 +10,7 @@ AUTO = "auto"  # of --dtype: what suits the device
 
 if TYPE_CHECKING:
     from sdcore.networks import Networks
-    from sdcore.prepare import Request
+    from sdcore.request import Request
 
 
 def base_of(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def _overlaid(networks: Networks, chosen: Mapping[str, Any]) -> Networks:
 def request_of(chosen: Mapping[str, Any], **words: Any) -> Request:
     """The request of these options. words: prompts, seeds."""
     from sdcore.loading import load
-    from sdcore.prepare import Request
+    from sdcore.request import Request
     from sdcore.settings import Options
 
     options = {f.name: chosen[f.name] for f in fields(Options) if chosen.get(f.name) is not None}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdcore.adapters import Embedding, with_embedding, with_lora, without_loras
+from sdcore.complete import complete
 from sdcore.conditioning import Conditioner
 from sdcore.models import TextEncoder
 from sdcore.networks import Networks
 from sdcore.options import method_takes
-from sdcore.prepare import Request, complete, conditioner_of, parts_of, prepare
+from sdcore.prepare import conditioner_of, prepare
 from sdcore.prompts import Tokenizer
+from sdcore.request import Request, parts_of
 from sdcore.run import Run
 from sdcore.settings import OPTIONS
 

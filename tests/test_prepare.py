@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 
 import sdcore
+from sdcore.complete import complete
 from sdcore.guidance import CFG
 from sdcore.loading import load
 from sdcore.pipeline import StableDiffusion
-from sdcore.prepare import Request, complete, parts_of, prepare
+from sdcore.prepare import prepare
+from sdcore.request import Request, parts_of
 from sdcore.settings import Options, Settings, inherited
 from sdcore.version import VERSION
 

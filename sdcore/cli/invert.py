@@ -116,9 +116,11 @@ def _prepared(picture: str, scheduler: str, **options: Any) -> tuple[Run, Tensor
     """A run of this size, and the likeliest latents of the picture."""
     import torch
 
+    from sdcore.complete import complete
     from sdcore.inpainting import open_canvas
     from sdcore.loading import load
-    from sdcore.prepare import Request, complete, parts_of, prepare
+    from sdcore.prepare import prepare
+    from sdcore.request import Request, parts_of
 
     fit = options.pop("fit")
     prompt, seed = options.pop("prompt"), options.pop("seed")

@@ -22,7 +22,7 @@ from sdcore.paths import path_of
 if TYPE_CHECKING:
     from sdcore.inversion import Recorded
     from sdcore.networks import Networks
-    from sdcore.prepare import Parts
+    from sdcore.request import Parts
     from sdcore.sampling import State
     from sdcore.settings import Settings
 
@@ -225,8 +225,9 @@ def ready(
     All jobs of a group are completed, and so found to be right, before any of it is drawn.
     look: gets the networks, and the settings of every first picture of a job.
     """
+    from sdcore.complete import complete
     from sdcore.loading import load
-    from sdcore.prepare import complete, parts_of
+    from sdcore.request import parts_of
     from sdcore.settings import Options
 
     source: Mapping[str, Any] | None = None

@@ -81,7 +81,7 @@ def rerun(picture: Path, prompt: tuple[str, ...], **options: Any) -> None:
 def _differences(old: Settings | None) -> Any:
     """What tells, of a first picture, why it may not come out as it did."""
     from sdcore.changes import since
-    from sdcore.prepare import changed
+    from sdcore.complete import changed
 
     told: set[str] = set()
 

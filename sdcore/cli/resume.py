@@ -34,9 +34,10 @@ def resume(file: str, prompt: str | None, **options: Any) -> None:
     from sdcore.branching import check_draws, fixed, gone_on
     from sdcore.chosen import base_of, overlaid, request_of
     from sdcore.cli.draw import draw
+    from sdcore.complete import complete
     from sdcore.inversion import Recorded
     from sdcore.loading import load
-    from sdcore.prepare import complete, parts_of
+    from sdcore.request import parts_of
     from sdcore.sampling import State
     from sdcore.state_file import read
     from sdcore.trust import check_inherited
@@ -89,7 +90,7 @@ def _settings(path: str, texts: Sequence[str]) -> list[Settings]:
 
 def _check_files(path: str, old: Settings, new: Settings) -> None:
     """Raises InputError where the model, or the picture it began with, is another one by now."""
-    from sdcore.prepare import changed
+    from sdcore.complete import changed
 
     for name in changed(old, new):
         if not name.endswith(FILES):

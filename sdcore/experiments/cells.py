@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from sdcore.chosen import base_of, overlaid, request_of
+from sdcore.complete import complete
 from sdcore.drawing import draw
 from sdcore.loading import load
 from sdcore.networks import Networks
-from sdcore.prepare import Parts, complete, parts_of
+from sdcore.request import Parts, parts_of
 from sdcore.settings import OPTIONS, Options, Settings
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from sdcore.a1111 import untagged
 from sdcore.errors import unknown
 from sdcore.fitting import extended_size, read_sides, to_rgb
 from sdcore.options import options_of
-from sdcore.prepare import Request
+from sdcore.request import Request
 from sdcore.server.limits import Limits
 from sdcore.server.models import Choice, Loras, Models
 from sdcore.server.refusals import Refused

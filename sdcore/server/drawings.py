@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from sdcore.complete import complete
 from sdcore.drawing import Drawn, draw
 from sdcore.enduring import Enduring, OutOfMemory
 from sdcore.hires import larger, size_of
 from sdcore.networks import Networks
-from sdcore.prepare import Parts, complete, parts_of
+from sdcore.request import Parts, parts_of
 from sdcore.run import Run, over_parts
 from sdcore.sampling import Denoise, Prediction, State, Step
 from sdcore.schedulers import Plan

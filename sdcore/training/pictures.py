@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from sdcore.complete import complete
 from sdcore.networks import Networks
-from sdcore.prepare import Request, complete, parts_of, prepare
+from sdcore.prepare import prepare
+from sdcore.request import Request, parts_of
 from sdcore.sheets import contact_sheet
 
 if TYPE_CHECKING:

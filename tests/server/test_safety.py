@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from sdcore.complete import complete
 from sdcore.drawing import draw
 from sdcore.errors import InputError
-from sdcore.prepare import complete, parts_of, prepare
+from sdcore.prepare import prepare
+from sdcore.request import parts_of
 from sdcore.server import application
 from sdcore.server.asked import Asked, read
 from sdcore.server.limits import Limits
