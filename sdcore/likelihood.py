@@ -94,8 +94,10 @@ def log_likelihood(
 
     Raises InputError for a schedule that does not rise from above 0.
     """
-    if sigmas[0] <= 0 or any(b <= a for a, b in pairwise(sigmas)):
-        raise InputError("the sigmas of a likelihood rise from above 0: rising(sigmas)")
+    if len(sigmas) < 2 or sigmas[0] <= 0 or any(b <= a for a, b in pairwise(sigmas)):
+        raise InputError(
+            "the sigmas of a likelihood, two or more, rise from above 0: rising(sigmas)"
+        )
     values, (*_, high) = x[0].numel(), sigmas
     ask = _with_change(denoise, x.shape, divergence, process)
     start = torch.cat([x.flatten(1), x.new_zeros(len(x), 1)], 1)[:, None, None]

@@ -133,7 +133,7 @@ def test_random_signs_near_the_trace_where_values_mix() -> None:
 GENERATOR = torch.Generator().manual_seed(0)
 
 
-@pytest.mark.parametrize("sigmas", [(0.0, 1.0), (2.0, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize("sigmas", [(0.0, 1.0), (2.0, 1.0), (1.0, 1.0), (1.0,), ()])
 def test_a_schedule_that_does_not_rise(sigmas: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="rise from above 0"):
         log_likelihood(Gaussian(), X, sigmas, heun)

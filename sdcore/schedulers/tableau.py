@@ -36,6 +36,7 @@ _NUMBER = re.compile(r"[+-]?(\d{1,99}/\d{1,99}|(?=\.?\d)\d{0,99}\.?\d{0,99}(e[+-
 _LINE = re.compile(r"[-\s]*\+?[-\s]*")
 _CLOSE = 1e-9  # what a printed number may be rounded by
 Row = tuple[float, ...]
+OUTSIDE = "c is 0 to 1: the model is asked between the ends of a step"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Tableau:
         estimate of the error; () for none.
     order, embedded_order: what they claim; 0: nothing. source: who found it.
 
-    Raises InputError for rows of other lengths, and for b that do not add up to 1.
+    Raises InputError for rows of other lengths, for c outside of 0 to 1, and for b that do not add
+    up to 1.
     """
 
     a: tuple[Row, ...]
@@ -69,6 +71,8 @@ class Tableau:
                 raise InputError("the b of a tableau, one for each stage, add up to 1")
         if not all(map(math.isfinite, (*sum(self.a, ()), *self.b, *self.embedded))):
             raise InputError("the numbers of a tableau are finite")
+        if not all(-_CLOSE <= c <= 1 + _CLOSE for c in self.c):
+            raise InputError(f"{OUTSIDE}, and one row of a adds up to another number")
 
     @cached_property
     def c(self) -> Row:
@@ -79,6 +83,11 @@ class Tableau:
     def implicit(self) -> int:
         """How many stages ask for their own slope."""
         return sum(len(row) > i and row[i] != 0 for i, row in enumerate(self.a))
+
+    @property
+    def iterations(self) -> int:
+        """Of an implicit stage, by default: one more than the order needs, at least one."""
+        return max(self.order, 1)
 
     @cached_property
     def ends_in_a_stage(self) -> bool:
@@ -140,6 +149,8 @@ def _made(name: str, source: str, stages: list, methods: list) -> Tableau:
         rows.append(tuple((numbers + [0.0] * i)[:kept]))
         if abs(_number(left, where) - math.fsum(rows[-1])) > _CLOSE:
             raise InputError(f"{where}: c is {left}, and the a add up to {math.fsum(rows[-1]):.9g}")
+        if not 0 <= _number(left, where) <= 1:
+            raise InputError(f"{where}: {OUTSIDE}, and this is {left}")
     orders, weights = [], []
     for where, left, numbers in methods:
         if not re.fullmatch(r"[1-9]|[12]\d", left):

@@ -141,6 +141,15 @@ def test_each_iteration_is_one_order(name: str) -> None:
     assert (many[0].x_next - more[0].x_next).abs().max() < 1e-14
 
 
+def test_an_implicit_one_that_claims_no_order_is_asked_all_the_same() -> None:
+    """Its one iteration is the explicit midpoint rule."""
+    ours, theirs = (
+        list(sample(Mixture(), X, SIGMAS, partial(runge_kutta, tableau=tableau)))[-1].x_next
+        for tableau in (Tableau(((0.5,),), (1.0,)), "midpoint")
+    )
+    assert torch.equal(ours, theirs)
+
+
 def test_the_implicit_midpoint_rule_solves_its_equation() -> None:
     """x' = x + (sigma' - sigma) eps((x + x') / 2, the middle): Gauss' rule of one stage."""
     solver = partial(runge_kutta, tableau="implicit_midpoint", iterations=60)
@@ -223,6 +232,8 @@ def test_a_file_of_ones_own(tmp_path) -> None:
     [
         (("2/3 | 2/3", "2/3 | 3/4"), "line 4: c is 2/3, and the a add up to 0.75"),
         (("2/3 | 2/3", "2/3 | two"), "line 4: 'two' is no number like"),
+        (("2/3 | 2/3", "2 | 2"), "line 4: c is 0 to 1: the model is asked between the ends"),
+        (("2/3 | 2/3", "-1/3 | -1/3"), "line 4: c is 0 to 1"),
         (("2/3 | 2/3", "2/3 | 2/0"), "line 4: '2/0' is no number"),
         (("2/3 | 2/3", "2/3 | 1/3 1/6 1/6"), "line 4: stage 2 asks for later ones"),
         (("1/4 3/4", "1/4 1/4"), "line 6: the b add up to 1, and not to 0.5"),
@@ -247,6 +258,8 @@ def test_a_file_that_is_none(change: tuple[str, str], message: str) -> None:
         (((),), (0.5,), "add up to 1"),
         ((), (), "add up"),
         (((), (math.inf,)), (0.5, 0.5), "finite"),
+        (((), (2.0,)), (0.75, 0.25), "c is 0 to 1"),
+        (((), (-0.5,)), (2.0, -1.0), "c is 0 to 1"),
     ],
 )
 def test_what_is_no_tableau(a: tuple, b: tuple, message: str) -> None:

@@ -124,7 +124,7 @@ def _run(
     """Ask for the slopes of all stages of the step, and return the last answer.
 
     A stage that needs its own slope begins with the answer before it and asks `iterations` times:
-    each gives the method one order more, from 1 up to its own.
+    the first gives the method the second order, and each one order more, up to its own.
     """
     said = here
     for i, (row, c) in enumerate(zip(method.a, method.c, strict=True)):
@@ -160,8 +160,8 @@ def runge_kutta(
     """The tableau's method. To or from sigma 0, where not every slope is: Euler.
 
     tableau: a name of `TABLEAUX`, or one's own. variable: of `VARIABLES`.
-    iterations: of an implicit stage; 0: as many as its order needs. They end near the implicit
-        method, and not as stable as it.
+    iterations: of an implicit stage; 0: as many as its order, one more than that needs. They end
+        near the implicit method, and not as stable as it.
     rtol: above 0 the interval is taken in as many steps as the pair's own estimate of the error
         asks for (`step_control`), with atol beside it. Then sigma 0 is reached from least_sigma
         (of SD's training table), and a batch of B asks B times as often. The memory holds the Memo
@@ -178,7 +178,7 @@ def runge_kutta(
     if rtol and not method.embedded:
         pairs = ", ".join(name for name, known in TABLEAUX.items() if known.embedded)
         raise InputError(f"rtol needs a tableau with an embedded method: {pairs}")
-    run = partial(_run, iterations=iterations if iterations else method.order)
+    run = partial(_run, iterations=iterations if iterations else method.iterations)
     sigma, sigma_next = interval.sigma, interval.sigma_next
     here = denoise(x, sigma)
     least = min(least_sigma, sigma) if sigma_next == 0 else sigma_next
@@ -304,7 +304,7 @@ def nfe(tableau: Tableau) -> int:
     rows = tableau.alone.a
     implicit = sum(len(row) > i for i, row in enumerate(rows))
     explicit = len(rows) - implicit - (not rows[0])
-    return 1 + explicit + implicit * tableau.order
+    return 1 + explicit + implicit * tableau.iterations
 
 
 OTHERS = ("heun",)  # which have a name of their own in this table
