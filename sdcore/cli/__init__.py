@@ -11,7 +11,7 @@ from types import FrameType
 from sdcore.allocator import tune_allocator
 from sdcore.errors import InputError, one_line
 
-_STOPPED = "stopped; the pictures named above are whole"
+_STOPPED = "stopped"
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -28,8 +28,9 @@ def main(args: Sequence[str] | None = None) -> None:
             sys.exit(run(args))
     except InputError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail(_STOPPED, 130)
+    except KeyboardInterrupt as error:
+        named = bool(error.args and error.args[0])  # how many pictures
+        _fail(f"{_STOPPED}; the pictures named above are whole" if named else _STOPPED, 130)
     except BrokenPipeError:  # `sdcore ... | head`: nobody reads on, which is no mistake
         _silence(sys.stdout)
         sys.exit(141)

@@ -13,7 +13,14 @@ from sdcore.cli.check import check
 from sdcore.cli.compare import compare
 from sdcore.cli.config import config
 from sdcore.cli.convert import convert
-from sdcore.cli.defaults import SHOWN, asked, config_options, defaults_of, takes_defaults
+from sdcore.cli.defaults import (
+    SHOWN,
+    asked,
+    config_options,
+    defaults_of,
+    origins,
+    takes_defaults,
+)
 from sdcore.cli.download import download
 from sdcore.cli.guidances import guidances
 from sdcore.cli.inspect import inspect
@@ -37,6 +44,8 @@ from sdcore.cli.train import train
 from sdcore.cli.ui import ui
 from sdcore.errors import InputError
 
+_CHOSEN = "sdcore.cli.chosen"  # of the context: the defaults that count
+
 
 class _Unread(Exception):
     """Nobody reads the output on. click would end with status 1."""
@@ -58,8 +67,13 @@ class _Commands(click.Group):
             return super().make_context(*args, **more)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _heard():
-            return super().invoke(ctx)
+        try:
+            with _heard():
+                return super().invoke(ctx)
+        except InputError as error:
+            where = origins(str(error), ctx.meta.get(_CHOSEN, {}))
+            error.args = (f"{error} ({where})",) if where else error.args
+            raise
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -74,6 +88,7 @@ class _Commands(click.Group):
             if not said.helps:
                 given = [*said.given]
                 chosen = defaults_of(name, self.commands, said.files, said.presets, given)
+                ctx.meta[_CHOSEN] = {k: each for k, each in chosen.items() if k not in given}
                 ctx.default_map = {name: {key: each.raw for key, each in chosen.items()}}
         return name, command, rest
 
@@ -158,7 +173,8 @@ def run(args: Sequence[str] | None) -> int:
         return error.exit_code
     except click.ClickException as error:
         raise InputError(error.format_message()) from None
-    except click.Abort:
-        raise KeyboardInterrupt from None
+    except click.Abort as error:
+        why = error.__cause__
+        raise (why if isinstance(why, KeyboardInterrupt) else KeyboardInterrupt()) from None
     except _Unread:
         raise BrokenPipeError from None

@@ -7,6 +7,7 @@ value goes through its option's own type, and what cannot be is told with its fi
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -127,6 +128,20 @@ def defaults_of(
             if key in OPTIONS and "image" in OPTIONS[key].goes_with:
                 del chosen[key]
     return chosen
+
+
+def origins(line: str, chosen: Mapping[str, Chosen]) -> str:
+    """Where the defaults come from that a refusal speaks of by name; "" where it does of none.
+
+    >>> origins("steps 0 is out of range", {"steps": Chosen("0", "sdcore.yaml, line 3")})
+    'steps: sdcore.yaml, line 3'
+    """
+    told = []
+    for name, each in chosen.items():
+        spelt = re.escape(name).replace("_", "[-_ ]")
+        if re.search(rf"(?<![\w.]){spelt}(?![\w.])", line) and each.origin not in line:
+            told.append(f"{name}: {each.origin}")
+    return "; ".join(told)
 
 
 def _shared(values: Values, name: str, command: click.Command) -> Values:

@@ -125,9 +125,13 @@ def _write_sheets(
 
 @contextmanager
 def _taken_back(output: Output) -> Iterator[None]:
-    """Leaves no empty folder behind where nothing could be drawn."""
+    """Leaves no empty folder behind where nothing could be drawn; who is interrupted is told how
+    many pictures there are."""
     try:
         yield
+    except KeyboardInterrupt:
+        output.take_back()
+        raise KeyboardInterrupt(output.saved) from None
     except BaseException:
         output.take_back()
         raise

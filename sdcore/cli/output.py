@@ -53,6 +53,7 @@ class Output:
         """
         self.form = Form() if form is None else form
         self._made: list[Path] = []  # folders, the innermost first
+        self.saved = 0  # pictures
         path = path_of(out)
         if path.suffix.lower() in _OTHER_PICTURES:
             raise InputError(
@@ -99,10 +100,16 @@ class Output:
         Returns its path. Raises InputError when it cannot be written.
         """
         from sdcore.images import to_bytes
-        from sdcore.writing import write_new, write_whole
 
         labels = {} if labels is None else labels
         data = to_bytes(picture, settings, self.form)
+        path = self._written(data, settings, labels)
+        self.saved += 1
+        return path
+
+    def _written(self, data: bytes, settings: Settings, labels: Mapping[str, object]) -> Path:
+        from sdcore.writing import write_new, write_whole
+
         if self.file is not None:
             write_whole(self.file, data)
             return self.file

@@ -90,6 +90,25 @@ def test_a_list_is_several_values_and_the_command_line_replaces_it(shell: Shell)
     assert [read_settings(path).scheduler for path in drawn] == ["ddim"]
 
 
+def test_a_value_that_is_out_of_range_is_told_with_its_file_and_line(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(PROJECT).write_text("seed: 1\nsteps: 0\nserve:\n  batch: 0\npresets: {p: {eta: -1}}")
+    model = ("--model", shell.model)
+    zero = shell("sample", "red", *model)
+    assert zero.status == 2
+    assert zero.err.rstrip().endswith("(steps: sdcore.yaml, line 2)")
+    own = shell("sample", "red", *model, "--steps", 0)  # it is the command line's
+    assert own.status == 2
+    assert "sdcore.yaml" not in own.err
+    preset = shell("sample", "red", *model, "--steps", 1, "--scheduler", "ddim", "--preset", "p")
+    assert preset.err.rstrip().endswith("(eta: preset p (sdcore.yaml, line 5))")
+    assert shell("serve").err.rstrip().endswith("(batch: sdcore.yaml, line 4)")
+    monkeypatch.setenv("SDCORE_SAMPLE_WIDTH", "7")
+    width = shell("sample", "red", *model, "--steps", 1)
+    assert "(width: environment SDCORE_SAMPLE_WIDTH)" in width.err
+
+
 def test_rerun_ignores_every_file(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = shell.sample("red", "--seed", 1, "--out", "a.png").paths[0]
     Path(PROJECT).write_text("steps: 3\ncfg: 2\nscheduler: heun\nseed: 9\nnegative: blue\nout: b")

@@ -68,5 +68,30 @@ def test_an_interrupt(tmp_path: Path, code: str) -> None:
         text=True,
         check=False,
     )
-    assert done.stderr == "sdcore: stopped; the pictures named above are whole\n"
+    assert done.stderr == "sdcore: stopped\n"  # no picture is named above
     assert done.returncode == 130
+
+
+def test_who_is_interrupted_is_told_of_the_pictures_that_there_are(
+    tiny_path: Path, tmp_path: Path
+) -> None:
+    lines = [
+        "import os, signal, sys, sdcore.cli, sdcore.cli.output as output",
+        "real, saved = output.Output.save, []",
+        "def save(self, *args):",
+        "    if len(saved) == int(sys.argv[1]): os.kill(os.getpid(), signal.SIGINT)",
+        "    saved.append(real(self, *args))",
+        "    return saved[-1]",
+        "output.Output.save = save",
+        "signal.signal(signal.SIGINT, signal.default_int_handler)",
+        "sdcore.cli.main(sys.argv[2:])",
+    ]
+    draw = ["sample", "a", "--count", "2", "--steps", "1", "--model", str(tiny_path), "--out", "o"]
+    for count, told in (("0", "stopped"), ("1", "stopped; the pictures named above are whole")):
+        done = subprocess.run(
+            [sys.executable, "-c", "\n".join(lines), count, *draw],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.stderr.splitlines()[-1] == f"sdcore: {told}"
+        assert len(list((tmp_path / "o").glob("*.png"))) == int(count)
+        assert done.returncode == 130
