@@ -93,7 +93,7 @@ def test_a_list_is_several_values_and_the_command_line_replaces_it(shell: Shell)
 def test_a_value_that_is_out_of_range_is_told_with_its_file_and_line(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path(PROJECT).write_text("seed: 1\nsteps: 0\nserve:\n  batch: 0\npresets: {p: {eta: -1}}")
+    Path(PROJECT).write_text("seed: 1\nsteps: 0\npresets: {p: {eta: -1}}")
     model = ("--model", shell.model)
     zero = shell("sample", "red", *model)
     assert zero.status == 2
@@ -102,8 +102,10 @@ def test_a_value_that_is_out_of_range_is_told_with_its_file_and_line(
     assert own.status == 2
     assert "sdcore.yaml" not in own.err
     preset = shell("sample", "red", *model, "--steps", 1, "--scheduler", "ddim", "--preset", "p")
-    assert preset.err.rstrip().endswith("(eta: preset p (sdcore.yaml, line 5))")
-    assert shell("serve").err.rstrip().endswith("(batch: sdcore.yaml, line 4)")
+    assert preset.err.rstrip().endswith("(eta: preset p (sdcore.yaml, line 3))")
+    Path(USER).parent.mkdir(parents=True)
+    Path(USER).write_text("serve:\n  batch: 0\n")
+    assert shell("serve").err.rstrip().endswith(f"(batch: {USER}, line 2)")
     monkeypatch.setenv("SDCORE_SAMPLE_WIDTH", "7")
     width = shell("sample", "red", *model, "--steps", 1)
     assert "(width: environment SDCORE_SAMPLE_WIDTH)" in width.err
