@@ -21,7 +21,13 @@ LINK = re.compile(r"```.*?```|`[^`\n]*`|(?<=\]\()(?![a-z]+:|#)(?P<to>[^)#\s]+)(?
 LANGUAGES = {".py": "python", ".json": "json", ".yaml": "yaml", ".toml": "toml", "": "text"}
 REFERENCE = {  # the modules that a program of one's own uses, under their headings
     "The loop": ("sampling", "denoiser", "process", "noise", "brownian", "guidance"),
-    "Schedulers": ("schedulers.scheduler", "schedulers.spacing.plan", "schedulers.noise_schedule"),
+    "Schedulers": (
+        "schedulers.scheduler",
+        "schedulers.spacing.plan",
+        "schedulers.noise_schedule",
+        "schedulers.tableau",
+        "interop",
+    ),
     "From words to pictures": ("loading", "pipeline", "run", "settings", "images", "sheets"),
     "Going on and going back": ("state_file", "inversion", "likelihood", "hires", "film"),
     "Studying": (

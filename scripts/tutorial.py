@@ -96,29 +96,33 @@ def differences(shown: str, printed: str, numbers: bool = True) -> Iterator[str]
             yield f"shown: {ours}, printed: {theirs}"
 
 
+def _line(name: str, took: Sequence[float]) -> str:
+    return f"{name:<24} {took[0]:6.1f} s, {took[1]:6.1f} s of a processor"
+
+
 @click.command(help=__doc__, context_settings={"max_content_width": 100})
 @click.argument("names", nargs=-1, metavar="[CHAPTER]...")
 @click.option("--check", is_flag=True, help="Write nothing; compare what is printed.")
 def main(names: Sequence[str], check: bool) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    whole, parted = 0.0, 0
+    whole, parted = [0.0, 0.0], 0
     for page in chapters(names):
         text = page.read_text("utf-8")
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         with TemporaryDirectory() as aside:
             if not check:
                 PICTURES.mkdir(exist_ok=True)
             printed = run(blocks(text), Path(aside) if check else PICTURES)
-        seconds = time.perf_counter() - start
-        whole += seconds
+        took = time.perf_counter() - start, time.process_time() - used
+        whole = [a + b for a, b in zip(whole, took, strict=True)]
         for block, said in zip(blocks(text), printed, strict=True):
             for line in differences(block.printed, said) if check else ():
                 click.echo(f"{page.name}: {line}", err=True)
                 parted += 1
         if not check:
             write_whole(page, with_printed(text, printed).encode())
-        click.echo(f"{page.stem:<24} {seconds:6.1f} s")
-    click.echo(f"{'all':<24} {whole:6.1f} s")
+        click.echo(_line(page.stem, took))
+    click.echo(_line("all", whole))
     sys.exit(bool(parted))
 
 
