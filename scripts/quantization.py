@@ -14,6 +14,7 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -28,6 +29,7 @@ from sdcore.writing import write_whole
 
 PAGE = Path(__file__).parents[1] / "docs" / "quantization.md"
 MODEL, PROMPT = "picturebook", "a red house at sunset"
+HOW: dict[str, Any] = {"scheduler": "dpmpp_2m", "spacing": "karras", "steps": 20, "cfg": 7.5}
 
 TEXT = """# Quantized weights
 
@@ -67,15 +69,15 @@ names, shapes and notes to that with the `gguf` package's reader: ComfyUI itself
 ## Measured
 
 The bundled model `{model}` ({millions:.1f} M weights in the UNet), {seeds} pictures of
-"{prompt}" with its own scheduler at {steps} steps, in float32. PSNR is to the
-pictures of the model as it is, in dB. Below {flipped:.0f} dB it is another picture rather than a
-noisier one: a mean hides that, so the worst and the share of such pictures stand beside it. Small
-networks suffer more than large ones. Seconds are those of one thread of {machine}, by the
-processor's own clock.
+"{prompt}" by {scheduler} on {spacing} sigmas in {steps} steps, cfg {cfg}, in float32.
+PSNR is to the pictures of the model as it is, in dB. Below {flipped:.0f} dB it is another picture
+rather than a noisier one: a mean hides that, so the worst and the share of such pictures stand
+beside it. Small networks suffer more than large ones. Seconds are those of one thread of
+{machine}, by the processor's own clock.
 
 Bits are all of the file's, over all the weights in it. A block of q4_0 is 18 bytes for 32 weights,
-4.5 bits each (q4_1 5, q5_0 5.5, q5_1 6, q8_0 8.5); {comfy} are the average with what stays float16
-and float32. {sdcpp} in the layout sdcpp, where of this small model little is quantized.
+4.5 bits each (q4_1 5, q5_0 5.5, q5_1 6, q8_0 8.5). With what stays float16 and float32 the average
+is {comfy}; in the layout sdcpp it is {sdcpp}, since of this small model little is quantized there.
 
 | type | layout | MB | bits | PSNR mean | worst | others | load | step | step, kept small |
 |---|---|---|---|---|---|---|---|---|---|
@@ -108,7 +110,7 @@ def step_seconds(sd: StableDiffusion, steps: int = 6) -> float:
     """The median time of a guided step."""
     times = []
     with torch.inference_mode():
-        run = iter(sd.prepare(PROMPT, seeds=[0], steps=steps))
+        run = iter(sd.prepare(PROMPT, seeds=[0], **{**HOW, "steps": steps}))
         for _ in range(steps):
             begun = time.process_time()
             next(run)
@@ -134,14 +136,14 @@ def measured(type: str, layout: str, seeds: int, folder: Path) -> Row:
         bits = 8 * size / sum(p.numel() for p in plain.unet.parameters())
         kept = step_seconds(sdcore.load(MODEL, device="cpu", dtype="float32", memory="quantized"))
         return Row(type, layout, size, bits, (), load_seconds(), step_seconds(plain), kept)
-    before = pictures(plain, seeds, PROMPT)
+    before = pictures(plain, seeds, PROMPT, **HOW)
     path = folder / f"{type}-{layout}.{'gguf' if type in GGUF_TYPES else 'safetensors'}"
     path.unlink(missing_ok=True)
     written = quantize(checkpoint, path, type, layout)
     names = checkpoint.components if layout == "sdcpp" else ("unet",)
     parts = dict.fromkeys(names, str(path))
     sd = sdcore.load(MODEL, device="cpu", dtype="float32", **parts)
-    decibels = tuple(map(psnr, pictures(sd, seeds, PROMPT), before))
+    decibels = tuple(map(psnr, pictures(sd, seeds, PROMPT, **HOW), before))
     small = sdcore.load(MODEL, device="cpu", dtype="float32", memory="quantized", **parts)
     seconds = load_seconds(**parts), step_seconds(sd), step_seconds(small)
     path.unlink()
@@ -188,7 +190,7 @@ def main(seeds: int, types: tuple[str, ...], layouts: tuple[str, ...], work: Pat
         millions=sum(p.numel() for p in sd.unet.parameters()) / 1e6,
         seeds=seeds,
         prompt=PROMPT,
-        steps=len(sd.prepare(PROMPT)),
+        **HOW,
         machine=processor() or platform.machine(),
         flipped=FLIPPED,
         comfy=bits["q4_0", "comfy"],

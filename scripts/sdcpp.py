@@ -1,21 +1,22 @@
 """Quantized files between sdcore and stable-diffusion.cpp: `python -m scripts.sdcpp`.
 
-A whole model of SD 1.5's size with seeded random weights, as one float16 file (2.1 GB; all is
-written to a temporary folder and removed), and with its Python binding (pip install cyllama):
+A whole model of SD 1.5's size with seeded random weights, as one float16 file (with the folder that
+it is made of 4.3 GB, in `--work`), and with its Python binding (pip install cyllama):
 
 * sdcore quantizes it in the layout sdcpp; stable-diffusion.cpp draws with that file, and with the
   float16 one and its own quantized one, from the same seed;
 * stable-diffusion.cpp quantizes it; sdcore loads that file strictly, and compares every weight
   with the float16 one.
+
+What is done is kept in `--work`: stopped, the same command goes on.
 """
 
 from __future__ import annotations
 
-import tempfile
+import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -27,8 +28,10 @@ from sdcore.checkpoints.convert import convert
 from sdcore.checkpoints.quantize import quantize
 from sdcore.checkpoints.read import Weights, read_header
 from sdcore.compare.quantization import psnr
+from sdcore.writing import write_whole
 
 OURS = ("q8_0", "q4_0")
+THEIRS_BY = "stable-diffusion.cpp"
 THEIRS = ("Q8_0", "Q4_0", "Q4_K", "Q6_K")
 SIDE, SEED, PROMPT = 64, 1, "a red house at sunset"
 
@@ -55,61 +58,80 @@ def errors(path: Path, source: Path) -> tuple[Counter[str], float]:
     return Counter(i.dtype for i in info.values()), worst
 
 
-def rows(folder: Path, steps: int) -> Iterator[tuple[Any, ...]]:
-    from cyllama.sd.stable_diffusion import SDType, convert_model  # type: ignore
+def rows(work: Path, steps: int) -> Iterator[str]:
+    """A line for each file: who wrote it, how large, both readers' results."""
+    model, source = work / "model", work / "sd15.safetensors"
+    if not source.is_file():
+        if not (model / "model_index.json").is_file():  # which is written last
+            families.write(model, families.find("sd15"), torch.float16)
+        convert(open_model(model), source)
+    reference = _kept(work / f"float16-{steps}.npy", source, steps)
+    yield _line("float16", "sdcore", source) + _spread(reference)
+    files = [(type, THEIRS_BY) for type in THEIRS] + [(t, "sdcore") for t in OURS]
+    for type, by in files:
+        line = work / f"{by}-{type}-{steps}.txt"
+        if not line.is_file():
+            write_whole(line, _row(work, model, source, type, by, steps, reference).encode())
+        yield line.read_text()
 
-    model = families.write(folder / "model", families.find("sd15"), torch.float16)
-    checkpoint, source = open_model(model), folder / "sd15.safetensors"
-    convert(checkpoint, source)
-    reference = drawn(source, steps)
-    yield "float16", "sdcore", source, None, reference, reference
-    pictures: dict[str, np.ndarray] = {}
-    for type in THEIRS:
-        path = folder / f"theirs-{type}.gguf"
+
+def _row(
+    work: Path, model: Path, source: Path, type: str, by: str, steps: int, reference: np.ndarray
+) -> str:
+    path = work / f"{by}-{type}.gguf"
+    path.unlink(missing_ok=True)
+    if by == "sdcore":
+        quantize(open_model(model), path, type, "sdcpp")
+    else:
+        from cyllama.sd.stable_diffusion import SDType, convert_model  # type: ignore
+
         # Without any rule the binding hands on a null pointer, which ends the process.
         convert_model(str(source), str(path), SDType[type], tensor_type_rules="no such name=f16")
-        if type.lower() in OURS:
-            pictures[type] = drawn(path, steps)
-        _load(path)
-        yield (
-            type,
-            "stable-diffusion.cpp",
-            path,
-            errors(path, source),
-            pictures.get(type),
-            reference,
-        )
-        path.unlink()
-    for type in OURS:
-        path = folder / f"ours-{type}.gguf"
-        quantize(checkpoint, path, type, "sdcpp")
-        _load(path)
-        yield type, "sdcore", path, errors(path, source), drawn(path, steps), pictures[type.upper()]
-        path.unlink()
-
-
-def _load(path: Path) -> None:
-    """Every network, strictly: each key is wanted, and each wanted key is there."""
-    for component in open_file(path).components.values():
+    for component in open_file(path).components.values():  # strictly: each key is wanted
         load_component(component, "cpu", None, packed=True)
+    stored, worst = errors(path, source)
+    text = _line(type, by, path) + (
+        f"; sdcore reads {', '.join(f'{kind} {n}' for kind, n in stored.most_common())}, "
+        f"largest error {worst:.1e}"
+    )
+    if type.lower() in OURS:
+        picture = _kept(work / f"{by}-{type.lower()}-{steps}.npy", path, steps)
+        beside, whose = reference, "float16's"
+        if by == "sdcore":
+            beside, whose = np.load(work / f"{THEIRS_BY}-{type}-{steps}.npy"), "its own file's"
+        text += _spread(picture) + f", PSNR to {whose} picture {psnr(picture, beside):.1f} dB"
+    path.unlink()
+    return text
+
+
+def _kept(path: Path, model: Path, steps: int) -> np.ndarray:
+    """The picture that was drawn with a file, once."""
+    if not path.is_file():
+        picture = drawn(model, steps)
+        data = io.BytesIO()
+        np.save(data, picture)
+        write_whole(path, data.getvalue())
+    return np.load(path)
+
+
+def _line(type: str, by: str, path: Path) -> str:
+    return f"{type:8} by {by:20} {path.stat().st_size / 1e6:6.0f} MB"
+
+
+def _spread(picture: np.ndarray) -> str:
+    return f"; stable-diffusion.cpp draws it: spread {picture.std():.0f} of 255"
 
 
 @click.command()
 @click.option("--steps", default=1, show_default=True, help="Of a picture of 64 x 64.")
-def main(steps: int) -> None:
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=Path("runs/sdcpp"), show_default=True
+)
+def main(steps: int, work: Path) -> None:
     """Print a line for each file: who wrote it, how large, both readers' results."""
-    with tempfile.TemporaryDirectory() as folder:
-        for type, by, path, found, picture, beside in rows(Path(folder), steps):
-            text = f"{type:8} by {by:20} {path.stat().st_size / 1e6:6.0f} MB"
-            if found is not None:
-                stored = ", ".join(f"{kind} {n}" for kind, n in found[0].most_common())
-                text += f"; sdcore reads {stored}, largest error {found[1]:.1e}"
-            if picture is not None:
-                text += f"; stable-diffusion.cpp draws it: spread {picture.std():.0f} of 255"
-            if picture is not None and picture is not beside:
-                whose = "its own file's" if by == "sdcore" else "float16's"
-                text += f", PSNR to {whose} picture {psnr(picture, beside):.1f} dB"
-            click.echo(text)
+    work.mkdir(parents=True, exist_ok=True)
+    for row in rows(work, steps):
+        click.echo(row)
 
 
 if __name__ == "__main__":

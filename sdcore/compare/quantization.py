@@ -62,13 +62,13 @@ def measure(
 
 
 def pictures(
-    sd: StableDiffusion, seeds: int, prompt: str, steps: int | None = None
+    sd: StableDiffusion, seeds: int, prompt: str, steps: int | None = None, **options: Any
 ) -> list[np.ndarray]:
-    """Pictures [H, W, 3] of levels 0 to 255, of the seeds 0, 1, 2 ..."""
+    """Pictures [H, W, 3] of levels 0 to 255, of the seeds 0, 1, 2 ... options: of `prepare`."""
     drawn = []
     with torch.inference_mode():
         for seed in tqdm(range(seeds), unit="pictures", leave=False, disable=None):
-            run = sd.prepare(prompt, seeds=[seed], steps=steps)
+            run = sd.prepare(prompt, seeds=[seed], steps=steps, **options)
             *_, last = run
             drawn.append(np.asarray(run.decode(last.x_next)[0], dtype=np.float64))
     return drawn
