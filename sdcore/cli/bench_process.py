@@ -68,12 +68,17 @@ def _answer(connection: Connection, asked: Asked, engine: str) -> None:
     tune_allocator()
     with suppress(EOFError, OSError, KeyboardInterrupt):  # nobody asks any more
         try:
-            answers = _Answers(asked, engine)
+            answers = None
             while True:
-                connection.send((None, answers(connection.recv())))
-        except InputError as error:
-            connection.recv()
-            connection.send((str(error), None))
+                what = connection.recv()
+                answers = _Answers(asked, engine) if answers is None else answers
+                connection.send((None, answers(what)))
+        except (EOFError, OSError):
+            raise
+        except Exception as error:  # told by the process that asks, in a line
+            line = " ".join(str(error).split())
+            mine = isinstance(error, InputError)
+            connection.send((line if mine else f"the engine {engine} failed: {line:.300}", None))
 
 
 class _Answers:

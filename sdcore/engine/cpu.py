@@ -48,10 +48,10 @@ class CpuOps(Ops):
 
     def double(self, layer: nn.Conv2d) -> Callable[[Tensor, torch.Size | None], Tensor]:
         """Without making the doubled map, where that is worth further weights: see `_sub_pixel`."""
-        plain = super().double(layer)
         if layer.in_channels > WIDE:
-            return plain
-        quick = _sub_pixel(layer)
+            return super().double(layer)
+        quick = _sub_pixel(layer)  # before the weight lies in another order
+        plain = super().double(layer)
 
         def run(x: Tensor, size: torch.Size | None = None) -> Tensor:
             even = size is None or tuple(size) == (2 * x.shape[-2], 2 * x.shape[-1])

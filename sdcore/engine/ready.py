@@ -67,7 +67,9 @@ def _state(network: nn.Module) -> tuple:
 
 
 def _place(parameter: Tensor) -> int:
-    return 0 if isinstance(parameter, Reordered) else parameter.data_ptr()
+    if isinstance(parameter, Reordered):
+        return 0 if parameter.plain is None else parameter.plain.data_ptr()
+    return parameter.data_ptr()
 
 
 def _writes(parameter: Tensor) -> int:

@@ -1,7 +1,7 @@
 """oneDNN's packed layers, where this torch has them."""
 
 import copy
-from weakref import ref
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -79,17 +79,66 @@ def test_nothing_is_drawn_from_the_callers_numbers() -> None:
 def test_packed_weights_take_the_place_of_plain_ones() -> None:
     net = unet("SD 1.x")
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    plain = [ref(weight) for weight in net.parameters()]
     said, x = told(net, 2), latents(2)
     right = ready(net, [10.0])(x, 10.0, **said)
     packed = [name for name, weight in net.named_parameters() if isinstance(weight, Reordered)]
     assert len(packed) > 40
-    assert sum(weight() is None for weight in plain) == len(packed)  # freed, not kept beside
+    assert all(net.get_parameter(name).plain is None for name in packed)
     state = net.state_dict()
     assert all(torch.equal(state[name], value) for name, value in before.items())
     assert ready(net, [10.0], "plain") is net
     assert not any(isinstance(weight, Reordered) for weight in net.parameters())
     assert torch.equal(ready(net, [10.0])(x, 10.0, **said), right)
+
+
+def doubled(weight: nn.Parameter) -> None:
+    weight.data.mul_(2)
+
+
+def replaced(weight: nn.Parameter) -> None:
+    weight.data = weight.data * 2
+
+
+def viewed(weight: nn.Parameter) -> None:
+    weight.detach().view(-1).mul_(2)
+
+
+def sliced(weight: nn.Parameter) -> None:
+    weight[:] = 2 * weight
+
+
+def in_numpy(weight: nn.Parameter) -> None:
+    array = weight.detach().numpy()
+    array *= 2
+
+
+def in_place(weight: nn.Parameter) -> None:
+    weight.mul_(2)
+
+
+@pytest.mark.parametrize("write", [doubled, replaced, viewed, sliced, in_numpy, in_place])
+def test_whatever_writes_is_drawn_with(write: Callable[[nn.Parameter], None]) -> None:
+    """Through weights that are held from before the first drawing, and more than once."""
+    net = unet("SD 1.x")
+    other = copy.deepcopy(net)
+    held = [each.mid_block.resnets[0].conv1.weight for each in (net, other)]
+    said, x = told(net, 2), latents(2)
+    ready(net, [10.0])(x, 10.0, **said)
+    for _ in range(2):
+        for weight in held:
+            write(weight)
+        right = other(x, 10.0, **said)
+        for answer in (net(x, 10.0, **said), ready(net, [10.0])(x, 10.0, **said)):
+            assert (answer - right).norm() < 1e-5 * right.norm()
+
+
+def test_memory_that_somebody_holds_stays_the_weights_own() -> None:
+    net = unet("SD 1.x")
+    weight = net.mid_block.resnets[0].conv1.weight
+    view, said, x = weight.data, told(net, 2), latents(2)
+    ready(net, [10.0])(x, 10.0, **said)
+    view.mul_(2)
+    assert torch.equal(net.mid_block.resnets[0].conv1.weight, view)
 
 
 def test_adapters_pack_what_they_change_alone() -> None:

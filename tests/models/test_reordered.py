@@ -42,7 +42,8 @@ def three() -> nn.ModuleList:
     reorder(list(layers), "linear", whole)
     for layer, weight in zip(layers, before, strict=True):
         assert type(layer.weight) is Reordered
-        assert torch.equal(layer.weight.detach(), weight)
+        assert torch.equal(layer.weight, weight)
+        assert layer.weight.plain is None
     return layers
 
 
