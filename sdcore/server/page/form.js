@@ -89,7 +89,7 @@ export async function makeForm() {
       labelled("hires_upscaler", "Enlarged", choice(...options(ENLARGED)), true),
       labelled("refiner", "Refiner", choice(h("option", { value: "" }, "none"), ...options(lists.models.map((name) => [name, name])))),
       numeric("handover", "From sigma", { min: 0, step: "any", placeholder: "its own" }),
-      labelled("lossy", "Faster, not exact", h("input", { type: "text", placeholder: "exact, or deepcache:every=3, tome, tgate, bf16", spellcheck: false }), true))),
+      labelled("lossy", "Faster, not exact", h("input", { type: "text", placeholder: "exact, or deepcache, tome", title: "deepcache:every=3, tome, tgate, bf16, joined by +", spellcheck: false }), true))),
     h("details", { id: "start" }, h("summary", {}, "Start from a picture"), pad.element),
     h("datalist", { id: "guidances" }, ...lists.guidances.map((e) => h("option", { value: e.written, label: e.what }))));
   fields.guidance.setAttribute("list", "guidances");
