@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def as_diffusers(
     solver: str | Solver | None,
-    config: Mapping[str, Any],
+    config: Any,
     spacing: str | Spacing | Rule | None = None,
     eta: float | None = None,
     tail: str | float | None = None,
@@ -29,8 +29,9 @@ def as_diffusers(
         pipe.scheduler = as_diffusers("dpmpp_2m", pipe.scheduler.config, spacing="karras")
 
     solver, spacing, eta, tail: as of `sdcore.schedulers.resolve`.
-    config: of the scheduler that the pipeline came with. What it left to its class's defaults is
-        not taken over by a solver of another class, as in diffusers' own `from_config`.
+    config: of the scheduler that the pipeline came with, or that scheduler itself. What it left to
+        its class's defaults is not taken over by a solver of another class, as in diffusers' own
+        `from_config`.
     noise: as of `prepare`; None takes the solver's.
     seeds: of the noise that the solver draws, one for each picture. Without, it comes from the
         generators of the pipeline's call; those of flow matching do not hand them on.
@@ -44,10 +45,16 @@ def as_diffusers(
 
     Raises InputError where diffusers is not installed, for what `resolve` refuses, and for a solver
     that a pipeline cannot run: one whose number of questions is not known before, or which raises
-    sigma before it asks.
+    sigma before it asks, or for a config that says neither its class nor its betas.
     """
     if find_spec("diffusers") is None:
         raise InputError("this is a scheduler for diffusers' pipelines: pip install diffusers")
     from sdcore.interop.pipeline_scheduler import PipelineScheduler
 
+    if not isinstance(config, Mapping):
+        config = {**config.config, "_class_name": type(config).__name__}
+    if "_class_name" not in config and "beta_start" not in config:
+        raise InputError(
+            "this config says neither its class nor its betas: give the scheduler object instead"
+        )
     return PipelineScheduler(solver, config, spacing, eta, tail, noise, tuple(seeds))

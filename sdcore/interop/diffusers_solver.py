@@ -11,13 +11,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sdcore.errors import InputError
+from sdcore.interop.rebound import rebound
 from sdcore.interop.remembered import Told, kept, note, steps_before, values
 from sdcore.process import FLOW, Process, process_of, to_s
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Prediction
@@ -282,12 +282,7 @@ def _stepped(
 
     if hasattr(scheduler, "noise_sampler"):
         scheduler.noise_sampler = lambda a, b: draw(float(a), float(b)).to(x.dtype)
-    step: Any = type(scheduler).step
-    if isinstance(step, FunctionType) and "randn_tensor" in step.__globals__:
-        defaults, names = step.__defaults__, step.__kwdefaults__
-        about = {**step.__globals__, "randn_tensor": drawn}
-        step = FunctionType(step.__code__, about, step.__name__, defaults, step.__closure__)
-        step.__kwdefaults__ = names
+    step = rebound(type(scheduler).step, randn_tensor=drawn)
     _seen(scheduler, x, t)
     return step(scheduler, raw, t, x, return_dict=False)[0]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from sdcore.brownian import noise_named
 from sdcore.errors import InputError
+from sdcore.interop.rebound import rebound
 from sdcore.interop.remembered import Told, kept, note, steps_before, values
 from sdcore.process import Process, process_of, to_s
 from sdcore.sampling import Denoise, Draw, Interval, Memory, Noise, Prediction, Solver, sample
@@ -162,9 +163,10 @@ def from_k_diffusion(function: Callable[..., Tensor], **options: Any) -> Solver:
     again what the model said there: so what it remembers, it remembers, and any step is a pure
     function still. Where x is another than the last step left, or guidance is, it begins anew.
 
-    Its noise comes from the loop where it takes a noise_sampler. Raises InputError for a function
-    that does not take (model, x, sigmas), as DPM-fast and DPM-adaptive; the solver does so where it
-    asks more of the model than x0.
+    Its noise comes from the loop: what it draws by noise_sampler, or by torch.randn_like; it is
+    Brownian where the function's own is. Raises InputError for a function that does not take
+    (model, x, sigmas), as DPM-fast and DPM-adaptive, and for an s_churn, which counts the steps to
+    come; the solver does so where it asks more of the model than x0, or draws by other means.
     """
     name = getattr(function, "__name__", type(function).__name__)
     try:
@@ -173,7 +175,13 @@ def from_k_diffusion(function: Callable[..., Tensor], **options: Any) -> Solver:
         takes = {}
     if [*takes][:3] != ["model", "x", "sigmas"]:
         raise InputError(f"{name} takes ({', '.join(takes)}), and not (model, x, sigmas, ...)")
-    return KDiffusionSolver(function, name, "noise_sampler" in takes, options)
+    churn = takes.get("s_churn")
+    if churn is not None and options.get("s_churn", churn.default) != 0:
+        raise InputError(
+            f"{name} divides s_churn among the steps of its schedule, of which it is given what lies "
+            "behind alone: take ours, euler_churn or heun_churn"
+        )
+    return KDiffusionSolver(function, name, "noise_sampler" in takes, churn is None, options)
 
 
 @dataclass(frozen=True)
@@ -183,11 +191,18 @@ class KDiffusionSolver:
     function: Callable[..., Tensor]
     name: str
     takes_noise: bool
+    draws: bool  # what randn_like gives is used: k-diffusion draws for s_churn 0, too
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def __name__(self) -> str:
         return self.name
+
+    @property
+    def noise(self) -> Literal["independent", "brownian"]:
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        brownian = "BrownianTreeNoiseSampler" in getattr(code, "co_names", ())
+        return "brownian" if brownian else "independent"
 
     def __call__(
         self, denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw
@@ -208,7 +223,12 @@ class KDiffusionSolver:
             if (known := next(answers, None)) is not None:
                 return known
             place = _exact(float(sigma.flatten()[0]), interval)
-            first = bool(fresh) and place == interval.sigma and torch.equal(x_asked, x)
+            first = bool(fresh) and place == interval.sigma
+            if first and not torch.equal(x_asked, x):
+                raise InputError(
+                    f"{self.name} draws noise that is not the loop's, so no step of it comes "
+                    "twice: give it a noise_sampler"
+                )
             asking = True
             answer = fresh.pop() if first else denoise(x_asked, place)
             asking = False
@@ -222,6 +242,9 @@ class KDiffusionSolver:
             now.append(note(self.name, "noise", float(sigma), noise, origin, interval))
             return noise
 
+        def randn_like(like: Tensor, **_: Any) -> Tensor:
+            return noise_sampler(interval.sigma, interval.sigma_next) if self.draws else 0 * like
+
         start = interval.index - len(steps)
         begin = values(steps[0], "x")[0].value if steps else x
         sigmas = x.new_tensor(interval.sigmas[start : interval.index + 2])
@@ -229,7 +252,8 @@ class KDiffusionSolver:
         if self.takes_noise:
             keywords["noise_sampler"] = noise_sampler
         try:
-            x_next = self.function(model, begin, sigmas, disable=True, **keywords)
+            function = rebound(self.function, torch=_Drawing(randn_like))
+            x_next = function(model, begin, sigmas, disable=True, **keywords)
         except (AttributeError, TypeError) as error:
             if asking:
                 raise
@@ -238,6 +262,16 @@ class KDiffusionSolver:
             ) from error
         now.append(note(self.name, "end", interval.sigma_next, x_next, origin, interval))
         return x_next, prediction, kept([*steps, now])
+
+
+class _Drawing:
+    """torch, for a function that draws by randn_like."""
+
+    def __init__(self, randn_like: Callable[..., Tensor]) -> None:
+        self.randn_like = randn_like
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
 
 
 def _exact(sigma: float, interval: Interval) -> float:

@@ -5,10 +5,12 @@ diffusers is imported here, so only `as_diffusers` imports this file.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import diffusers
 import torch
 from diffusers.configuration_utils import ConfigMixin, FrozenDict
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -146,6 +148,21 @@ class PipelineScheduler(SchedulerMixin, ConfigMixin):
     def scale_noise(self, sample: Tensor, timestep: Tensor | float, noise: Tensor) -> Tensor:
         """`add_noise` as pipelines of flow matching call it."""
         return self.add_noise(sample, noise, torch.as_tensor(timestep))
+
+    # --- in a saved pipeline --------------------------------------------------------------------
+
+    def to_json_string(self) -> str:
+        """The config of the scheduler that the pipeline came with, under its own class."""
+        known = {k: v for k, v in self._internal_dict.items() if k != "_use_default_values"}
+        return json.dumps(known, indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_config(cls, config: Any = None, **kwargs: Any) -> Any:
+        """That scheduler: what a pipeline came with is what a saved one comes back with.
+
+        The solver is not in the file, so a stranger's pipeline names none.
+        """
+        return getattr(diffusers, config["_class_name"]).from_config(config, **kwargs)
 
     # --- the loop, one question at a time -------------------------------------------------------
 

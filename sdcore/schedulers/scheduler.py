@@ -251,11 +251,15 @@ def _function(solver: Solver) -> _Chosen:
 
 
 def _own_entry(label: str, solver: Solver) -> Entry:
-    """One's own solver runs with Euler's conventions; a tableau says what it claims."""
+    """One's own solver runs with Euler's conventions; a tableau says what it claims.
+
+    It may say its `noise`, as an Entry does.
+    """
     tableau = getattr(solver, "keywords", {}).get("tableau")
     if isinstance(tableau, Tableau):
         return Entry(label, solver, tableau.order, nfe(tableau), tableau.source)
-    return Entry(name=label, solver=solver, order=0, nfe=0, paper="")
+    noise: Any = getattr(solver, "noise", "independent")
+    return Entry(name=label, solver=solver, order=0, nfe=0, paper="", noise=noise)
 
 
 def _spacing(

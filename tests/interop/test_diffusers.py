@@ -98,6 +98,23 @@ def test_what_a_config_left_to_its_class_is_not_taken_over():
     assert back.config.steps_offset == 1
 
 
+def test_an_object_says_its_class_where_a_bare_config_does_not():
+    """diffusers writes a class's name into a config only where it was read from a file."""
+    flow = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    assert as_diffusers("heun", flow).timesteps[1] == as_diffusers("heun", FLOW).timesteps[1]
+    with pytest.raises(InputError, match="give the scheduler object"):
+        as_diffusers("heun", flow.config)
+
+
+def test_a_saved_pipeline_comes_back_with_its_own_scheduler(tmp_path):
+    pipe = sd().pipe
+    pipe.scheduler = as_diffusers("dpmpp_2m", pipe.scheduler)
+    pipe.save_pretrained(tmp_path)
+    back = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
+    assert type(back.scheduler).__name__ == "DDIMScheduler"
+    assert back.scheduler.config.steps_offset == 1
+
+
 def test_in_half_precision_the_state_stays_in_float32():
     config = {**SD15, "timestep_spacing": "linspace"}
     exact = loop(as_diffusers("euler", config, tail="zero"), 30)

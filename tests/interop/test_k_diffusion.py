@@ -75,14 +75,18 @@ def test_theirs_in_our_loop(kd, name):
     assert apart(last.x_next, called(function)) < LIMIT
 
 
-# All of them but the one that asks for gradients, which k-diffusion switches off.
-KEPT = [law for law in LAWS.values() if law.__name__ != "passes_gradients"]
+def renewed(model, x, sigmas, disable=None):
+    """All noise drawn anew, by torch.randn_like."""
+    for i in range(len(sigmas) - 1):
+        x0 = model(x, sigmas[i].expand(len(x)))
+        x = x0 + sigmas[i + 1] * torch.randn_like(x) if sigmas[i + 1] > 0 else x0
+    return x
 
 
-@pytest.mark.parametrize("law", KEPT, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("name", ["lms", "dpmpp_2m", "dpmpp_3m_sde"])
+@pytest.mark.parametrize("law", LAWS.values(), ids=lambda law: law.__name__)
+@pytest.mark.parametrize("name", ["euler", "renewed", "lms", "dpmpp_2m", "dpmpp_3m_sde"])
 def test_such_a_function_becomes_a_pure_one(kd, name, law):
-    solver = from_k_diffusion(getattr(kd, f"sample_{name}"))
+    solver = from_k_diffusion(renewed if name == "renewed" else getattr(kd, f"sample_{name}"))
     for begin in (0, 3):
         setting = Setting(resolve("euler", "karras").plan(6).sigmas, begin, unit=SINGLE)
         assert law(solver, setting) is None
@@ -99,6 +103,35 @@ def test_what_is_changed_between_steps_is_gone_on_from(kd):
             fresh = kd.sample_dpmpp_2m(model, changed, SIGMAS[4:6], disable=True)
             assert apart(step.x_next, fresh) < LIMIT
             break
+
+
+def test_nothing_is_asked_twice_and_drawn_for_nothing(kd):
+    steps = [*sample(WORLD, start(), SIGMAS.tolist(), from_k_diffusion(kd.sample_heun), NOISE)]
+    assert steps[-1].draws == 0
+    assert [step.nfe for step in steps] == [2] * 7 + [1]
+    steps = [*sample(WORLD, start(), SIGMAS.tolist(), from_k_diffusion(renewed), NOISE)]
+    assert [step.draws for step in steps] == [1, 2, 3, 4, 5, 6, 7, 7]
+    assert [step.nfe for step in steps] == [1] * 8
+
+
+def test_noise_of_a_path_is_known_by_the_function(kd):
+    assert resolve(from_k_diffusion(kd.sample_dpmpp_sde)).entry.noise == "brownian"
+    assert resolve(from_k_diffusion(kd.sample_euler_ancestral)).entry.noise == "independent"
+
+
+def draw_elsewhere(like):
+    return torch.randn(like.shape)
+
+
+def draws_elsewhere(model, x, sigmas, disable=None):
+    for i in range(len(sigmas) - 1):
+        x = model(x, sigmas[i].expand(len(x))) + sigmas[i + 1] * draw_elsewhere(x)
+    return x
+
+
+def test_noise_that_is_not_the_loops_is_refused():
+    with pytest.raises(InputError, match="not the loop's"):
+        list(sample(WORLD, start(), SIGMAS.tolist(), from_k_diffusion(draws_elsewhere), NOISE))
 
 
 def test_options_and_callback():
@@ -168,6 +201,10 @@ def test_without_a_seed_torchs_generator_counts():
     assert not torch.equal(ends[0], ends[2])
 
 
+def churns(model, x, sigmas, s_churn=0.0):
+    return x
+
+
 def asks_more(model, x, sigmas, disable=None):
     return x * model.inner_model.scale
 
@@ -178,6 +215,7 @@ def asks_more(model, x, sigmas, disable=None):
         (lambda: from_k_diffusion(lambda model, x, sigma_min, sigma_max, n: x), "sigma_min"),
         (lambda: from_k_diffusion(max), "not \\(model"),
         (lambda: as_k_diffusion("eulr"), "did you mean"),
+        (lambda: from_k_diffusion(churns, s_churn=3.0), "take ours, euler_churn"),
         (
             lambda: next(sample(WORLD, start(), SIGMAS.tolist(), from_k_diffusion(asks_more))),
             "asks_more asks more of its model",
