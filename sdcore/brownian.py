@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sdcore.errors import InputError, unknown
-from sdcore.extensions import find
+from sdcore.extensions import find, names
 from sdcore.keywords import keywords
 from sdcore.noise import SeededNoise
 from sdcore.user_file import blame, load_object
@@ -105,7 +105,7 @@ def noise_named(name: str) -> MakesNoise:
     if written.file is None and written.name not in NOISES:
         extension = find("noise", written.name)
         if extension is None:
-            raise unknown("noise", name, NOISES)
+            raise unknown("noise", name, (*NOISES, *names("noise")))
         path, factory = extension.file(), extension.load()
     elif written.file is None:
         if not written.options:
@@ -118,8 +118,8 @@ def noise_named(name: str) -> MakesNoise:
         return partial(SeededNoise, delta=delta)
     else:
         path = Path(written.file)
-        names = (written.name,) if written.name else ("noise", path.stem)
-        factory = load_object(path, names, "noise")
+        wanted = (written.name,) if written.name else ("noise", path.stem)
+        factory = load_object(path, wanted, "noise")
     options = keywords(written.options, factory, f"the noise of {path.name}", skip=3)
 
     def make(seeds: tuple[int, ...], shape: tuple[int, ...], device: torch.device | str) -> Any:

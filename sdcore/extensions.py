@@ -88,6 +88,11 @@ def find(kind: Kind, name: str) -> Extension | None:
     return same[0] if same else None
 
 
+def names(kind: Kind) -> list[str]:
+    """Of all of a kind, for whoever has mistaken one."""
+    return [each.name for each in extensions(kind)]
+
+
 def plain(name: str) -> str:
     """Letters and digits alone: case, spaces and underscores do not matter."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())

@@ -114,7 +114,7 @@ def _check_says_the_same(scheduler: Scheduler, networks: Networks) -> None:
     if scheduler.prediction_type != says:
         raise InputError(
             f"{networks.name} says {says}, and the scheduler {scheduler.name} is made for "
-            f"{scheduler.prediction_type}: make it with prediction_type = {says!r}"
+            f"{scheduler.prediction_type}: take one that is for {says}"
         )
 
 

@@ -18,6 +18,9 @@ from sdcore.lab.worlds import Mixture
 from sdcore.noise import SeededNoise
 from sdcore.sampling import sample
 from sdcore.schedulers import resolve
+from sdcore.server import asked
+from sdcore.server.a1111_requests import known_sampler
+from sdcore.server.refusals import Missing, Refused
 from sdcore.trust import check_inherited
 
 CODE = '''
@@ -154,7 +157,7 @@ def test_mistakes_in_it_are_one_line(addons):
         ),
         (lambda: resolve("euler", "halves:ration=1"), "did you mean ratio"),
         (lambda: resolve_guidance("twice:scal=1"), "did you mean scale"),
-        (lambda: resolve("nowhere"), "scheduler"),
+        (lambda: resolve("halfwy"), "did you mean halfway"),
         (lambda: resolve("euler", "nowhere"), "spacing"),
         (lambda: noise_named("nowhere"), "noise"),
     ):
@@ -185,6 +188,10 @@ def test_a_strangers_list_or_picture_runs_none_of_it(addons):
     for field in ("scheduler", "hires_scheduler"):
         with pytest.raises(InputError, match="what a package has installed"):
             check_inherited({field: "halfway:strength=2"})
+    with pytest.raises(Refused, match="not run over HTTP"):
+        asked._written("noise", "later")
+    with pytest.raises(Missing):
+        known_sampler("Halfway")
     assert "addons" not in sys.modules
 
 
@@ -206,11 +213,12 @@ def test_the_lists_say_where_it_comes_from(addons, listed):
     out, problems = listed("schedulers")
     assert re.search(r"halfway +solver of addons 1.2 \(addons:halfway\)  Euler's step, with", out)
     assert re.search(r"later +noise of addons", out)
-    assert len(problems) == 2  # of euler, and of what does not import
+    assert len(problems) == 3  # of euler, of what does not import, and of what is no function
     assert "does not import" in " ".join(problems)
     rows = json.loads(listed("schedulers", "--json")[0])
-    added = {"name": "halfway", "what": "Euler's step, with a strength."}
-    assert {**added, "from": "addons 1.2 (addons:halfway)"} in rows
+    added = next(row for row in rows if row["name"] == "as_an_entry")
+    assert (added["order"], added["from"]) == (1, "addons 1.2 (addons:entry)")
+    assert all(row.keys() == rows[0].keys() for row in rows)
     assert "halves             of addons 1.2 (addons:halves)  Each" in listed(
         "schedulers", "--spacings"
     )[0]  # fmt: skip

@@ -1,12 +1,12 @@
 """`sdcore schedulers`: what there is to choose from."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdcore.cli.echo import echo
-from sdcore.cli.installed import in_json, usable
+from sdcore.cli.installed import usable
 
 if TYPE_CHECKING:
     from sdcore.extensions import Kind
@@ -27,6 +27,7 @@ def schedulers(spacings: bool, as_json: bool) -> None:
     where it comes from (docs/writing-a-solver.md).
     """
     from sdcore.schedulers import SPACINGS, TABLE, TOOLS
+    from sdcore.schedulers.table import find
 
     if spacings:
         tools = {
@@ -46,20 +47,9 @@ def schedulers(spacings: bool, as_json: bool) -> None:
             for each in usable("spacing"):
                 echo(f"{each.name:18} of {each.source}  {each.what}".rstrip())
         return
-    rows = [
-        {
-            "name": entry.name,
-            "order": entry.order,
-            "nfe": entry.nfe,
-            "stochastic": entry.stochastic,
-            "paper": entry.paper,
-            "also": list(entry.labels),
-            "tableau": entry.tableau or None,
-        }
-        for entry in TABLE
-    ]
     if as_json:
-        echo(json.dumps([*rows, *in_json("solver")], indent=1))
+        added = [_row(find(each.name)[0], each.source) for each in usable("solver")]
+        echo(json.dumps([*(_row(entry) for entry in TABLE), *added], indent=1))
         return
     wide = max(len(entry.name) for entry in TABLE)
     source = max(len(entry.paper) for entry in TABLE)
@@ -74,6 +64,19 @@ def schedulers(spacings: bool, as_json: bool) -> None:
     for kind in kinds:
         for each in usable(kind):
             echo(f"{each.name:{wide}}  {kind} of {each.source}  {each.what}".rstrip())
+
+
+def _row(entry: "Entry", source: str = "sdcore") -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "order": entry.order,
+        "nfe": entry.nfe,
+        "stochastic": entry.stochastic,
+        "paper": entry.paper,
+        "also": list(entry.labels),
+        "tableau": entry.tableau or None,
+        "from": source,
+    }
 
 
 def _tableau(entry: "Entry") -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from sdcore.errors import InputError, unknown
-from sdcore.extensions import find
+from sdcore.extensions import find, names
 from sdcore.guidance.base import Guidance, accepted
 from sdcore.guidance.cfg import CFG
 from sdcore.guidance.compose import Sum
@@ -111,12 +111,12 @@ def _made(written: Written) -> Any:
     if written.file is None:
         extension = find("guidance", written.name)
         if extension is None:
-            raise unknown("guidance", written.name, GUIDANCES)
+            raise unknown("guidance", written.name, (*GUIDANCES, *names("guidance")))
         path, made = extension.file(), extension.load()
     else:
         path = Path(written.file)
-        names = (written.name,) if written.name else ("Guidance", "guidance", path.stem)
-        made = load_object(path, names, "guidance")
+        wanted = (written.name,) if written.name else ("Guidance", "guidance", path.stem)
+        made = load_object(path, wanted, "guidance")
 
     def own(**options: Any) -> Own:
         try:

@@ -11,6 +11,7 @@ from sdcore.errors import InputError
 from sdcore.extensions import KINDS, Kind, extensions, plain
 from sdcore.guidance import GUIDANCES
 from sdcore.schedulers import SPACINGS, TABLE
+from sdcore.schedulers.table import find
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def installed(kind: Kind) -> Iterator[Installed]:
             problem = f"{kind} {each.name} of {each.package} is not used: sdcore has its own"
         else:
             try:
-                lines = (getattr(each.load(), "__doc__", None) or "").strip().splitlines()
+                added = find(each.name)[0].solver if kind == "solver" else each.load()
+                lines = (getattr(added, "__doc__", None) or "").strip().splitlines()
                 what = lines[0] if lines else ""
             except InputError as error:
                 problem = str(error)

@@ -178,8 +178,8 @@ def from_k_diffusion(function: Callable[..., Tensor], **options: Any) -> Solver:
     churn = takes.get("s_churn")
     if churn is not None and options.get("s_churn", churn.default) != 0:
         raise InputError(
-            f"{name} divides s_churn among the steps of its schedule, of which it is given what lies "
-            "behind alone: take ours, euler_churn or heun_churn"
+            f"{name} divides s_churn among all steps of a schedule, and is given those behind it "
+            "alone: take ours, euler_churn or heun_churn"
         )
     return KDiffusionSolver(function, name, "noise_sampler" in takes, churn is None, options)
 

@@ -65,7 +65,7 @@ def find(name: str) -> tuple[Entry, str | None, Tool | None]:
         installed = None if key else extensions.find("solver", rest)
         if installed is not None:
             return _installed(installed), None, None
-        own = [entry.name for entry in TABLE]
+        own = [*(entry.name for entry in TABLE), *extensions.names("solver")]
         labels = [label for entry in TABLE for label in entry.labels]
         raise unknown("scheduler", name, own + labels, short=own)
     if not key:
@@ -122,7 +122,9 @@ def find_spacing(name: str) -> tuple[str, Tool | None, bool]:
     tool = TOOLS.get(key)
     known = SPACINGS if tool is None else tool.spacings
     if rest not in known:
-        raise unknown("spacing" if tool is None else f"spacing of {tool.label}", rest, known)
+        what = "spacing" if tool is None else f"spacing of {tool.label}"
+        installed = extensions.names("spacing") if tool is None else ()
+        raise unknown(what, rest, (*known, *installed))
     return rest, tool, bool(colon)
 
 

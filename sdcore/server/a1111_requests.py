@@ -19,6 +19,7 @@ from sdcore.a1111 import SCHEDULES, untagged
 from sdcore.a1111 import read as read_text
 from sdcore.errors import InputError
 from sdcore.fitting import to_rgb
+from sdcore.interop.installed import names_an_extension
 from sdcore.schedulers import TOOLS, resolve
 from sdcore.server.a1111_fields import Drawn, ImageToImage, TextToImage
 from sdcore.server.asked import MAX_SEED, picture
@@ -262,7 +263,7 @@ def _second_pass(asked: TextToImage) -> dict[str, Any]:
 
 def known_sampler(name: str) -> str:
     """Raises Missing for a sampler that is not here, as A1111 does."""
-    if names_a_file(name) or len(name) > 200:
+    if len(name) > 200 or names_a_file(name) or names_an_extension(name):
         raise Missing("Sampler not found", param="sampler_name")
     try:
         resolve(name)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sdcore.a1111 import untagged
 from sdcore.errors import unknown
 from sdcore.fitting import extended_size, read_sides, to_rgb
+from sdcore.interop.installed import names_an_extension
 from sdcore.options import options_of
 from sdcore.request import Request
 from sdcore.server.limits import Limits
@@ -167,6 +168,9 @@ def _written(name: str, text: str) -> str:
         raise Refused(f"{name} has {len(text)} letters: at most {LETTERS} are read", param=name)
     if names_a_file(text) or is_elsewhere(text):
         raise Refused(f"{name} names a file: over HTTP there are registered names only", param=name)
+    if names_an_extension(text):
+        said = f"{name} names what a package has installed, which is not run over HTTP"
+        raise Refused(said, param=name)
     return text
 
 
