@@ -35,6 +35,17 @@ def test_a_doubling_of_four_products_for_nine() -> None:
     )
 
 
+def test_the_norm_of_a_large_map() -> None:
+    norm = nn.GroupNorm(4, 8).requires_grad_(False)
+    norm.weight.mul_(1.5)
+    norm.bias.add_(0.2)
+    x = 1 + torch.randn(2, 8, 256, 250, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last)
+    right = F.silu(copy.deepcopy(norm).double()(x.double()))
+    out = cpu.CpuOps().norm(norm, silu=True)(x)
+    assert (out - right).norm() < 1e-6 * right.norm()
+
+
 def test_a_doubling_in_halves_rounds_the_sums_of_weights_once_more() -> None:
     layer = nn.Conv2d(32, 16, 3, padding=1).bfloat16().requires_grad_(False)
     x = torch.randn(1, 32, 6, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
