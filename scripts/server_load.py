@@ -151,8 +151,8 @@ def pairs(port: int, count: int = 40) -> list[Pair]:
     networks = sdcore.load("picturebook", device="cpu")
     measured = []
     for seed in range(count + 2):
-        body = {"prompt": "a red house", "num_inference_steps": 2, "seed": seed,
-                "width": 128, "height": 128}  # fmt: skip
+        body = {"prompt": "a red house", "num_inference_steps": 2, "guidance_scale": 7.5,
+                "seed": seed, "width": 128, "height": 128}  # fmt: skip
         begun = time.perf_counter()
         _, content, _ = ask(port, "/generate", body)
         http = time.perf_counter() - begun
