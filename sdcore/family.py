@@ -11,7 +11,8 @@
 Any of them repaints a given picture where its UNet has five more input channels.
 
 A model may name a scale of its own, as the bundled one does: `"_guidance_scale": 2.5` in its
-scheduler_config.json, where diffusers passes over what begins with an underscore.
+scheduler_config.json, where diffusers passes over what begins with an underscore. (A spacing too:
+`schedulers.config.SPACING`.)
 
 A family that is told other numbers of the picture is a row more in `models.unet_inputs.NUMBERS`.
 """

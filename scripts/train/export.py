@@ -61,13 +61,17 @@ def export(folder: Path, unet: UNet, vae: VAE, text: TextEncoder, tokenizer: Tok
     scheduler = {
         "_class_name": "EulerAncestralDiscreteScheduler",
         "_guidance_scale": 2.5,
+        "_spacing": "trailing",
         "beta_start": 0.00085,
         "beta_end": 0.012,
         "beta_schedule": "scaled_linear",
         "num_train_timesteps": 1000,
         "prediction_type": "epsilon",
+        "algorithm_type": "dpmsolver++",
+        "solver_order": 2,
+        "use_karras_sigmas": True,
         "steps_offset": 1,
-        "timestep_spacing": "trailing",
+        "timestep_spacing": "leading",
         # As SD's files have them: what another class of diffusers, made from this file, would
         # otherwise do by its own defaults. DDIM's clips x0 to pixels' -1 to 1.
         "clip_sample": False,

@@ -30,6 +30,7 @@ SD15: Config = {
     "steps_offset": 1,
     "clip_sample": False,
 }
+SPACING = "_spacing"  # a model's own, in a key that diffusers passes over
 MOST_TIMESTEPS = 100_000  # of a training table; every published one has 1000
 
 # What is understood where not every value is. None and False mean the same: off.

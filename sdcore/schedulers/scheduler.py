@@ -15,6 +15,7 @@ from sdcore.process import FLOW, process_of
 from sdcore.sampling import Solver
 from sdcore.schedulers.config import (
     SD15,
+    SPACING,
     class_of,
     fields_for,
     method_of,
@@ -101,7 +102,8 @@ def resolve(
         of our solvers runs on its grid. A Scheduler stays what it is.
     spacing: one of SPACINGS, also with a tool's prefix ("a1111:karras"), a list ("sigmas:14.6,2,0",
         "timesteps:999,500"), a function (noise_schedule, steps) -> sigmas of one's own or the file
-        of one ("my_spacing.py"), or a Spacing; None takes the name's, then the config's.
+        of one ("my_spacing.py"), or a Spacing; None takes the name's, then the config's:
+        `"_spacing"` for every solver where it is there, else what the fields of the class say.
     eta: how much noise DDIM and Euler add a step, 0 (none) to 1 (ancestral); None takes the name's.
     config: the contents of scheduler_config.json; None means SD 1.5's.
     tail: where the last step goes: "zero", "sigma_min", "discard_penultimate" or a sigma; None
@@ -133,6 +135,8 @@ def resolve(
         method = method_of(conventions, fields)
         entry = entry if method is None else _entry(method, class_name)
     wanted, tool = _spacing(name, chosen.spacing, tool, spacing)
+    if wanted is None and tool is None and flow is None and SPACING in config:
+        wanted = find_spacing(str(config[SPACING]))[0]
     if flow is None:
         schedule, says = noise_schedule_of(conventions, fields, tool), fields["prediction_type"]
         of_class = partial(spacing_of, conventions, fields, schedule)

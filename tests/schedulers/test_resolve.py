@@ -10,6 +10,7 @@ from sdcore.errors import InputError
 from sdcore.lab import Gaussian
 from sdcore.sampling import sample
 from sdcore.schedulers import TABLE, Scheduler, load_solver, resolve
+from sdcore.schedulers.config import SD15
 
 gaussian = Gaussian(0.3, 0.5)
 SDXL = {
@@ -432,3 +433,15 @@ def test_options_of_a_solver_in_a_file(tmp_path):
     assert not torch.equal(ends[0][-1].x_next, ends[2][-1].x_next)
     with pytest.raises(InputError, match=r"no option 'scale' .*: its options are share=1.0"):
         load_solver(path, "Mine", {"scale": 1})
+
+
+def test_a_model_names_its_own_spacing() -> None:
+    """Where neither the scheduler's name nor the caller does; the ends of others stay the class's."""
+    config = {**SD15, "_spacing": "trailing"}
+    for name in (None, "euler", "dpmpp_2m"):
+        assert resolve(name, config=config).spacing.name == "trailing"
+    for name, spacing in (("DPM++ 2M Karras", None), ("comfyui:euler", None), ("euler", "karras")):
+        plans = [resolve(name, spacing, config=each).plan(5) for each in (config, SD15)]
+        assert plans[0].sigmas == plans[1].sigmas
+    with pytest.raises(InputError):
+        resolve("euler", config={**SD15, "_spacing": "nonsense"})
