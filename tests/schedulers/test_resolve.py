@@ -436,7 +436,7 @@ def test_options_of_a_solver_in_a_file(tmp_path):
 
 
 def test_a_model_names_its_own_spacing() -> None:
-    """Where neither the scheduler's name nor the caller does; the ends of others stay the class's."""
+    """Where neither the scheduler's name nor the caller does; others keep the class's ends."""
     config = {**SD15, "_spacing": "trailing"}
     for name in (None, "euler", "dpmpp_2m"):
         assert resolve(name, config=config).spacing.name == "trailing"
