@@ -60,12 +60,14 @@ def test_whole_runs(
 def test_the_default_scheduler_is_what_diffusers_runs(
     sd: sdcore.StableDiffusion, ref: reference.Reference
 ) -> None:
-    """The folder as it is, on the spacing that it names: the defaults beside the pipeline's loop."""
+    """The folder as it is, on the spacing that it names, beside the pipeline's own loop."""
     from diffusers import StableDiffusionPipeline
 
     pipe = StableDiffusionPipeline.from_pretrained(ref.folder)
+    config = sd.scheduler_config
+    assert config is not None
     pipe.scheduler = type(pipe.scheduler).from_config(
-        pipe.scheduler.config, timestep_spacing=sd.scheduler_config["_spacing"]
+        pipe.scheduler.config, timestep_spacing=config["_spacing"]
     )
     pipe.set_progress_bar_config(disable=True)
     generator = [torch.Generator().manual_seed(4)]
