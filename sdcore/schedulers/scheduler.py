@@ -148,6 +148,8 @@ def resolve(
         around = {"process": process, "variable": "s", "split": process.ancestral}
     laid = spacing if isinstance(spacing, Spacing) else _with_ends(wanted, tool, of_class, entry)
     options = _options(entry, {**fields, **around}, chosen.options, eta)
+    if {**getattr(entry.solver, "keywords", {}), **options}.get("rtol"):
+        entry = replace(entry, adaptive=True)  # a Runge-Kutta pair that was given a tolerance
     if label in INVERSE:
         if flow is not None:
             raise InputError(

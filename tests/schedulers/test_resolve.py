@@ -445,3 +445,14 @@ def test_a_model_names_its_own_spacing() -> None:
         assert plans[0].sigmas == plans[1].sigmas
     with pytest.raises(InputError):
         resolve("euler", config={**SD15, "_spacing": "nonsense"})
+
+
+def test_a_tolerance_makes_a_pair_adaptive() -> None:
+    from functools import partial
+
+    from sdcore.schedulers.solvers.runge_kutta import runge_kutta
+
+    assert not resolve("bosh3").entry.adaptive
+    assert resolve("bosh3:rtol=0.05").entry.adaptive
+    own = partial(runge_kutta, tableau=resolve("bosh3").solver.keywords["tableau"], rtol=0.05)
+    assert resolve(own).entry.adaptive
