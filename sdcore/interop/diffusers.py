@@ -51,6 +51,8 @@ def as_diffusers(
         raise InputError("this is a scheduler for diffusers' pipelines: pip install diffusers")
     from sdcore.interop.pipeline_scheduler import PipelineScheduler
 
+    if not isinstance(config, Mapping) and not hasattr(config, "config"):
+        raise InputError("give the config of the pipeline's scheduler: pipe.scheduler.config")
     if not isinstance(config, Mapping):
         config = {**config.config, "_class_name": type(config).__name__}
     if "_class_name" not in config and "beta_start" not in config:

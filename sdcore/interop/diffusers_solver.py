@@ -65,7 +65,10 @@ def from_diffusers(scheduler: Any, mu: float | None = None) -> Scheduler:
 
 
 def is_foreign(thing: Any) -> bool:
-    """Whether it is a scheduler object of diffusers' kind."""
+    """Whether it is a scheduler object of diffusers' kind. Raises InputError for its class."""
+    if isinstance(thing, type) and hasattr(thing, "set_timesteps"):
+        name = thing.__name__
+        raise InputError(f"{name} is a class: make one, {name}.from_config(sd.scheduler_config)")
     return all(hasattr(thing, each) for each in ("set_timesteps", "step", "config"))
 
 

@@ -165,6 +165,8 @@ def test_along_a_flow_given_levels_are_shifted_once():
     ("call", "says"),
     [
         (lambda: as_diffusers("dpm_adaptive", SD15), "has to know before"),
+        (lambda: as_diffusers("bosh3:rtol=0.05", SD15), "has to know before"),
+        (lambda: as_diffusers("euler", None), "pipe.scheduler.config"),
         (lambda: as_diffusers("heun_churn", SD15), "raises sigma before it asks"),
         (lambda: as_diffusers("eulr", SD15), "did you mean"),
         (lambda: as_diffusers("heun", SD15).set_begin_index(1), "inside of a step"),

@@ -184,6 +184,7 @@ def test_from_a_file_for_the_command_line(tmp_path):
         (lambda: made("PNDM", skip_prk_steps=False), "pndm_prk"),
         (lambda: made("FlowMatchEulerDiscrete", use_dynamic_shifting=True), "lays no 2 steps"),
         (lambda: 3, "no scheduler of diffusers' kind"),
+        (lambda: diffusers.EulerDiscreteScheduler, "is a class: make one"),
         (lambda: as_diffusers("euler", SD), "something else"),
     ],
 )
