@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no tes
 os.environ["SDCORE_CONFIG"] = ""  # no test reads the defaults of whoever runs it
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is: kernels run without a GPU, slowly
+
+# A shell begins what runs in its background deaf to Ctrl-C, which some tests press.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The networks here are tiny: a second thread only waits, for seconds where the machine is busy.
 torch.set_num_threads(1)
