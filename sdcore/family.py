@@ -106,8 +106,11 @@ def usual(unet: UNetConfig, scheduler: Mapping[str, Any] | None) -> tuple[int, f
     consistency models (Luo et al. 2023, arXiv 2310.04378) are told the scale.
     """
     scheduler = {} if scheduler is None else scheduler
-    if SCALE in scheduler:
-        return Family.steps, _scale(scheduler[SCALE]), ""
+    steps, cfg, because = _known(unet, scheduler)
+    return steps, _scale(scheduler[SCALE]) if SCALE in scheduler else cfg, because
+
+
+def _known(unet: UNetConfig, scheduler: Mapping[str, Any]) -> tuple[int, float, str]:
     if unet.inputs.scale_width is not None:
         return 4, 8.5, "its UNet is told the guidance scale, as in latent consistency models"
     trailing = scheduler.get("timestep_spacing") == "trailing"

@@ -183,6 +183,10 @@ def test_a_model_names_its_own_scale(model: Callable[[str], StableDiffusion]) ->
         return replace(sd, scheduler_config=config).prepare("red", **SIZE).settings[0].cfg
 
     assert (drawn(2.5), drawn(0)) == (2.5, 0.0)
+    few = model("LCM")  # whose steps stay its own
+    few = replace(few, scheduler_config=dict(few.scheduler_config or {}) | {"_guidance_scale": 3})
+    settings = few.prepare("red", **SIZE).settings[0]
+    assert (settings.steps, settings.cfg) == (4, 3.0)
     for wrong in ("2.5", True, None, float("nan"), [2]):
         with pytest.raises(InputError, match=r"_guidance_scale in scheduler_config\.json is"):
             drawn(wrong)

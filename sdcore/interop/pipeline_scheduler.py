@@ -66,7 +66,7 @@ class PipelineScheduler(SchedulerMixin, ConfigMixin):
         self._asked = {"name": solver, "eta": eta, "tail": tail, "corrected": False}
         self._spacing = spacing
         chosen = self._resolved(spacing, mu=1.0)
-        if chosen.entry.adaptive or getattr(chosen.solver, "keywords", {}).get("rtol"):
+        if chosen.entry.adaptive:
             raise InputError(
                 f"{chosen.name} asks the model as often as it finds necessary, and a pipeline of "
                 "diffusers has to know before: choose another solver"
