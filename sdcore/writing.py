@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -102,21 +103,25 @@ def _locked_folder(parent: Path) -> tuple[Path, IO[bytes]]:
             lock = (folder / LOCK).open("wb")
         except FileNotFoundError:  # taken for a leftover before it had its lock
             continue
-        _lock(lock)
-        if (folder / LOCK).exists():
+        if _lock(lock) is not Lock.TAKEN and (folder / LOCK).exists():
             return folder, lock
-        lock.close()
+        lock.close()  # taken for a leftover before the lock was ours
 
 
-def _lock(file: IO[bytes]) -> bool:
-    """Whether the lock of a folder could be had."""
+class Lock(Enum):
+    OURS, TAKEN, NONE = range(3)  # NONE: this system or this file system has no locks
+
+
+def _lock(file: IO[bytes]) -> Lock:
     if fcntl is None:
-        return False
+        return Lock.NONE
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # somebody has it, or this file system has no locks
-        return False
-    return True
+    except BlockingIOError:
+        return Lock.TAKEN
+    except OSError:
+        return Lock.NONE
+    return Lock.OURS
 
 
 def take_away_leftovers(parent: Path) -> None:
@@ -130,7 +135,7 @@ def take_away_leftovers(parent: Path) -> None:
         with suppress(OSError):  # not ours to look into, or gone by now
             try:
                 with (folder / LOCK).open("r+b") as lock:
-                    if _lock(lock):
+                    if _lock(lock) is Lock.OURS:
                         shutil.rmtree(folder, ignore_errors=True)
             except FileNotFoundError:
                 folder.rmdir()  # killed before it had its lock: there is nothing in it

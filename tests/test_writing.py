@@ -2,11 +2,13 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from itertools import count
 from pathlib import Path
 from threading import Barrier, Thread
+from typing import IO
 
 import pytest
 
@@ -126,6 +128,29 @@ def test_a_name_is_taken_by_one(tmp_path: Path) -> None:
         writer.join()
     held = sorted(path.read_text() for path in tmp_path.iterdir())
     assert held == sorted(f"{writer} {number}" for writer in range(8) for number in range(10))
+
+
+@pytest.mark.skipif(writing.fcntl is None, reason="this system has no locks")
+def test_a_folder_that_is_being_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer has the lock of the new folder first, and removes the folder later."""
+    taken: list[IO[bytes]] = []  # the other writer's lock
+    flock, replace = writing.fcntl.flock, writing.os.replace
+
+    def after_another(file: IO[bytes], how: int) -> None:
+        if not taken:
+            taken.append(Path(file.name).open("r+b"))  # noqa: SIM115
+            flock(taken[0], how)
+        flock(file, how)
+
+    def after_removal(source: Path, target: Path) -> None:
+        shutil.rmtree(Path(taken[0].name).parent)
+        replace(source, target)
+
+    monkeypatch.setattr(writing.fcntl, "flock", after_another)
+    monkeypatch.setattr(writing.os, "replace", after_removal)
+    write_whole(tmp_path / "a.bin", b"x")
+    taken[0].close()
+    assert names(tmp_path) == ["a.bin"]
 
 
 def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
