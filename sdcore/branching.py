@@ -6,8 +6,9 @@ from collections.abc import Set
 from dataclasses import fields, replace
 
 from sdcore.errors import InputError
+from sdcore.picture_options import EXTRA, OPTIONS, START, Options
 from sdcore.sampling import State
-from sdcore.settings import EXTRA, OPTIONS, START, Options, Settings
+from sdcore.settings import Settings
 
 # What a run began with, and cannot be changed on its way.
 BEGUN = ("model", "unet", "vae", "variant", "revision", "ema", "width", "height", "refiner")

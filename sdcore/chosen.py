@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def base_of(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """What `load` is to be asked for. chosen: options by name."""
-    from sdcore.settings import Source
+    from sdcore.picture_options import Source
 
     given = {each.name: chosen.get(each.name) for each in fields(Source)}
     return {name: value for name, value in given.items() if value not in (None, AUTO)}
@@ -48,8 +48,8 @@ def _overlaid(networks: Networks, chosen: Mapping[str, Any]) -> Networks:
 def request_of(chosen: Mapping[str, Any], **words: Any) -> Request:
     """The request of these options. words: prompts, seeds."""
     from sdcore.loading import load
+    from sdcore.picture_options import Options
     from sdcore.request import Request
-    from sdcore.settings import Options
 
     options = {f.name: chosen[f.name] for f in fields(Options) if chosen.get(f.name) is not None}
     if "refiner" in options:

@@ -20,13 +20,14 @@ from sdcore.guidance import (
 from sdcore.hires import of_hires
 from sdcore.inpainting import MAX_SIDE
 from sdcore.networks import Networks
+from sdcore.picture_options import Options, Source
 from sdcore.prepare import freed, second_pass
 from sdcore.prompts import check_grammar, prompt_parts, switches
 from sdcore.prompts.grammar import check_length
 from sdcore.request import Parts, Request, parts_of
 from sdcore.run import said_of
 from sdcore.schedulers import Scheduler
-from sdcore.settings import IN_MEMORY, Options, Settings, Source
+from sdcore.settings import IN_MEMORY, Settings
 from sdcore.starting import (
     check_start,
     first_step,

@@ -12,11 +12,12 @@ from sdcore.filters import Filter, filtered
 from sdcore.free_memory import give_back
 from sdcore.inversion import Recorded
 from sdcore.networks import Networks
+from sdcore.picture_options import Size
 from sdcore.prepare import prepare
 from sdcore.request import Parts
 from sdcore.run import Run, unchanged
 from sdcore.sampling import Denoise, State, Step
-from sdcore.settings import Settings, Size
+from sdcore.settings import Settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -21,9 +21,10 @@ from sdcore.errors import InputError, unknown
 from sdcore.inpainting import IN_MEMORY, Canvas
 from sdcore.networks import Networks
 from sdcore.noise import OwnNoise, SeededNoise
+from sdcore.picture_options import Options, Size
 from sdcore.sampling import State
 from sdcore.schedulers import Plan, Scheduler, Spacing
-from sdcore.settings import LISTS, Options, Settings, Size
+from sdcore.settings import LISTS, Settings
 from sdcore.starting import Beginning, first_noise, first_step
 
 STRENGTH = 0.7  # where none is said; as in A1111's interface

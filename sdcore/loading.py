@@ -32,9 +32,9 @@ from sdcore.models import VAE, TextEncoder, TinyVAE
 from sdcore.models.unet_inputs import unet_inputs
 from sdcore.networks import Reader
 from sdcore.options import takes
+from sdcore.picture_options import Source
 from sdcore.pipeline import StableDiffusion
 from sdcore.prompts import Tokenizer, load_tokenizer
-from sdcore.settings import Source
 
 
 @takes(Source)

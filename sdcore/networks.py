@@ -15,10 +15,10 @@ from sdcore.family import Family, family_of
 from sdcore.memory import apply, leaner
 from sdcore.models import VAE, TextEncoder, UNet
 from sdcore.models.layers import placement
+from sdcore.picture_options import Source
 from sdcore.prompts import Tokenizer
 from sdcore.schedulers.config import SD15
 from sdcore.schedulers.flow_config import prediction_type_of
-from sdcore.settings import Source
 from sdcore.shown import clipped
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from sdcore.conditioning import Conditioner
 from sdcore.models import TextEncoder
 from sdcore.networks import Networks
 from sdcore.options import method_takes
+from sdcore.picture_options import OPTIONS
 from sdcore.prepare import conditioner_of, prepare
 from sdcore.prompts import Tokenizer
 from sdcore.request import Request, parts_of
 from sdcore.run import Run
-from sdcore.settings import OPTIONS
 
 ELSEWHERE = {  # what diffusers and A1111 call the same
     "prompt": "prompts",

@@ -15,7 +15,8 @@ from typing import Any
 
 from sdcore.errors import InputError
 from sdcore.options import Option
-from sdcore.settings import IN_MEMORY, OPTIONS, Settings, Source
+from sdcore.picture_options import OPTIONS, Source
+from sdcore.settings import IN_MEMORY, Settings
 from sdcore.strengths import parse_lora
 
 ALWAYS = ("scheduler", "spacing", "steps", "cfg")  # what a study is about, said or not

@@ -25,12 +25,13 @@ from sdcore.interop import brought, is_foreign
 from sdcore.models.freeu import FreeU
 from sdcore.models.seamless import check_axes
 from sdcore.networks import Networks
+from sdcore.picture_options import Options, Words
 from sdcore.process import FLOW, known_prediction_type
 from sdcore.schedulers import Scheduler, Spacing
 from sdcore.schedulers import resolve as resolve_scheduler
 from sdcore.schedulers.config import SD15
 from sdcore.schedulers.flow_config import prediction_type_of
-from sdcore.settings import IN_MEMORY, Options, Words
+from sdcore.settings import IN_MEMORY
 from sdcore.starting import (
     canvas_of,
     open_latents,

@@ -19,9 +19,10 @@ from sdcore.inpainting import Canvas, Kept, open_canvas
 from sdcore.networks import Networks
 from sdcore.noise import OwnNoise, SeededNoise, slerp, slerp_columns
 from sdcore.paths import path_of
+from sdcore.picture_options import Options
 from sdcore.sampling import State
 from sdcore.schedulers import Plan
-from sdcore.settings import Options, Settings
+from sdcore.settings import Settings
 
 STRENGTH = 0.8  # of a picture to start from, where none is said; as in diffusers
 STARTS = ("strength", "start_sigma", "start_step")

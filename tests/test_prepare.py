@@ -12,10 +12,11 @@ import sdcore
 from sdcore.complete import complete
 from sdcore.guidance import CFG
 from sdcore.loading import load
+from sdcore.picture_options import Options
 from sdcore.pipeline import StableDiffusion
 from sdcore.prepare import prepare
 from sdcore.request import Request, parts_of
-from sdcore.settings import Options, Settings, inherited
+from sdcore.settings import Settings, inherited
 from sdcore.version import VERSION
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sdcore.errors import InputError
-from sdcore.settings import OPTIONS, Settings, inherited
+from sdcore.picture_options import OPTIONS
+from sdcore.settings import Settings, inherited
 
 # Every field as version 0.1.0 wrote it.
 OLD = """{"prompt": "a red boat", "negative": "", "seed": 7, "model": "picturebook",

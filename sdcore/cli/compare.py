@@ -14,7 +14,7 @@ from sdcore.cli.options import drawing_options
 from sdcore.cli.prompt_lists import read_prompts
 from sdcore.errors import InputError
 from sdcore.paths import path_of
-from sdcore.settings import OPTIONS
+from sdcore.picture_options import OPTIONS
 
 if TYPE_CHECKING:
     from sdcore.experiments.cells import Cell

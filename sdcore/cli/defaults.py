@@ -17,7 +17,7 @@ import click
 from sdcore.cli.options import Drawing
 from sdcore.config_file import ConfigFile, Value, Values, config_files
 from sdcore.errors import InputError, unknown
-from sdcore.settings import OPTIONS, Source
+from sdcore.picture_options import OPTIONS, Source
 from sdcore.written import names_a_file
 
 # What takes everything from a file that was drawn before, and no defaults; groups take none either.

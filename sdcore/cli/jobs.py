@@ -227,8 +227,8 @@ def ready(
     """
     from sdcore.complete import complete
     from sdcore.loading import load
+    from sdcore.picture_options import Options
     from sdcore.request import parts_of
-    from sdcore.settings import Options
 
     source: Mapping[str, Any] | None = None
     base: Any = None

@@ -1,5 +1,5 @@
-"""Every option of a command that draws: those of a picture, as `sdcore.settings` declares them, and
-what belongs to a command and not to a picture."""
+"""Every option of a command that draws: those of a picture, as `sdcore.picture_options` declares
+them, and what belongs to a command and not to a picture."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import click
 from sdcore.errors import InputError
 from sdcore.options import Option
 from sdcore.picture_form import SUFFIXES
-from sdcore.settings import FILTERS, OUTPUT
+from sdcore.picture_options import FILTERS, OUTPUT
 
 
 class _Pair(click.ParamType):
@@ -66,7 +66,7 @@ def _option(*names: str, **settings: Any) -> click.Option:
 
 
 def declared(name: str, option: Option) -> click.Option:
-    """The option of a command that `sdcore.settings` declares; its values come as a tuple."""
+    """The option of a command that `picture_options` declares; its values come as a tuple."""
     flag = f"--{name.replace('_', '-')}" if option.flag is None else option.flag
     if option.kind is bool:
         return _option(flag, *option.also, name, is_flag=True, default=None, help=option.help)

@@ -14,7 +14,7 @@ from sdcore.cli.echo import tell
 from sdcore.cli.option_list import COMMAND, declared
 from sdcore.errors import InputError
 from sdcore.picture_form import format_of
-from sdcore.settings import (
+from sdcore.picture_options import (
     EXTRA,
     FILTERS,
     MODEL,

@@ -16,7 +16,8 @@ from sdcore.cli.output import Output, form_of
 from sdcore.cli.prompt_lists import Asked
 from sdcore.cli.state import check_state
 from sdcore.errors import InputError
-from sdcore.settings import OPTIONS, Settings, inherited
+from sdcore.picture_options import OPTIONS
+from sdcore.settings import Settings, inherited
 from sdcore.version import VERSION
 
 if TYPE_CHECKING:

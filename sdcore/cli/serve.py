@@ -13,7 +13,7 @@ import click
 from sdcore.cli.echo import echo
 from sdcore.cli.option_list import declared
 from sdcore.errors import InputError
-from sdcore.settings import OPTIONS
+from sdcore.picture_options import OPTIONS
 
 _LOADING = ("device", "dtype", "memory", "engine")
 

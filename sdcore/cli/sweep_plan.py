@@ -15,7 +15,7 @@ from sdcore.cli.options import drawing_options
 from sdcore.cli.prompt_lists import Asked, from_file
 from sdcore.errors import InputError, unknown
 from sdcore.paths import path_of
-from sdcore.settings import OPTIONS
+from sdcore.picture_options import OPTIONS
 from sdcore.strict_json import parse as parse_json
 from sdcore.strict_yaml import Items, Node, Scalar, Table, parse
 

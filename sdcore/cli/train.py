@@ -15,7 +15,7 @@ from sdcore.cli.echo import echo, tell
 from sdcore.cli.option_list import Spelt, declared
 from sdcore.errors import InputError, unknown
 from sdcore.options import Option, options_of
-from sdcore.settings import Source
+from sdcore.picture_options import Source
 from sdcore.training.plan import DATA, LENGTH, LOOK, LOSS, WHAT, Plan
 
 if TYPE_CHECKING:

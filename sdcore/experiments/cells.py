@@ -19,8 +19,9 @@ from sdcore.complete import complete
 from sdcore.drawing import draw
 from sdcore.loading import load
 from sdcore.networks import Networks
+from sdcore.picture_options import OPTIONS, Options
 from sdcore.request import Parts, parts_of
-from sdcore.settings import OPTIONS, Options, Settings
+from sdcore.settings import Settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +36,8 @@ HOW = ("device", "memory", "engine")  # where and how it is computed: no part of
 class Cell:
     """One picture that is asked for.
 
-    options: by the names of `sdcore.settings.OPTIONS`; what is None or () is left to the model.
+    options: by the names of `sdcore.picture_options.OPTIONS`; what is None or () is left to the
+        model.
     labels: those of them that differ between the cells of an experiment.
     """
 

@@ -23,11 +23,12 @@ from sdcore.errors import unknown
 from sdcore.fitting import extended_size, read_sides, to_rgb
 from sdcore.interop.installed import names_an_extension
 from sdcore.options import options_of
+from sdcore.picture_options import Options, Words
 from sdcore.request import Request
 from sdcore.server.limits import Limits
 from sdcore.server.models import Choice, Loras, Models
 from sdcore.server.refusals import Refused
-from sdcore.settings import Options, Settings, Words
+from sdcore.settings import Settings
 from sdcore.trust import is_elsewhere
 from sdcore.written import names_a_file
 

@@ -16,6 +16,7 @@ from sdcore.a1111 import read as read_infotext
 from sdcore.errors import InputError
 from sdcore.guidance import GUIDANCES, resolve
 from sdcore.images import KEY, texts_of
+from sdcore.picture_options import OPTIONS
 from sdcore.schedulers import SPACINGS, TABLE, TOOLS
 from sdcore.schedulers.rehearsal import TooMany
 from sdcore.server.answers import Json
@@ -27,7 +28,7 @@ from sdcore.server.refusals import Refused
 from sdcore.server.step_events import colours_of
 from sdcore.server.studies import study_of
 from sdcore.server.worker import Worker
-from sdcore.settings import OPTIONS, Settings
+from sdcore.settings import Settings
 from sdcore.strengths import parse_lora
 from sdcore.trust import check_inherited
 from sdcore.written import Written, format_value

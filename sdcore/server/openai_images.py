@@ -1,9 +1,9 @@
 """OpenAI's images API: /v1/images/generations, /v1/images/edits and /v1/models.
 
 Beside its own fields it takes what other servers of local models add (negative_prompt,
-num_inference_steps, guidance_scale, seed) and every option of `sdcore.settings` by its name; the
-SDK sends them by extra_body. What it does not know is ignored, as there: clients send much. What it
-knows and cannot honour is refused by name.
+num_inference_steps, guidance_scale, seed) and every option of `sdcore.picture_options` by its name;
+the SDK sends them by extra_body. What it does not know is ignored, as there: clients send much.
+What it knows and cannot honour is refused by name.
 """
 
 # pyright: reportMissingImports=false

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sdcore.branching import fixed, gone_on
 from sdcore.errors import unknown
+from sdcore.picture_options import OPTIONS, Options, Source
 from sdcore.recipes import Leg
 from sdcore.run import Run
 from sdcore.sampling import Prediction, State, Step
@@ -26,7 +27,7 @@ from sdcore.server.drawings import Begun, submit
 from sdcore.server.jobs import Job
 from sdcore.server.refusals import Missing, Refused
 from sdcore.server.worker import Worker
-from sdcore.settings import OPTIONS, Options, Settings, Source, inherited, same_schedule
+from sdcore.settings import Settings, inherited, same_schedule
 from sdcore.trajectory.geometry import rms
 
 KEPT = "study"  # where a job holds it

@@ -12,7 +12,7 @@ from sdcore.cli.commands import cli
 from sdcore.cli.prompt_lists import from_line
 from sdcore.errors import InputError
 from sdcore.images import KEY, read_settings
-from sdcore.settings import OPTIONS
+from sdcore.picture_options import OPTIONS
 from tests.cli.shell import Shell, pixels
 
 
