@@ -25,9 +25,8 @@ from sdcore.prepare import freed, second_pass
 from sdcore.prompts import check_grammar, prompt_parts, switches
 from sdcore.prompts.grammar import check_length
 from sdcore.request import Parts, Request, parts_of
-from sdcore.run import said_of
 from sdcore.schedulers import Scheduler
-from sdcore.settings import IN_MEMORY, Settings
+from sdcore.settings import Settings
 from sdcore.starting import (
     check_start,
     first_step,
@@ -37,6 +36,7 @@ from sdcore.starting import (
 from sdcore.user_file import digest, digests
 from sdcore.version import VERSION
 from sdcore.watermark import check_watermark
+from sdcore.written_forms import IN_MEMORY, is_in_memory, written_form
 
 
 def complete(
@@ -105,14 +105,14 @@ def _of_parts(request: Request, parts: Parts) -> dict[str, Any]:
         cfg = cfg if ran is None else ran
     refiner = parts.refiner
     return {
-        "scheduler": scheduler.written or f"{scheduler.name} {IN_MEMORY}",
-        "spacing": spacing.written or f"{spacing.name} {IN_MEMORY}",
+        "scheduler": written_form(scheduler),
+        "spacing": written_form(spacing),
         "eta": scheduler.eta,
         "tail": None if request.tail is None else str(request.tail),
-        "noise": said_of(scheduler.entry.noise if request.noise is None else request.noise),
+        "noise": written_form(scheduler.entry.noise if request.noise is None else request.noise),
         "prediction_type": scheduler.prediction_type,
         "steps": steps,
-        "guidance": None if guidance is None else said_of(guidance),
+        "guidance": None if guidance is None else written_form(guidance),
         "cfg": cfg,
         "grammar": check_grammar("plain" if request.grammar is None else request.grammar),
         "clip_skip": 1 if request.clip_skip is None else request.clip_skip,
@@ -215,9 +215,9 @@ def _digests(settings: Settings, experts: Sequence[Networks]) -> tuple[str, ...]
         *(settings.scheduler, settings.spacing, settings.noise),
         *(settings.hires_scheduler, settings.hires_spacing, settings.guidance),
     )
-    *others, guidance = (None if text and text.endswith(IN_MEMORY) else text for text in named)
+    *others, guidance = (None if is_in_memory(text) else text for text in named)
     of_code = digests([*others, *(written_parts(guidance) if guidance else ())])
-    if settings.latents and not settings.latents.endswith(IN_MEMORY):
+    if settings.latents and not is_in_memory(settings.latents):
         of_code[settings.latents] = digest(settings.latents)
     of_weights = {name: digest for each in experts for name, digest in each.digests.items()}
     return tuple(f"{digest} {name}" for name, digest in {**of_weights, **of_code}.items())

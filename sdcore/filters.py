@@ -22,9 +22,10 @@ from sdcore.errors import InputError
 from sdcore.free_memory import is_out_of_memory
 from sdcore.keywords import keywords
 from sdcore.safety_checker import SafetyChecker
-from sdcore.settings import IN_MEMORY, Settings
+from sdcore.settings import Settings
 from sdcore.user_file import blame, digest, load_object, said
 from sdcore.written import format, parse
+from sdcore.written_forms import IN_MEMORY
 
 Filter = Callable[..., Any]  # (images, **info) -> (images, flags)
 

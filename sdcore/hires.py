@@ -18,14 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdcore.errors import InputError, unknown
-from sdcore.inpainting import IN_MEMORY, Canvas
+from sdcore.inpainting import Canvas
 from sdcore.networks import Networks
 from sdcore.noise import OwnNoise, SeededNoise
 from sdcore.picture_options import Options, Size
 from sdcore.sampling import State
-from sdcore.schedulers import Plan, Scheduler, Spacing
+from sdcore.schedulers import Plan, Scheduler
 from sdcore.settings import LISTS, Settings
 from sdcore.starting import Beginning, first_noise, first_step
+from sdcore.written_forms import IN_MEMORY, written_form
 
 STRENGTH = 0.7  # where none is said; as in A1111's interface
 LATENT: dict[str, dict[str, Any]] = {  # torch.nn.functional.interpolate's arguments
@@ -79,13 +80,11 @@ def of_hires(asked: Options, scheduler: Scheduler | None) -> dict[str, Any]:
         "hires_upscaler": upscaler,
         "hires_strength": strength,
         "hires_steps": spacing.steps if of_list else asked.hires_steps,
-        "hires_scheduler": _written(scheduler) if other else None,
-        "hires_spacing": _written(spacing) if other or asked.hires_spacing is not None else None,
+        "hires_scheduler": written_form(scheduler) if other else None,
+        "hires_spacing": written_form(spacing)
+        if other or asked.hires_spacing is not None
+        else None,
     }
-
-
-def _written(thing: Scheduler | Spacing) -> str:
-    return thing.written or f"{thing.name} {IN_MEMORY}"
 
 
 def second_of(asked: O) -> O:

@@ -21,12 +21,12 @@ from torch import Tensor
 from sdcore.errors import InputError
 from sdcore.models import VAE, DiagonalGaussian
 from sdcore.sampling import Denoise, Prediction
+from sdcore.written_forms import IN_MEMORY
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_SIDE = 8192  # pixels; beyond it a size is a slip of the finger
-IN_MEMORY = "(in memory)"  # the name of a picture that comes from no file
 Picture: TypeAlias = "str | Path | Image"
 
 

@@ -17,6 +17,7 @@ from functools import partial
 import torch
 
 from sdcore.adapters import unmatched_warnings
+from sdcore.answering import over_parts
 from sdcore.conditioning import Conditioner
 from sdcore.devices import float32_as
 from sdcore.engine import check_fits
@@ -33,7 +34,7 @@ from sdcore.models.seamless import seamless
 from sdcore.networks import Networks
 from sdcore.noise import OwnNoise, SeededNoise
 from sdcore.request import Parts, parts_of
-from sdcore.run import Run, SecondPass, over_parts
+from sdcore.run import Run, SecondPass
 from sdcore.sampling import Solver
 from sdcore.schedulers import Plan
 from sdcore.settings import Settings

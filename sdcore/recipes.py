@@ -16,8 +16,9 @@ from typing import Any
 from sdcore.errors import InputError
 from sdcore.options import Option
 from sdcore.picture_options import OPTIONS, Source
-from sdcore.settings import IN_MEMORY, Settings
+from sdcore.settings import Settings
 from sdcore.strengths import parse_lora
+from sdcore.written_forms import is_in_memory
 
 ALWAYS = ("scheduler", "spacing", "steps", "cfg")  # what a study is about, said or not
 _SOURCE = tuple(each.name for each in fields(Source))
@@ -175,6 +176,6 @@ def _written(settings: Settings, name: str) -> Any:
     value = getattr(settings, name, None)
     if name == "model" and value == Source.model:
         return None
-    if name in ("image", "mask") and value is not None and str(value).endswith(IN_MEMORY):
+    if name in ("image", "mask") and is_in_memory(value):
         return f"{name}.png"
     return value

@@ -31,11 +31,11 @@ from sdcore.schedulers import Scheduler, Spacing
 from sdcore.schedulers import resolve as resolve_scheduler
 from sdcore.schedulers.config import SD15
 from sdcore.schedulers.flow_config import prediction_type_of
-from sdcore.settings import IN_MEMORY
 from sdcore.starting import (
     canvas_of,
     open_latents,
 )
+from sdcore.written_forms import is_in_memory
 
 MakesNoise = Callable[..., Any]  # (seeds, shape, device) -> a Noise with start()
 
@@ -124,7 +124,7 @@ def _check_written(asked: Options) -> None:
     object that is neither a name nor what the name would stand for."""
     for each in fields(Options):
         value = getattr(asked, each.name)
-        if isinstance(value, str) and value.endswith(IN_MEMORY):
+        if is_in_memory(value):
             raise InputError(
                 f"{each.name} is {value}: an object of the program that drew the picture, which "
                 f"is not in it; name another {each.name}"

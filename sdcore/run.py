@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,37 +13,24 @@ import torch
 from torch import Tensor
 
 from sdcore import state_file
-from sdcore.batch_invariance import EachAlone
-from sdcore.denoiser import Denoiser
-from sdcore.devices import float32_as
-from sdcore.engine import Lossy, choose, ready
+from sdcore.answering import Answering, over_parts
+from sdcore.engine import Lossy, choose
 from sdcore.errors import InputError
-from sdcore.guidance import (
-    CFG,
-    Conjunction,
-    Guidance,
-    Source,
-    accepted,
-    branch_names,
-    is_unpaired,
-    scale_of,
-    sources_of,
-    write,
-)
+from sdcore.guidance import Guidance, is_unpaired
 from sdcore.html_tables import html_table
 from sdcore.inpainting import Canvas, Kept, with_pixels
 from sdcore.inversion import Recorded
 from sdcore.networks import Networks
 from sdcore.noise import OwnNoise, SeededNoise, part_of
 from sdcore.process import process_of
-from sdcore.prompts import prompt_parts
 from sdcore.sampling import Denoise, Solver, State, Step, sample
 from sdcore.schedulers import Plan, Scheduler
 from sdcore.schedulers.rehearsal import rehearse
-from sdcore.settings import IN_MEMORY, Settings, same_schedule
+from sdcore.settings import Settings, same_schedule
 from sdcore.shown import brief, clipped
 from sdcore.stages import Conditions, Stage, Staged, whole_steps
 from sdcore.watermark import watermarked
+from sdcore.written_forms import settings_of, written_form
 
 if TYPE_CHECKING:
     from sdcore.sheets import Pictures
@@ -124,7 +111,7 @@ class Run:
         said: dict[str, Any] = {}
         for name, value in now.items():
             if value is not before[name] and (name != "sigmas" or value != before[name]):
-                said |= _said(name, value)
+                said |= {"around": None} if value is unchanged else settings_of(name, value)
         settings = tuple(replace(each, **said) for each in self.settings)
         object.__setattr__(self, "settings", settings if said else self.settings)
         object.__setattr__(self, "described", now)
@@ -160,7 +147,7 @@ class Run:
             ("size", f"{first.width} x {first.height}"),
             ("model", first.model),
             ("scheduler", f"{first.scheduler} on {first.spacing}, {len(self)} steps"),
-            ("guidance", said_of(self.guidance)),
+            ("guidance", written_form(self.guidance)),
             ("sigmas", brief(self.sigmas)),
             ("evaluations of the network", f"{self.nfe} for a picture"),
             *(("note", warning) for warning in self.warnings),
@@ -208,7 +195,17 @@ class Run:
     @cached_property
     def denoise(self) -> Denoise:
         """(x, sigma) -> Prediction, for this run's prompts."""
-        stages = [(stage.sigma, self._denoiser(stage)) for stage in self.stages]
+        answering = Answering(
+            networks=self.networks,
+            prediction_type=self.scheduler.prediction_type,
+            plan=self.plan,
+            guidance=self.joined,
+            sigmas=self.sigmas,
+            answers=self.answers,
+            lossy=self.lossy,
+            pictures=len(self.settings),
+        )
+        stages = [(stage.sigma, answering.denoiser(stage)) for stage in self.stages]
         denoise = stages[0][1] if len(stages) == 1 else Staged(stages)
         if self.kept is not None:
             denoise = replace(self.kept, unpaired=is_unpaired(self.guidance))(denoise)
@@ -218,52 +215,6 @@ class Run:
     def joined(self) -> Guidance:
         """The guidance; over the parts of the prompts, where AND divides any of these."""
         return over_parts(self.guidance, self.settings)
-
-    def _denoiser(self, stage: Stage) -> Denoiser:
-        other = stage.networks
-        networks = self.networks if other is None else other
-        said = self.scheduler.prediction_type if other is None else other.prediction_type
-        unet = ready(networks.unet, self.plan.timesteps, networks.engine, self.lossy)
-        if networks.device.type == "cpu":
-            unet = EachAlone(unet, len(self.settings), stage.lengths)
-        process = process_of(said, self.plan)
-        guidance = self.joined
-
-        def precise(unet: Callable[..., Tensor]) -> Callable[..., Tensor]:
-            def ask(x: Tensor, t: float, **told: Tensor) -> Tensor:
-                with float32_as(networks.tf32):
-                    return unet(x, t, **told)
-
-            return ask
-
-        def worse(name: str, source: Source) -> Denoise:
-            """The branch that the network answers with a change in it."""
-            if source.change is None:
-                raise InputError(
-                    f"another model answers the branch {name!r} of this guidance: "
-                    f"replace(run, answers={{{name!r}: other_run.denoise}})"
-                )
-            unet = source.change(networks.unet)
-            if networks.device.type == "cpu":
-                unet = EachAlone(unet, len(self.settings), stage.lengths)
-            told = {"cond": stage.conditions[name]}
-            return Denoiser(precise(unet), process, told, CFG(1), networks.dtype)
-
-        others = {
-            name: self.answers[name] if name in self.answers else worse(name, source)
-            for name, source in sources_of(guidance).items()
-            if (source.model or source.change is not None)
-            if name in self.answers or name in stage.conditions
-        }
-        for name in branch_names(guidance, self.sigmas):
-            if name not in stage.conditions and name not in others:
-                raise InputError(
-                    f"the guidance asks for the branch {name!r}, which this run has not read: "
-                    "give the guidance to prepare(guidance=...)"
-                )
-        return Denoiser(
-            precise(unet), process, stage.conditions, guidance, networks.dtype, networks=others
-        )
 
     def __iter__(self) -> Iterator[Step]:
         return self.steps()
@@ -359,17 +310,7 @@ class Run:
     def on(self, networks: Networks) -> Run:
         """This run with the same networks in another mode of memory."""
         engine = choose(networks.unet, networks.engine).engine
-        settings = tuple(
-            replace(
-                each,
-                memory=networks.memory,
-                engine=engine,
-                asked_memory=each.asked_memory or each.memory,
-            )
-            if each.memory != networks.memory
-            else replace(each, engine=engine)
-            for each in self.settings
-        )
+        settings = tuple(each.held(networks.memory, engine) for each in self.settings)
         return replace(self, networks=networks, settings=settings)
 
     def decode(self, x: Tensor) -> Pictures:
@@ -414,47 +355,6 @@ def _end_scale(scheduler: Scheduler, plan: Plan, sigmas: Sequence[float]) -> flo
     if plan.end_scale == 1 or sigmas[-1] == plan.sigmas[-1]:
         return plan.end_scale
     return process_of(scheduler.prediction_type, plan).c_in(sigmas[-1])
-
-
-def _said(name: str, value: Any) -> dict[str, Any]:
-    """What the settings say of what was put into a run, by the field it was put in."""
-    if name == "guidance":
-        cfg = scale_of(value)
-        return {"guidance": said_of(value)} | ({} if cfg is None else {"cfg": cfg})
-    if name == "sigmas":
-        return {"spacing": f"{len(value)} sigmas {IN_MEMORY}"}
-    if name == "around":
-        return {"around": None if value is unchanged else said_of(value)}
-    if isinstance(value, Recorded):  # found draws stand beside the settings: `state_file.write`
-        return {}
-    return {"scheduler" if name == "solver" else name: said_of(value)}
-
-
-def said_of(thing: Any) -> str:
-    """Its written form: a name as it is, a guidance that has one; else what it is called."""
-    if isinstance(thing, str):
-        return thing
-    if hasattr(thing, "combine"):
-        with suppress(InputError):
-            return write(thing)
-    function = getattr(thing, "func", thing)
-    return f"{getattr(function, '__name__', type(function).__name__)} {IN_MEMORY}"
-
-
-def over_parts(guidance: Guidance, settings: Sequence[Settings]) -> Guidance:
-    """The guidance; over the parts of the prompts, where AND divides any of these."""
-    guidance = accepted(guidance)
-    parts = [prompt_parts(each.prompt, each.grammar) for each in settings]
-    weights = tuple(tuple(weight for _, weight in row) for row in parts)
-    if all(row == (1.0,) for row in weights):
-        return guidance
-    for name, source in sources_of(guidance).items():
-        if source.like == "cond" and (source.model or source.change is not None):
-            raise InputError(
-                f"AND joins several prompts, and the branch {name!r} of this guidance would be "
-                "told the first one alone: take another guidance, or one prompt"
-            )
-    return Conjunction(guidance, weights)
 
 
 def _part_of(state: State, part: slice) -> State:

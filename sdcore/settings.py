@@ -6,14 +6,13 @@ drawn with.
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Self, get_args
 
 from sdcore.errors import InputError
 from sdcore.picture_options import OPTIONS, Names, Options, Overlays, Size, Source
 from sdcore.strict_json import parse
 
-IN_MEMORY = "(in memory)"  # behind the name of an object of a program, which no picture can hold
 LISTS = ("sigmas:", "timesteps:")  # how a spacing begins that is a list
 
 
@@ -70,6 +69,13 @@ class Settings(Source, Overlays, Options):
     image_marks: Names = ()  # "NAME=TEXT": what the image says of its origin, `sdcore.marks`
     filters: Names = ()  # the written forms of those that looked at it, `sdcore.filters`
     flags: Names = ()  # the names of those that found something
+
+    def held(self, memory: str, engine: str) -> Self:
+        """The same drawn in another mode of memory, beside the mode that was asked for first."""
+        if memory == self.memory:
+            return replace(self, engine=engine)
+        asked = self.memory if self.asked_memory is None else self.asked_memory
+        return replace(self, memory=memory, engine=engine, asked_memory=asked)
 
     def to_json(self) -> str:
         """One ASCII line."""

@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 
 from sdcore.errors import InputError
-from sdcore.inpainting import IN_MEMORY, Canvas, Kept, open_canvas
+from sdcore.inpainting import Canvas, Kept, open_canvas
 from sdcore.models import VAE, VAEConfig
 from sdcore.sampling import Prediction
+from sdcore.written_forms import IN_MEMORY
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from sdcore.answering import over_parts
 from sdcore.errors import InputError
 from sdcore.experiments.cells import Cell, Studio
 from sdcore.guidance import branch_names
-from sdcore.run import over_parts
 from sdcore.schedulers.rehearsal import rehearse
 
 

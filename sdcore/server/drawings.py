@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
+from sdcore.answering import over_parts
 from sdcore.complete import complete
 from sdcore.drawing import Drawn, draw
 from sdcore.enduring import Enduring, OutOfMemory
 from sdcore.hires import larger, size_of
 from sdcore.networks import Networks
 from sdcore.request import Parts, parts_of
-from sdcore.run import Run, over_parts
+from sdcore.run import Run
 from sdcore.sampling import Denoise, Prediction, State, Step
 from sdcore.schedulers import Plan
 from sdcore.schedulers.rehearsal import rehearse
