@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -13,12 +13,14 @@ import torch
 from sdcore.conditioning import read_towards, with_numbers
 from sdcore.engine import choose
 from sdcore.errors import InputError
+from sdcore.extensions import Kind
 from sdcore.guidance import (
     scale_of,
     written_parts,
 )
 from sdcore.hires import of_hires
 from sdcore.inpainting import MAX_SIDE
+from sdcore.interop.installed import named_by
 from sdcore.networks import Networks
 from sdcore.picture_options import Options, Source
 from sdcore.prepare import freed, second_pass
@@ -33,6 +35,7 @@ from sdcore.starting import (
     of_start,
     read_variation,
 )
+from sdcore.trust import CODE
 from sdcore.user_file import digest, digests
 from sdcore.version import VERSION
 from sdcore.watermark import check_watermark
@@ -55,7 +58,7 @@ def complete(
     )  # fmt: skip
     experts = [networks] if parts.refiner is None else [networks, parts.refiner]
     shared = with_numbers(shared, [each.family for each in experts])
-    shared = replace(shared, digests=_digests(shared, experts))
+    shared = replace(shared, digests=_digests(shared, experts), packages=_packages(shared))
     plan = parts.scheduler.plan(shared.steps)  # raises where there is no room for so many
     check_start(shared)
     if shared.watermark is not None:
@@ -211,16 +214,26 @@ def _texts(what: str, given: Any) -> list[str]:
 
 def _digests(settings: Settings, experts: Sequence[Networks]) -> tuple[str, ...]:
     """ "<digest> <name>" of every file that the pictures will be made of."""
-    named = (
-        *(settings.scheduler, settings.spacing, settings.noise),
-        *(settings.hires_scheduler, settings.hires_spacing, settings.guidance),
-    )
-    *others, guidance = (None if is_in_memory(text) else text for text in named)
-    of_code = digests([*others, *(written_parts(guidance) if guidance else ())])
+    of_code = digests(text for _, text in _written(settings))
     if settings.latents and not is_in_memory(settings.latents):
         of_code[settings.latents] = digest(settings.latents)
     of_weights = {name: digest for each in experts for name, digest in each.digests.items()}
     return tuple(f"{digest} {name}" for name, digest in {**of_weights, **of_code}.items())
+
+
+def _packages(settings: Settings) -> tuple[str, ...]:
+    """ "NAME VERSION" of the installed packages whose code will draw."""
+    named = (named_by(kind, text) for kind, text in _written(settings))
+    return tuple(dict.fromkeys(each.package for each in named if each is not None))
+
+
+def _written(settings: Settings) -> Iterator[tuple[Kind, str]]:
+    """What may be a file of code or a package's: its kind, and its written form."""
+    for name, kind in CODE.items():
+        text = getattr(settings, name)
+        if text and not is_in_memory(text):
+            parts = written_parts(text) if kind == "guidance" else [text]
+            yield from ((kind, part) for part in parts)
 
 
 def changed(old: Settings, new: Settings) -> list[str]:
@@ -234,3 +247,13 @@ def changed(old: Settings, new: Settings) -> list[str]:
     if same and old.canvas != new.canvas:
         names.append("the image or the mask")
     return names
+
+
+def packages_changed(old: Settings, new: Settings) -> list[str]:
+    """A line for each package whose code drew both, in another version."""
+    now = dict(each.rpartition(" ")[::2] for each in new.packages)
+    return [
+        f"the package {name} was {then} and is {now[name]}"
+        for name, _, then in (each.rpartition(" ") for each in old.packages)
+        if now.get(name, then) != then
+    ]

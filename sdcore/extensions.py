@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +91,18 @@ def find(kind: Kind, name: str) -> Extension | None:
 def names(kind: Kind) -> list[str]:
     """Of all of a kind, for whoever has mistaken one."""
     return [each.name for each in extensions(kind)]
+
+
+def absent(packages: Iterable[str]) -> list[str]:
+    """Those of these, "NAME VERSION", that are not installed in any version."""
+    return [each for each in packages if not _is_installed(each.rpartition(" ")[0])]
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return distribution(name) is not None
+    except (PackageNotFoundError, ValueError):  # of no name
+        return False
 
 
 def plain(name: str) -> str:

@@ -66,6 +66,7 @@ class Settings(Source, Overlays, Options):
     around: str | None = None  # what a program laid around the model, by its name
     asked: Size | None = None  # the size asked for, where there was memory for a smaller one only
     digests: Names = ()  # "<digest> <name>" of every file that the picture was made of
+    packages: Names = ()  # "NAME VERSION" of every installed package that a name above is of
     image_marks: Names = ()  # "NAME=TEXT": what the image says of its origin, `sdcore.marks`
     filters: Names = ()  # the written forms of those that looked at it, `sdcore.filters`
     flags: Names = ()  # the names of those that found something

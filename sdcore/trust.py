@@ -13,19 +13,21 @@ from itertools import product
 
 from sdcore.checkpoints.find import WEIGHT_SUFFIXES, is_here, is_hub_id
 from sdcore.errors import InputError
+from sdcore.extensions import Kind
 from sdcore.interop.installed import names_an_extension
 from sdcore.strengths import parse_lora
 from sdcore.written import names_a_file
 
-# Fields of Settings, and the option by which a user names the same.
-CODE = {
-    "scheduler": "--scheduler",
-    "spacing": "--spacing",
-    "noise": "--noise",
-    "guidance": "--guidance",
-    "hires_scheduler": "--hires-scheduler",
-    "hires_spacing": "--hires-spacing",
+# Fields of Settings that may name code, by what it is.
+CODE: Mapping[str, Kind] = {
+    "scheduler": "solver",
+    "spacing": "spacing",
+    "noise": "noise",
+    "guidance": "guidance",
+    "hires_scheduler": "solver",
+    "hires_spacing": "spacing",
 }
+# Fields that may name a place, and the option by which a user names the same.
 PLACES = {
     "model": "--model",
     "refiner": "--refiner",
@@ -62,7 +64,8 @@ def check_inherited(fields: Mapping[str, object], whose: str = "the picture") ->
                     f"{whose} names a place on another machine, {value!r}: it is looked for only "
                     "where you name it yourself"
                 )
-    for name, option in CODE.items():
+    for name in CODE:
+        option = f"--{name.replace('_', '-')}"
         for value in _texts(fields.get(name)):
             if names_an_extension(value):
                 raise InputError(

@@ -10,9 +10,11 @@ import torch
 from sdcore.brownian import noise_named
 from sdcore.cli import main
 from sdcore.errors import InputError
-from sdcore.extensions import extensions, find
+from sdcore.experiments.sweep.folder import Folder
+from sdcore.extensions import _all, extensions, find
 from sdcore.guidance import resolve as resolve_guidance
 from sdcore.guidance import write
+from sdcore.images import read_settings
 from sdcore.interop.installed import installed, names_an_extension
 from sdcore.lab.worlds import Mixture
 from sdcore.noise import SeededNoise
@@ -22,6 +24,7 @@ from sdcore.server import asked
 from sdcore.server.a1111_requests import known_sampler
 from sdcore.server.refusals import Missing, Refused
 from sdcore.trust import check_inherited
+from tests.cli.shell import pixels
 
 CODE = '''
 from dataclasses import dataclass
@@ -87,10 +90,10 @@ later = addons:later
 """
 
 
-def distribution(folder, name, points, code=None):
+def distribution(folder, name, points, code=None, version="1.2"):
     info = folder / f"{name}-1.2.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    info.mkdir(parents=True, exist_ok=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     (info / "entry_points.txt").write_text(points)
     if code is not None:
         (folder / f"{name}.py").write_text(code)
@@ -213,6 +216,10 @@ def test_the_lists_say_where_it_comes_from(addons, listed):
     out, problems = listed("schedulers")
     assert re.search(r"halfway +solver of addons 1.2 \(addons:halfway\)  Euler's step, with", out)
     assert re.search(r"later +noise of addons", out)
+    assert re.search(r"later +of addons 1.2 \(addons:later\)", listed("schedulers", "--noises")[0])
+    noises = json.loads(listed("schedulers", "--noises", "--json")[0])
+    assert [each["name"] for each in noises] == ["independent", "brownian", "later"]
+    assert noises[-1]["from"] == "addons 1.2 (addons:later)"
     assert len(problems) == 3  # of euler, of what does not import, and of what is no function
     assert "does not import" in " ".join(problems)
     rows = json.loads(listed("schedulers", "--json")[0])
@@ -225,3 +232,32 @@ def test_the_lists_say_where_it_comes_from(addons, listed):
     assert "halves" in json.loads(listed("schedulers", "--spacings", "--json")[0])
     assert "addons:Twice" in listed("guidances")[0]
     assert json.loads(listed("guidances", "--json")[0])[-1]["name"] == "twice"
+
+
+def test_a_picture_names_the_packages_that_drew_it(addons, shell, monkeypatch):
+    """And `rerun` says which of them is another one now, or gone; a sweep takes no other one."""
+    plain = shell.sample("red", "--scheduler", "euler")
+    assert read_settings(plain.paths[0]).packages == ()
+    mine = ("--scheduler", "halfway", "--spacing", "halves", "--guidance", "cfg+twice")
+    (drawn,) = shell.sample("red", *mine, "--noise", "later").paths
+    settings = read_settings(drawn)
+    assert settings.packages == ("addons 1.2",)
+    again = shell("rerun", drawn, *mine, "--noise", "later")
+    assert "addons" not in again.err
+    assert pixels(again.paths[0]) == pixels(drawn)
+
+    distribution(addons, "addons", POINTS, version="1.3")
+    _all.cache_clear()
+    later = shell("rerun", drawn, *mine, "--noise", "later")
+    assert "the package addons was 1.2 and is 1.3" in later.err
+    assert read_settings(later.paths[0]).packages == ("addons 1.3",)
+    folder = Folder(addons / "sweep", "me")
+    folder.open("flat", [])
+    folder.check_model(settings)
+    with pytest.raises(InputError, match=r"another version of addons: 1\.2 then, 1\.3 now"):
+        folder.check_model(read_settings(later.paths[0]))
+
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(addons)])
+    gone = shell("rerun", drawn)
+    assert gone.status == 2
+    assert f"{drawn} was drawn with the package addons 1.2, which is not installed" in gone.err

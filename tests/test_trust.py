@@ -15,7 +15,8 @@ WRITTEN = ("evil.py", "EVIL.PY", "evil.py:Mine,scale=3", "cfg:add=evil.py", "~/x
 @pytest.mark.parametrize("field", CODE)
 @pytest.mark.parametrize("text", WRITTEN)
 def test_code_is_named_by_the_user(field: str, text: str) -> None:
-    with pytest.raises(InputError, match=f"names a file of code.*{CODE[field]}"):
+    option = f"--{field.replace('_', '-')} "
+    with pytest.raises(InputError, match=f"names a file of code.*{option}"):
         check_inherited({field: text})
 
 

@@ -51,6 +51,7 @@ def rerun(picture: Path, prompt: tuple[str, ...], **options: Any) -> None:
     PICTURE may also be A1111's, or a text file with the same `parameters`: its model is looked for
     in --models, its adapters in --lora-dir too, and what cannot be followed is told.
     """
+    from sdcore.extensions import absent
     from sdcore.trust import check_inherited
 
     old = _read(picture, options)
@@ -71,6 +72,8 @@ def rerun(picture: Path, prompt: tuple[str, ...], **options: Any) -> None:
             tell(f"{picture} went through the filter {name}: name it to have it look again")
     if old.settings is not None and old.settings.around is not None:
         tell(f"{old.settings.around} lay around its model, and is not in it: drawn without")
+    for package in () if old.settings is None else absent(old.settings.packages):
+        tell(f"{picture} was drawn with the package {package}, which is not installed")
     for line in old.left:
         tell(line)
 
@@ -82,7 +85,7 @@ def rerun(picture: Path, prompt: tuple[str, ...], **options: Any) -> None:
 def _differences(old: Settings | None) -> Any:
     """What tells, of a first picture, why it may not come out as it did."""
     from sdcore.changes import since
-    from sdcore.complete import changed
+    from sdcore.complete import changed, packages_changed
 
     told: set[str] = set()
 
@@ -90,6 +93,7 @@ def _differences(old: Settings | None) -> Any:
         if old is None:
             return
         lines = [f"{name} has changed since" for name in changed(old, new)]
+        lines += packages_changed(old, new)
         if old.version != VERSION:
             lines.append(f"drawn by sdcore {old.version}; this is {VERSION}")
             lines += since(old, networks.scheduler_config)

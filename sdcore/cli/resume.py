@@ -90,9 +90,11 @@ def _settings(path: str, texts: Sequence[str]) -> list[Settings]:
 
 def _check_files(path: str, old: Settings, new: Settings) -> None:
     """Raises InputError where the model, or the picture it began with, is another one by now."""
-    from sdcore.complete import changed
+    from sdcore.complete import changed, packages_changed
 
     for name in changed(old, new):
         if not name.endswith(FILES):
             raise InputError(f"{name} has changed since: {path} is the state of another model")
         tell(f"{name} has changed since")
+    for line in packages_changed(old, new):
+        tell(line)

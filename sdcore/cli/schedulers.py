@@ -6,17 +6,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdcore.cli.echo import echo
-from sdcore.cli.installed import usable
+from sdcore.cli.installed import in_json, usable
+from sdcore.errors import InputError
 
 if TYPE_CHECKING:
     from sdcore.extensions import Kind
     from sdcore.schedulers import Entry
 
 
+_NOISES = {
+    "independent": "fresh in each step, from the picture's seed; delta=N: from one so much larger",
+    "brownian": "along one path for each seed, whatever the number of steps",
+}
+
+
 @click.command()
 @click.option("--spacings", is_flag=True, help="The spacings in place of the schedulers.")
+@click.option("--noises", is_flag=True, help="The noises that a stochastic one may draw.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def schedulers(spacings: bool, as_json: bool) -> None:
+def schedulers(spacings: bool, noises: bool, as_json: bool) -> None:
     """List every scheduler: names, order of convergence, NFE a step, noise, paper.
 
     Any of the names will do. A short name or a class of diffusers runs with the spacing, the ends
@@ -29,6 +37,11 @@ def schedulers(spacings: bool, as_json: bool) -> None:
     from sdcore.schedulers import SPACINGS, TABLE, TOOLS
     from sdcore.schedulers.table import find
 
+    if spacings and noises:
+        raise InputError("one list at a time: --spacings or --noises")
+    if noises:
+        _noises(as_json)
+        return
     if spacings:
         tools = {
             f"{key}:{name}": f"as {tool.label} lays it" for key, tool in TOOLS.items()
@@ -64,6 +77,19 @@ def schedulers(spacings: bool, as_json: bool) -> None:
     for kind in kinds:
         for each in usable(kind):
             echo(f"{each.name:{wide}}  {kind} of {each.source}  {each.what}".rstrip())
+
+
+def _noises(as_json: bool) -> None:
+    from sdcore.brownian import NOISES
+
+    rows = [{"name": name, "what": _NOISES[name], "from": "sdcore"} for name in NOISES]
+    if as_json:
+        echo(json.dumps([*rows, *in_json("noise")], indent=1))
+        return
+    for row in rows:
+        echo(f"{row['name']:18} {row['what']}")
+    for each in usable("noise"):
+        echo(f"{each.name:18} of {each.source}  {each.what}".rstrip())
 
 
 def _row(entry: "Entry", source: str = "sdcore") -> dict[str, Any]:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from sdcore.brownian import NOISES
 from sdcore.errors import InputError
-from sdcore.extensions import KINDS, Kind, extensions, plain
+from sdcore.extensions import KINDS, Extension, Kind, extensions, plain
+from sdcore.extensions import find as find_extension
 from sdcore.guidance import GUIDANCES
 from sdcore.schedulers import SPACINGS, TABLE
 from sdcore.schedulers.table import find
+from sdcore.written import parse
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ def installed(kind: Kind) -> Iterator[Installed]:
             except InputError as error:
                 problem = str(error)
         yield Installed(each.name, kind, source, what, problem)
+
+
+def named_by(kind: Kind, text: str) -> Extension | None:
+    """What of an installed package a written form names; None where it is ours or a file."""
+    written = parse(text)
+    if written.file is not None or plain(written.name) in _ours()[kind]:
+        return None
+    return find_extension(kind, written.name)
 
 
 def names_an_extension(text: str) -> bool:

@@ -74,7 +74,9 @@ class PipelineScheduler(SchedulerMixin, ConfigMixin):
         self._noise_name = chosen.entry.noise if noise is None else noise
         noise_named(self._noise_name)  # raises for what is none
         self._seeds = seeds
+        # Before it begins a pipeline asks for the order and how large the starting noise is.
         self._lay(chosen, chosen.spacing.steps or 4, None)
+        self.num_inference_steps: int | None = None
 
     # --- what a pipeline asks of it before it begins --------------------------------------------
 
@@ -177,9 +179,11 @@ class PipelineScheduler(SchedulerMixin, ConfigMixin):
         """From the network's answer [B,...] to its next input, both in its own form.
 
         timestep: read at the start only, where no begin index was set. generator: of the noise that
-        the solver draws. Raises InputError after the last step, and where the solver asks what was
-        not expected.
+        the solver draws. Raises InputError before `set_timesteps` and after the last step, and
+        where the solver asks what was not expected.
         """
+        if self.num_inference_steps is None:
+            raise InputError("no schedule is laid yet: call set_timesteps(N) before the first step")
         k = self._begin_at(float(timestep)) if self.step_index is None else self.step_index
         if self._index == self._interval(0).count:
             raise InputError("the schedule has ended: call set_timesteps to run again")

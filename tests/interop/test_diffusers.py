@@ -137,6 +137,14 @@ def test_a_callback_changes_x():
     assert torch.equal(in_place, changed)
 
 
+def test_a_step_before_the_schedule_is_laid_is_refused():
+    """In one line, as it is by diffusers' own; what a pipeline reads before it begins is there."""
+    scheduler = as_diffusers("heun", SD15)
+    assert (scheduler.order, scheduler.num_inference_steps) == (2, None)
+    with pytest.raises(InputError, match=r"call set_timesteps\(N\) before"):
+        scheduler.step(torch.zeros(1, 4, 2, 2), 0, torch.zeros(1, 4, 2, 2))
+
+
 def test_given_sigmas_and_timesteps():
     scheduler = as_diffusers("euler", SD15)
     scheduler.set_timesteps(sigmas=[14.0, 3.0, 1.0, 0.0])

@@ -113,10 +113,12 @@ class Folder:
 
     def check_model(self, settings: Settings) -> None:
         """Raises InputError where the sweep was begun with other weights, another file of code
-        under the same name, or another precision."""
+        under the same name, another version of a package, or another precision."""
         facts = {name: digest for digest, _, name in
                  (each.partition(" ") for each in settings.digests)}  # fmt: skip
         facts[f"the precision of {settings.model}"] = settings.dtype
+        facts |= {f"version of {name}": version for name, _, version in
+                  (each.rpartition(" ") for each in settings.packages)}  # fmt: skip
         for name, now in facts.items():
             if self.mix or (name, now) in self._models:
                 continue
