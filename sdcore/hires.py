@@ -75,15 +75,14 @@ def of_hires(asked: Options, scheduler: Scheduler | None) -> dict[str, Any]:
     if not 0 < strength <= 1:
         raise InputError(f"hires_strength {strength:g} is out of range: above 0, up to 1")
     other, spacing = asked.hires_scheduler is not None, scheduler.spacing
+    spaced = other or asked.hires_spacing is not None
     of_list = asked.hires_steps is None and str(asked.hires_spacing).startswith(LISTS)
     return {
         "hires_upscaler": upscaler,
         "hires_strength": strength,
         "hires_steps": spacing.steps if of_list else asked.hires_steps,
         "hires_scheduler": written_form(scheduler) if other else None,
-        "hires_spacing": written_form(spacing)
-        if other or asked.hires_spacing is not None
-        else None,
+        "hires_spacing": written_form(spacing) if spaced else None,
     }
 
 

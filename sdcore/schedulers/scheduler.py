@@ -1,16 +1,12 @@
 """A scheduler: what a user picks by one name, and how it is put together."""
 
-import inspect
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from sdcore.errors import InputError, unknown
+from sdcore.errors import InputError
 from sdcore.html_tables import html_table
-from sdcore.keywords import keywords
 from sdcore.process import FLOW, process_of
 from sdcore.sampling import Solver
 from sdcore.schedulers.config import (
@@ -21,34 +17,17 @@ from sdcore.schedulers.config import (
     method_of,
     noise_schedule_of,
     spacing_of,
-    supported_by,
 )
-from sdcore.schedulers.conventions import CONVENTIONS, INVERSE, SAME_AS, Conventions
+from sdcore.schedulers.conventions import CONVENTIONS, INVERSE, SAME_AS
 from sdcore.schedulers.flow_config import flow_of
 from sdcore.schedulers.flow_schedule import Schedule
-from sdcore.schedulers.solvers.runge_kutta import nfe
-from sdcore.schedulers.spacing import (
-    TOOLS,
-    Plan,
-    Rule,
-    Spacing,
-    Tool,
-    explicit,
-    installed_spacing,
-    load_spacing,
-    shifted,
-    user_spacing,
-    without_penultimate,
-)
-from sdcore.schedulers.table import TABLE, entry_of, find, find_spacing
+from sdcore.schedulers.solver_choice import of_function, of_name, solver_options, with_options
+from sdcore.schedulers.spacing import Plan, Rule, Spacing
+from sdcore.schedulers.spacing_choice import ending, spacing_asked, upwards, with_ends
+from sdcore.schedulers.table import TABLE, find_spacing
 from sdcore.schedulers.table_entry import Entry
-from sdcore.schedulers.tableau import Tableau
-from sdcore.schedulers.thresholding import thresholded
-from sdcore.schedulers.user_solver import ARGUMENTS, load_solver
 from sdcore.shown import short
-from sdcore.written import Value, Written, format_value, parse
-
-_INNER = ("process", "solver", "split")  # a solver's keywords that are no options
+from sdcore.written import parse
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,7 +105,7 @@ def resolve(
     if name is None:
         name = _class_of(config)
     label = parse(name).name if isinstance(name, str) else ""
-    chosen = _named(name) if isinstance(name, str) else _function(name)
+    chosen = of_name(name) if isinstance(name, str) else of_function(name)
     entry, tool = chosen.entry, chosen.tool
     class_name = entry.class_name
     conventions = CONVENTIONS[class_name]
@@ -134,7 +113,7 @@ def resolve(
     if SAME_AS.get(label, label) == class_name:
         method = method_of(conventions, fields)
         entry = entry if method is None else _entry(method, class_name)
-    wanted, tool = _spacing(name, chosen.spacing, tool, spacing)
+    wanted, tool = spacing_asked(name, chosen.spacing, tool, spacing)
     if wanted is None and tool is None and flow is None and SPACING in config:
         wanted = find_spacing(str(config[SPACING]))[0]
     if flow is None:
@@ -146,8 +125,8 @@ def resolve(
         of_class = flow.spacing
         process = process_of(says, schedule)
         around = {"process": process, "variable": "s", "split": process.ancestral}
-    laid = spacing if isinstance(spacing, Spacing) else _with_ends(wanted, tool, of_class, entry)
-    options = _options(entry, {**fields, **around}, chosen.options, eta)
+    laid = spacing if isinstance(spacing, Spacing) else with_ends(wanted, tool, of_class, entry)
+    options = solver_options(entry, {**fields, **around}, chosen.options, eta)
     if {**getattr(entry.solver, "keywords", {}), **options}.get("rtol"):
         entry = replace(entry, adaptive=True)  # a Runge-Kutta pair that was given a tolerance
     if label in INVERSE:
@@ -156,11 +135,11 @@ def resolve(
                 f"{label} is of networks trained on a table of betas; to go from a "
                 "picture to the noise of a flow: sdcore invert"
             )
-        laid, entry = _inverse(laid, conventions), replace(entry, name=label)
+        laid, entry = upwards(laid, conventions), replace(entry, name=label)
     return Scheduler(
         name=entry.name,
-        solver=_bound(entry.solver, options, fields, conventions),
-        spacing=laid if tail is None else _ending(laid, tail),
+        solver=with_options(entry.solver, options, fields, conventions),
+        spacing=laid if tail is None else ending(laid, tail),
         noise_schedule=schedule,
         prediction_type=says,
         entry=entry,
@@ -178,179 +157,6 @@ def _as_it_is(scheduler: Scheduler, spacing: object, eta: float | None, tail: ob
                 f"{option} out, or give a name"
             )
     return scheduler
-
-
-def _bound(
-    solver: Solver, options: Mapping[str, Any], fields: Mapping[str, Any], conventions: Conventions
-) -> Solver:
-    """The solver with its options, and with dynamic thresholding where the config has it."""
-    solver = partial(solver, **options) if options else solver
-    if not fields.get("thresholding"):
-        return solver
-    ratio, most = fields["dynamic_thresholding_ratio"], fields["sample_max_value"]
-    return thresholded(solver, ratio, most, conventions.keeps_eps)
-
-
-def _inverse(spacing: Spacing, conventions: Conventions) -> Spacing:
-    """The spacing upwards: DDIM tells the t of the step's end, DPM-Solver, from sigma_min, its own.
-
-    log sigma, in which DPM-Solver steps, has no sigma 0 to start from.
-    """
-    if conventions.form == "unit_variance":
-        return replace(spacing, upwards="told_ahead")
-    return replace(
-        spacing, upwards="told", tail="sigma_min" if spacing.tail == "zero" else spacing.tail
-    )
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """What a name says by itself, whatever the config is."""
-
-    entry: Entry
-    spacing: str | None = None
-    tool: Tool | None = None
-    options: Mapping[str, Value] | None = None
-    file: Written | None = None  # where the solver is from a file
-    writable: bool = True
-
-    def written(self, entry: Entry, options: Mapping[str, Any]) -> str | None:
-        """The text of this solver with the options that were given, as they were understood."""
-        if not self.writable:
-            return None
-        given = {} if self.options is None else self.options
-        given = {key: options.get(key, value) for key, value in given.items() if key != "eta"}
-        if self.file is not None:
-            kept = {key: value for key, value in self.file.options.items() if key != "eta"}
-            return str(replace(self.file, options=kept))
-        try:
-            return str(Written(entry.name, given))
-        except InputError:
-            return None
-
-
-def _named(name: str) -> _Chosen:
-    """The solver of a name or of a file."""
-    written = parse(name)
-    if written.file is None:
-        name = SAME_AS[written.name] if written.name in INVERSE else written.name
-        entry, spacing, tool = find(name)
-        return _Chosen(entry, spacing, tool, written.options)
-    solver = load_solver(written.file, written.name, written.options)
-    label = written.name or Path(written.file).stem
-    return _Chosen(_own_entry(label, solver), file=written)
-
-
-def _function(solver: Solver) -> _Chosen:
-    """A function as it stands: with the entry of ours that it is, or else as one's own."""
-    bound = getattr(solver, "keywords", {})
-    known = entry_of(solver)
-    if known is None or isinstance(bound.get("tableau"), Tableau):
-        label = getattr(getattr(solver, "func", solver), "__name__", type(solver).__name__)
-        return _Chosen(_own_entry(label, solver), writable=False)
-    takes = inspect.signature(solver).parameters
-    options = {key: takes[key].default for key in (*known.options, *bound) if key not in _INNER}
-    eta = takes["eta"].default if "eta" in takes else None
-    plain = (bool, int, float, str, tuple, type(None))
-    writable = all(isinstance(value, plain) for value in options.values())
-    return _Chosen(replace(known, eta=eta), options=options, writable=writable)
-
-
-def _own_entry(label: str, solver: Solver) -> Entry:
-    """One's own solver runs with Euler's conventions; a tableau says what it claims.
-
-    It may say its `noise`, as an Entry does.
-    """
-    tableau = getattr(solver, "keywords", {}).get("tableau")
-    if isinstance(tableau, Tableau):
-        return Entry(label, solver, tableau.order, nfe(tableau), tableau.source)
-    noise: Any = getattr(solver, "noise", "independent")
-    return Entry(name=label, solver=solver, order=0, nfe=0, paper="", noise=noise)
-
-
-def _spacing(
-    name: object,
-    named: str | None,
-    tool: Tool | None,
-    wanted: str | Spacing | Callable[..., Any] | None,
-) -> tuple[str | Spacing | None, Tool | None]:
-    """What the scheduler's name and the spacing say together, and whose rules it follows."""
-    if wanted is None:
-        return named, tool
-    if isinstance(wanted, str):
-        given, prefixed = _explicit(wanted)
-        tool = tool if prefixed is None else prefixed
-        if given is None:
-            chosen, its_tool, prefixed = find_spacing(wanted)
-            if named is not None and chosen != named:
-                raise InputError(
-                    f"scheduler {name!r} says {named} spacing, and spacing says {chosen!r}"
-                )
-            if prefixed:
-                return chosen, its_tool
-            return chosen, tool if tool is not None and chosen in tool.spacings else None
-        wanted = given
-    elif not isinstance(wanted, Spacing):
-        wanted = user_spacing(wanted)
-    if named is not None:
-        raise InputError(f"scheduler {name!r} says {named} spacing, and spacing {wanted.name!r}")
-    return wanted, tool
-
-
-def _explicit(text: str) -> tuple[Spacing | None, Tool | None]:
-    """The spacing of a list or of a file, and whose prefix a list has; None where it is a name."""
-    key, _, rest = text.strip().partition(":")
-    tool = TOOLS.get(key.casefold())
-    spacing = explicit(text.strip() if tool is None else rest)
-    if spacing is not None:
-        return spacing, tool
-    written = parse(text) if text.strip() else None
-    if written is None:
-        return None, None
-    if written.file is None:
-        return shifted(written) or installed_spacing(written), None
-    return load_spacing(written), None
-
-
-def _with_ends(
-    laid: str | Spacing | None,
-    tool: Tool | None,
-    of_class: Callable[[str | None], Spacing],
-    entry: Entry,
-) -> Spacing:
-    """The spacing of a name, as the class or the tool lays it; the user's, with the class's ends.
-
-    of_class: the class's spacing of a name, None for its own.
-    """
-    if not isinstance(laid, Spacing):
-        laid = of_class(laid) if tool is None else tool.spacing(laid, entry.name)
-        return replace(laid, written=laid.name)
-    usual = of_class(None)
-    tail = usual.tail if laid.tail == "zero" else laid.tail
-    laid = replace(laid, start=usual.start, end=usual.end, tail=tail)
-    if laid.steps is None:
-        return laid
-    # a list, which has no name of a tool's by itself
-    name = laid.name if tool is None else f"{tool.key}:{laid.name}"
-    return replace(laid, name=name, written=name, whole=tool is not None and tool.whole)
-
-
-def _ending(spacing: Spacing, tail: str | float) -> Spacing:
-    """The spacing with another tail. Raises InputError for what is none, or for a list's."""
-    if spacing.name.startswith("sigmas:"):
-        raise InputError("a list of sigmas ends where its last one says; leave the tail out")
-    if tail == "zero" or tail == "sigma_min":
-        return replace(spacing, tail=tail)
-    if tail == "discard_penultimate":
-        return without_penultimate(replace(spacing, tail="zero"))
-    try:
-        sigma = float(tail)
-    except ValueError:
-        tails = ("zero", "sigma_min", "discard_penultimate", "a sigma")
-        raise unknown("tail", str(tail), tails) from None
-    if not 0 <= sigma < math.inf:
-        raise InputError(f"the tail is a finite sigma of at least 0, not {tail}")
-    return replace(spacing, tail=sigma)
 
 
 def _class_of(config: Mapping[str, Any]) -> str:
@@ -375,36 +181,3 @@ def _entry(name: str, class_name: str) -> Entry:
             name = name if same_class else class_name
             return replace(entry, name=name, class_name=class_name, noise="independent")
     raise InputError(f"{class_name} asks for the method {name}, which is not here")
-
-
-def _options(
-    entry: Entry,
-    fields: Mapping[str, Any],
-    asked: Mapping[str, Value] | None,
-    eta: float | None,
-) -> dict[str, Any]:
-    """Those of the solver's options that the config, the entry, the name and eta set, in turn."""
-    takes = inspect.signature(entry.solver).parameters
-    bound = getattr(entry.solver, "keywords", {})
-    usual = partial(entry.solver, **entry.options)  # whose defaults a refusal names
-    given = {} if asked is None else asked
-    given = keywords(given, usual, f"scheduler {entry.name}", len(ARGUMENTS), _INNER)
-    supported = supported_by(CONVENTIONS[entry.class_name])
-    for key, value in given.items():
-        if key in supported and value not in supported[key]:
-            values = " or ".join(format_value(each) for each in supported[key])
-            raise InputError(f"scheduler {entry.name} has {key}={value}: it is {values}")
-    named = given.pop("eta", None)
-    if named is not None and eta is not None and named != eta:
-        raise InputError(f"scheduler {entry.name} says eta {named:g}, and eta says {eta:g}")
-    eta = next((value for value in (eta, named, bound.get("eta")) if value is not None), None)
-    fields = {key: value for key, value in fields.items() if key in takes and key not in bound}
-    options = {**fields, **entry.options, **given}
-    if eta is not None:
-        if not math.isfinite(eta) or eta < 0:
-            raise InputError(f"eta must be a finite number of at least 0, not {eta}")
-        if "eta" not in takes and eta != 0:
-            raise InputError(f"scheduler {entry.name} adds no noise, so it has no eta")
-    if "eta" in takes and (eta is not None or entry.eta is not None):
-        options["eta"] = entry.eta if eta is None else eta
-    return options
