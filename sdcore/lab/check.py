@@ -14,8 +14,9 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.lab import laws
-from sdcore.lab.laws import Law, Setting
+from sdcore.lab.laws import Law
 from sdcore.lab.order import COUNTS, Convergence, measure
+from sdcore.lab.setting import EXACT, SINGLE, Setting
 from sdcore.sampling import Solver, Step
 from sdcore.schedulers import SPACINGS, Scheduler, resolve
 
@@ -62,7 +63,7 @@ def check(solver: Solver | Scheduler, claimed: int | None = None, float32: bool 
     own = solver if isinstance(solver, Scheduler) else None
     solver = solver.solver if isinstance(solver, Scheduler) else solver
     classic, spacings = (CLASSIC, SPACINGS) if own is None else ((own,), (own,))
-    lay = partial(settings, unit=laws.SINGLE if float32 else laws.EXACT)
+    lay = partial(settings, unit=SINGLE if float32 else EXACT)
     few, everywhere = list(lay(FEW, classic)), list(lay(SOME, spacings, every_start=True))
     (first, answers_well), *others = laws.LAWS.items()
     findings = [_try(first, answers_well, solver, everywhere)]
@@ -101,7 +102,7 @@ def settings(
     counts: Iterable[int],
     spacings: Iterable[str | Scheduler],
     every_start: bool = False,
-    unit: float = laws.EXACT,
+    unit: float = EXACT,
 ) -> Iterator[Setting]:
     """Runs of N steps on these spacings: from the first sigma and the middle, or from three places.
 

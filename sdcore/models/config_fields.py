@@ -1,4 +1,9 @@
-"""Published config.json files, read strictly: the fields of a dataclass, each of its type."""
+"""Published config.json files, read strictly: the fields of a frozen dataclass, each of its type.
+
+Every field has diffusers' (or transformers') name and default, so that an old file, which leaves
+fields out, means what it meant when it was written. Fields that change the network in a way that
+no Stable Diffusion checkpoint uses are refused by name instead of being ignored.
+"""
 
 from __future__ import annotations
 

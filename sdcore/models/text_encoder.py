@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdcore.models.config import TextEncoderConfig
 from sdcore.models.layers import attend
+from sdcore.models.text_encoder_config import TextEncoderConfig
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sdcore.errors import InputError
-from sdcore.models.config import TinyVAEConfig
 from sdcore.models.layers import placement
 from sdcore.models.vae import DiagonalGaussian
+from sdcore.models.vae_config import TinyVAEConfig
 
 
 class Block(nn.Module):

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdcore.models.config import UNetConfig
 from sdcore.models.layers import Attention, Downsample, ResnetBlock, Upsample
+from sdcore.models.unet_config import UNetConfig
 
 # (stage of the way up, backbone, skip) -> both, as they are joined
 Weigh = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdcore.models.config import VAEConfig
 from sdcore.models.layers import Attention, Downsample, ResnetBlock, Upsample, placement
 from sdcore.models.tiles import tiled
+from sdcore.models.vae_config import VAEConfig
 
 _EPS = 1e-6  # of every GroupNorm in the published VAEs
 

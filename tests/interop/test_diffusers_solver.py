@@ -18,7 +18,8 @@ from sdcore.experiments.cells import Cell, Studio
 from sdcore.guidance import CFG
 from sdcore.interop import as_diffusers, from_diffusers
 from sdcore.lab import check
-from sdcore.lab.laws import LAWS, SINGLE, Setting
+from sdcore.lab.laws import LAWS
+from sdcore.lab.setting import SINGLE, Setting
 from sdcore.loading import load
 from sdcore.noise import SeededNoise
 from sdcore.process import process_of

@@ -12,7 +12,8 @@ from scripts.k_diffusion import samplers
 from scripts.trajectories import apart
 from sdcore.errors import InputError
 from sdcore.interop import as_k_diffusion, from_k_diffusion
-from sdcore.lab.laws import LAWS, SINGLE, Setting
+from sdcore.lab.laws import LAWS
+from sdcore.lab.setting import SINGLE, Setting
 from sdcore.lab.worlds import Mixture, denoiser
 from sdcore.noise import SeededNoise
 from sdcore.process import RectifiedFlow

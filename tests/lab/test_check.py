@@ -11,7 +11,8 @@ import torch
 from sdcore.cli import main
 from sdcore.lab import check
 from sdcore.lab.check import CLASSIC, settings
-from sdcore.lab.laws import LAWS, Setting, exact_at_a_point, exact_for_constant_eps
+from sdcore.lab.laws import LAWS, exact_at_a_point, exact_for_constant_eps
+from sdcore.lab.setting import Setting
 from sdcore.sampling import Prediction
 from sdcore.schedulers import resolve
 

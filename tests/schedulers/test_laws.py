@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from sdcore.errors import InputError
 from sdcore.lab import Gaussian, Mixture, laws, measure
-from sdcore.lab.laws import LAWS, Setting
+from sdcore.lab.laws import LAWS
+from sdcore.lab.setting import Setting
 from sdcore.process import PREDICTION_TYPES
 from sdcore.sampling import State, sample
 from sdcore.schedulers import SPACINGS, TABLE, resolve

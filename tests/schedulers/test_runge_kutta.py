@@ -373,9 +373,10 @@ def test_step_control_goes_up_too() -> None:
 def test_every_law_with_step_control() -> None:
     """What holds of every solver (sdcore/lab/laws.py); a step's length counts as a number."""
     from sdcore.lab import laws
+    from sdcore.lab.setting import Setting
 
     solver = partial(runge_kutta, tableau="bosh3", rtol=0.01, atol=0.01)
-    run = laws.Setting(resolve("euler", "karras").plan(3).sigmas)
+    run = Setting(resolve("euler", "karras").plan(3).sigmas)
     for name, law in laws.LAWS.items():
         law = partial(law, limit=2e-2) if law is laws.passes_gradients else law
         assert law(solver, run) is None, name
