@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 import sdcore
 from scripts.adherence import descriptions, examine
+from scripts.measured import state
 from scripts.train.examiner import load_examiner
 from scripts.train.world import canonical_caption
 from sdcore.cli.bench import processor
@@ -107,6 +108,7 @@ def main(pictures: int, work: Path, examiner: Path | None, report: Path | None) 
     sd = sdcore.load(device="cpu", dtype="float32")
     models = {name: sdcore.load(device="cpu", weights=kind) for name, kind in WEIGHTS.items()}
     asked = descriptions(pictures, held_out=True)
+    work /= state()
     for name in NAMES:
         (work / folder_of(name)).mkdir(parents=True, exist_ok=True)
     for index in tqdm(range(pictures), desc="pictures", disable=None):

@@ -1,9 +1,9 @@
 """Write docs/quantization.md: `python -m scripts.quantization`, some minutes on a CPU.
 
 Every type and layout of `sdcore quantize`, on the bundled model: how large the file is, what it
-does to pictures of eight seeds, how long loading and a step take. What was measured before is
-taken from `--work`: stopped, the same command goes on. `--type` and `--layout` print some of the
-rows, and leave the page alone.
+does to pictures of eight seeds, how long loading and a step take. What this code has measured on
+this machine is taken from `--work`: stopped, the same command goes on. `--type` and `--layout`
+print some of the rows, and leave the page alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import click
 import torch
 
 import sdcore
+from scripts.measured import state
 from sdcore.checkpoints import open_model
 from sdcore.checkpoints.quantize import GGUF_TYPES, LAYOUTS, TYPES, quantize
 from sdcore.cli.bench import processor
@@ -151,9 +152,10 @@ def measured(type: str, layout: str, seeds: int, folder: Path) -> Row:
 
 
 def kept(type: str, layout: str, seeds: int, work: Path) -> Row:
-    """The row, measured once for each model and kept in `work`."""
+    """The row, measured once for each model, code and machine, and kept in `work`."""
     (digest,) = sdcore.load(MODEL, device="cpu").digests.values()
-    path = work / f"{type}-{layout.replace(' ', '-')}-{seeds}-{digest[:12]}.json"
+    path = work / state() / f"{type}-{layout.replace(' ', '-')}-{seeds}-{digest[:12]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         values = json.loads(path.read_text())
         return Row(**{**values, "decibels": tuple(values["decibels"])})

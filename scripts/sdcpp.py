@@ -8,7 +8,8 @@ it is made of 4.3 GB, in `--work`), and with its Python binding (pip install cyl
 * stable-diffusion.cpp quantizes it; sdcore loads that file strictly, and compares every weight
   with the float16 one.
 
-What is done is kept in `--work`: stopped, the same command goes on.
+What is done is kept in `--work`: stopped, the same command goes on. Files of other code or of
+another machine are not looked at.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 
 from scripts import families
+from scripts.measured import state
 from sdcore.checkpoints import load_component, open_file, open_model
 from sdcore.checkpoints.convert import convert
 from sdcore.checkpoints.quantize import quantize
@@ -65,6 +67,8 @@ def rows(work: Path, steps: int) -> Iterator[str]:
         if not (model / "model_index.json").is_file():  # which is written last
             families.write(model, families.find("sd15"), torch.float16)
         convert(open_model(model), source)
+    work /= state()
+    work.mkdir(exist_ok=True)
     reference = _kept(work / f"float16-{steps}.npy", source, steps)
     yield _line("float16", "sdcore", source) + _spread(reference)
     files = [(type, THEIRS_BY) for type in THEIRS] + [(t, "sdcore") for t in OURS]

@@ -16,6 +16,7 @@ import torch
 
 import sdcore
 from scripts.families import find, write
+from scripts.measured import state
 from scripts.train.world import Description, Thing, draw
 from sdcore.training.folder import Example
 from sdcore.training.latents import encoded
@@ -52,7 +53,7 @@ def step(side: int, steps: int, who: str | None, work: Path) -> None:
         return
     rows = {}
     for name in ("diffusers", "sdcore"):
-        kept = work / f"{name}-{side}-{steps}.json"
+        kept = work / f"{name}-{side}-{steps}-{state()}.json"
         if not kept.is_file():
             command = [sys.executable, "-m", "scripts.train_figures", "step", "--who", name]
             command += ["--side", str(side), "--steps", str(steps), "--work", str(work)]

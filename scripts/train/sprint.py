@@ -2,7 +2,8 @@
 
 A step of a network this small is a thousand short kernels, which a host cannot launch as fast as a
 GPU runs them. A captured graph launches them at once; so a step may hold nothing that the host must
-decide, and its chance comes from the device's own generator.
+decide, and its chance comes from the device's own generator. That is why the updates are not
+`sdcore.training.updates`, which looks at every gradient before it lets it act.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from sdcore.errors import InputError
 from sdcore.training.optimizer import Average
 from sdcore.writing import written_whole
 
-_NAME = re.compile(r"checkpoint-(\d{6,})\.safetensors")
+NUMBERED = re.compile(r"checkpoint-(\d{6,})\.safetensors")
 
 
 def save_checkpoint(
@@ -94,7 +94,7 @@ def load_checkpoint(
 
 
 def _there(folder: Path) -> dict[int, Path]:
-    named = ((p, _NAME.fullmatch(p.name)) for p in folder.glob("checkpoint-*.safetensors"))
+    named = ((p, NUMBERED.fullmatch(p.name)) for p in folder.glob("checkpoint-*.safetensors"))
     return {int(match[1]): path for path, match in named if match is not None}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from sdcore.errors import InputError, listed
 from sdcore.networks import Networks
 from sdcore.training.folder import Example, Skipped, read_folder
+from sdcore.training.home import CLASS, CLASS_CACHE
 from sdcore.training.latents import CACHE, Item, encoded
 from sdcore.training.plan import Plan
 from sdcore.training.prior import class_pictures
@@ -63,12 +64,14 @@ def items_of(
                 items, more = encode(examples, CACHE, "encoding")
                 if plan.has_prior:
                     bar = lambda things: watcher.bar("drawing the class", things)  # noqa: E731
-                    classes = class_pictures(networks, plan, place / "class", bar)
-                    prior, _ = encode(classes, f"class-{CACHE}", "encoding the class")
+                    classes, unread = class_pictures(networks, plan, place / CLASS, bar)
+                    prior, unusable = encode(classes, CLASS_CACHE, "encoding the class")
+                    more = [*more, *unread, *unusable]
     skipped = [*skipped, *more]
     _tell_skipped(skipped, tell)
-    if not items:
-        raise _nothing(examples[0].path.parent, skipped)
+    for used, given in ((items, examples), *([(prior, classes)] if plan.has_prior else ())):
+        if not used:
+            raise _nothing(given[0].path.parent, skipped)
     _tell_counts(networks, items, prior, len(skipped), plan, tell)
     return items, prior
 

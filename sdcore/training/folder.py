@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ def read_folder(
     root = path_of(folder)
     if not root.is_dir():
         raise InputError(f"no pictures at {folder}: there is no such folder")
+    if (root / PLAN).is_file():
+        raise InputError(f"{folder} is the folder of a training, it holds {PLAN}: which pictures?")
     trained = {plan.parent for plan in root.rglob(PLAN)}  # what a training drew is no data
     files = sorted(
         path
@@ -70,7 +73,7 @@ def read_folder(
     )
     rows = _all_rows(root, files)
     examples: list[Example] = []
-    skipped = [Skipped(path, reason) for path, reason in _lost(rows, root)]
+    skipped = list(_lost(rows, root))
     for path in files:
         if path.suffix.lower() in _BESIDE:
             continue
@@ -97,15 +100,20 @@ def _hidden(path: Path, root: Path) -> bool:
 
 # --- what the metadata says ----------------------------------------------------------------------
 
-_Rows = Mapping[Path, list[str]]  # by the picture
+_Rows = Mapping[str, list[str]]  # by the picture's `_key`
+
+
+def _key(path: Path) -> str:
+    """One spelling of a path, whether it is absolute or not, and with `..` in it or not."""
+    return os.path.abspath(path)
 
 
 def _all_rows(root: Path, files: list[Path]) -> _Rows:
-    rows: dict[Path, list[str]] = {}
+    rows: dict[str, list[str]] = {}
     for path in files:
         if path.name in METADATA:
-            for name, texts in _rows(path):
-                rows[path.parent / name] = texts
+            for name, texts in _rows(path):  # several rows of a picture: any of their texts
+                rows.setdefault(_key(path.parent / name), []).extend(texts)
             continue
         if path.suffix == ".parquet" and path.stem == "metadata":
             raise InputError(f"{path} is not read: write it as metadata.jsonl or metadata.csv")
@@ -117,18 +125,15 @@ def _all_rows(root: Path, files: list[Path]) -> _Rows:
 
 def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
     text = _text(path)
-    if path.suffix == ".csv":
-        table = csv.DictReader(io.StringIO(text, newline=""))
-        lines: Iterator[tuple[int, object]] = ((table.line_num, row) for row in table)
-    else:
-        lines = _json_lines(path, text)
+    lines = _csv_lines(path, text) if path.suffix == ".csv" else _json_lines(path, text)
     for number, row in _read(path, lines):
         where = f"{path}, line {number}"
         if not isinstance(row, dict):
             raise InputError(f"{where}: no JSON object")
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
-            raise InputError(f"{where}: it has no file_name")
+            columns = ", ".join(map(str, row))
+            raise InputError(f"{where}: it has no file_name; its columns are {columns or 'none'}")
         column = next((c for c in _TEXTS if c in row), None)
         if column is None:
             columns = ", ".join(str(key) for key in row if key != "file_name")
@@ -146,8 +151,22 @@ def _read(path: Path, lines: Iterator[tuple[int, object]]) -> Iterator[tuple[int
         raise InputError(f"{path} is garbled: {error}") from None
 
 
+def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, object]]:
+    """Rows by their columns; between these stands a comma, or what other countries have for it."""
+    head = text.partition("\n")[0]
+    between = max(",;\t", key=head.count)
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=between, skipinitialspace=True)
+    for row in table:
+        if None in row:
+            raise InputError(
+                f"{path}, line {table.line_num}: it has more values than columns; a text with "
+                f"{between!r} in it stands in quotes"
+            )
+        yield table.line_num, row
+
+
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, object]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # a text may hold other ends of lines
         if not line.strip():
             continue
         try:
@@ -156,13 +175,24 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, object]]:
             raise InputError(f"{path}, line {number}: {error}") from None
 
 
-def _lost(rows: _Rows, root: Path) -> Iterator[tuple[Path, str]]:
+def _lost(rows: _Rows, root: Path) -> Iterator[Skipped]:
     """Rows without a picture of this folder."""
-    for path in rows:
-        if not path.resolve().is_relative_to(root.resolve()):
-            yield path, "lies outside of the folder"
-        elif not path.is_file():
-            yield path, "is in the metadata, and there is no such file"
+    top = Path(_key(root))
+    for key in rows:
+        inside = Path(key).is_relative_to(top)
+        path = root / Path(key).relative_to(top) if inside else Path(key)
+        if not inside:
+            yield Skipped(path, "lies outside of the folder")
+        elif not _is_file(path):
+            yield Skipped(path, "is in the metadata, and there is no such file")
+
+
+def _is_file(path: Path) -> bool:
+    """False, too, for a name that the system cannot look up."""
+    try:
+        return path_of(path).is_file()
+    except InputError:
+        return False
 
 
 # --- what lies beside ----------------------------------------------------------------------------
@@ -170,8 +200,8 @@ def _lost(rows: _Rows, root: Path) -> Iterator[tuple[Path, str]]:
 
 def _captions(path: Path, rows: _Rows) -> list[str]:
     """What the metadata says of a picture, else the file beside it; [] where neither does."""
-    if path in rows:
-        return rows[path]
+    if (key := _key(path)) in rows:
+        return rows[key]
     for beside in (path.with_suffix(suffix) for suffix in CAPTIONS):
         if beside.is_file():
             text = _cleaned(_text(beside))

@@ -18,12 +18,30 @@ from pathlib import Path
 
 from sdcore.errors import InputError
 from sdcore.networks import Networks
-from sdcore.paths import check_folder
+from sdcore.paths import check_folder, path_of
+from sdcore.training.checkpoint import NUMBERED
 from sdcore.training.folder import PLAN, Example
+from sdcore.training.latents import CACHE
 from sdcore.training.plan import Plan
+from sdcore.training.record import LOG
 from sdcore.writing import write_whole
 
-REPORT = "report.html"
+REPORT, SAMPLES, CLASS = "report.html", "samples", "class"
+CLASS_CACHE = f"class-{CACHE}"
+OWN = {PLAN, LOG, REPORT, SAMPLES, CLASS, CACHE, CLASS_CACHE}
+
+
+def check_place(place: Path, name: str, folder: str | Path) -> None:
+    """Raises InputError where a training and its result would lie over its own files, or the data.
+
+    folder: of the pictures.
+    """
+    if place.resolve() == path_of(folder).resolve():
+        raise InputError(f"{place} holds the pictures: a training needs an --out of its own")
+    if not name or Path(name).name != name:
+        raise InputError(f"{name!r} is no name of a result: --out says where it goes")
+    if {name, f"{name}.safetensors"} & OWN or NUMBERED.fullmatch(f"{name}.safetensors"):
+        raise InputError(f"{name} is what a training calls a file of its own: take another --name")
 
 
 def origins_of(networks: Networks, examples: Sequence[Example]) -> dict[str, str]:

@@ -32,13 +32,19 @@ class Record:
     looks: list[Look] = field(default_factory=list)
 
     def add(self, what: TrainStep | Look) -> None:
-        kept = self.steps if isinstance(what, TrainStep) else self.looks
-        kept.append(what)  # type: ignore[arg-type]
+        self._keep(what)
         try:
             with self.path.open("a") as file:
                 file.write(_line(what))
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror}") from None
+
+    def _keep(self, what: TrainStep | Look) -> None:
+        """A look in place of an earlier one at the same step."""
+        if isinstance(what, TrainStep):
+            self.steps.append(what)
+        else:
+            self.looks = [*(look for look in self.looks if look.step != what.step), what]
 
     @classmethod
     def read(cls, path: Path, until: int) -> Record:
@@ -51,9 +57,9 @@ class Record:
                     continue
                 if "measured" in row:
                     numbers = {k: tuple(v) for k, v in row["measured"].items()}
-                    record.looks.append(Look(row["step"], Measured(**numbers), row["sheet"]))
+                    record._keep(Look(row["step"], Measured(**numbers), row["sheet"]))
                 else:
-                    record.steps.append(TrainStep(**row))
+                    record._keep(TrainStep(**row))
             except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
                 continue
         lines = sorted([*record.steps, *record.looks], key=lambda each: each.step)

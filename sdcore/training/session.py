@@ -22,7 +22,7 @@ from sdcore.training.batches import Batches
 from sdcore.training.checkpoint import last_checkpoint, load_checkpoint, save_checkpoint
 from sdcore.training.full import FullTraining
 from sdcore.training.grid import Grid, grid_of
-from sdcore.training.home import REPORT
+from sdcore.training.home import REPORT, SAMPLES
 from sdcore.training.latents import Item
 from sdcore.training.lora import LoRATraining
 from sdcore.training.notes import notes_of
@@ -215,8 +215,8 @@ class Session:
             self._look(self.done, grid, self.trained.drawing(path))
 
     def _look(self, step: int, grid: Grid, drawing: Networks) -> None:
-        name = f"samples/{step:06d}.png"
-        (self.place / "samples").mkdir(exist_ok=True)
+        name = f"{SAMPLES}/{step:06d}.png"
+        (self.place / SAMPLES).mkdir(exist_ok=True)
         pictures = drawn(drawing, self.prompts, **self._how())
         write_whole(self.place / name, to_png(sheet(pictures)))
         self.record.add(Look(step, grid.measure(self.trained.networks), name))
@@ -235,22 +235,25 @@ class Session:
             if self.ranks.first:
                 with self.trainer.average:
                     path = self._written(result)
-                    self._look(self.total, grid, self.trained.drawing(path))
+                    self._look(self.done, grid, self.trained.drawing(path))
         return path
 
     def _written(self, result: Path) -> Path:
         """The result in place of an earlier one, which goes only when the new one is there."""
         there = [result, result.with_name(f"{result.name}.safetensors")]
         if self.plan.method in ("lora", "embedding"):
-            return self.trained.write(result, self._notes(self.total))
-        olds = []
-        for path in there:
-            if path.exists():
-                old = path.with_name(f"{path.name}.old")
-                shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(True)
-                path.rename(old)
-                olds.append(old)
-        path = self.trained.write(result, self._notes(self.total))
-        for old in olds:
+            return self.trained.write(result, self._notes(self.done))
+        olds = {}
+        for path in filter(Path.exists, there):
+            old = path.with_name(f"{path.name}.old")
+            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(True)
+            olds[path] = path.rename(old)
+        try:
+            written = self.trained.write(result, self._notes(self.done))
+        except BaseException:
+            for path, old in olds.items():
+                old.rename(path)
+            raise
+        for old in olds.values():
             shutil.rmtree(old) if old.is_dir() else old.unlink()
-        return path
+        return written

@@ -9,7 +9,7 @@ from sdcore.models.reordered import restore
 from sdcore.networks import Networks
 from sdcore.paths import path_of
 from sdcore.training.dataset import examples_of, items_of
-from sdcore.training.home import open_home, origins_of
+from sdcore.training.home import check_place, open_home, origins_of
 from sdcore.training.plan import Plan, with_defaults
 from sdcore.training.process import check_trainable, readied
 from sdcore.training.ranks import Ranks
@@ -54,11 +54,12 @@ def train(
     networks = replace(readied(networks, plan), engine="plain")  # nothing laid out for drawing
     for module in networks.modules.values():
         restore(module)  # what drew with it may have laid its weights for itself
-    examples, skipped = examples_of(folder, plan, tell)
     place = path_of(out)
+    name = (place.name or "trained") if name is None else name
+    check_place(place, name, folder)
+    examples, skipped = examples_of(folder, plan, tell)
     with ranks.together():
         if ranks.first:
             open_home(place, plan, origins_of(networks, examples))
-    name = (place.name or "trained") if name is None else name
     items, prior = items_of(networks, examples, skipped, plan, place, tell, watcher, ranks)
     return Session(networks, plan, place, name, items, prior, tell, watcher, ranks).run()

@@ -50,12 +50,14 @@ class Trained:
 def run(sd: StableDiffusion, data: Path, tmp_path: Path) -> Callable[..., Trained]:
     """Trains the tiny model: options of the plan -> what came out, and what was told."""
 
-    def run(out: str = "out", folder: Path = data, networks: Any = sd, **options: Any) -> Trained:
+    def run(
+        out: str = "out", folder: Path = data, networks: Any = sd, name: str = "new", **options: Any
+    ) -> Trained:
         told: list[str] = []
         usual = {"steps": 3, "rank": 2, "lr": 1e-2, "grid": 2, "look_every": 1000,
                  "draw_steps": 1, "prompts": ("a boat",)}  # fmt: skip
         plan = Plan(**{**usual, **options})
-        path = train(networks, folder, plan, tmp_path / out, name="new", tell=told.append)
+        path = train(networks, folder, plan, tmp_path / out, name=name, tell=told.append)
         return Trained(path, told, tmp_path / out)
 
     return run

@@ -60,6 +60,34 @@ def test_what_a_training_drew_is_no_data(tmp_path: Path) -> None:
     assert set(said(tmp_path, "a dog")) == {"a.png", "trained/b.png"}
 
 
+def test_the_folder_of_a_training_is_no_data(tmp_path: Path) -> None:
+    save(tmp_path, "samples/1.png")
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(InputError, match="is the folder of a training, it holds plan"):
+        read_folder(tmp_path, "a dog")
+
+
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+def test_tables_of_other_countries(tmp_path: Path, between: str) -> None:
+    save(tmp_path, "a.png", "b.png")
+    rows = (("file_name", " text"), ("a.png", ' "red, small; blue"'), ("b.png", " boat"))
+    text = "\r\n".join(between.join(row) for row in rows)
+    (tmp_path / "metadata.csv").write_text("\ufeff" + text, encoding="utf-8", newline="")
+    assert said(tmp_path) == {"a.png": ("red, small; blue",), "b.png": ("boat",)}
+
+
+def test_every_spelling_of_a_name_and_every_row_counts(tmp_path: Path) -> None:
+    save(tmp_path, "a.png", "b.png", "c.png")
+    rows = [("./a.png", "one"), ("sub/../a.png", "two"), (str(tmp_path / "b.png"), "three")]
+    rows += [("c.png", "of\u2028two\x85lines"), ("x" * 300, "four"), ("d\0.png", "five")]
+    lines = [json.dumps({"file_name": n, "text": t}, ensure_ascii=False) for n, t in rows]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert said(tmp_path) == {
+        "a.png": ("one", "two"), "b.png": ("three",), "c.png": ("of two lines",),
+    }  # fmt: skip
+    assert set(passed_over(tmp_path)) == {"x" * 300, "d\0.png"}
+
+
 def test_several_captions(tmp_path: Path) -> None:
     save(tmp_path, "a.png")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": ["one", "two"]}')
@@ -93,6 +121,8 @@ def test_kohyas_folders(tmp_path: Path) -> None:
         ("metadata.jsonl", '\n{"name": "a.png", "text": "x"}', "line 2: it has no file_name"),
         ("metadata.jsonl", '{"file_name": "a.png", "text": 3}', "its text is no text"),
         ("metadata.csv", "file_name,words\na.png,x\n", "it has no text; its columns are words"),
+        ("metadata.csv", "a.png,x\nb.png,y\n", "it has no file_name; its columns are a.png, x"),
+        ("metadata.csv", "file_name,text\na.png,red, big\n", "line 2: it has more values than"),
     ],
 )
 def test_metadata_that_cannot_be_read(tmp_path: Path, name: str, text: str, message: str) -> None:

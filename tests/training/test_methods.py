@@ -65,13 +65,23 @@ def test_the_model_given_stays_as_it_is(sd: StableDiffusion, run: Run) -> None:
     assert trained.path.suffix == ".safetensors"
 
 
-def test_a_full_model_in_place_of_an_earlier_one(run: Run) -> None:
+def test_a_full_model_in_place_of_an_earlier_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(method="full", schedule="constant")
     before = load_file(first.path)
     again = run(method="full", schedule="constant", steps=4)
     assert first.path == again.path
     after = load_file(again.path)
     assert any(not torch.equal(before[k], after[k]) for k in after)
+    assert not list(first.place.glob("*.old"))
+
+    def full_disk(self: FullTraining, path: Path, notes: object) -> Path:
+        raise InputError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(FullTraining, "write", full_disk)
+    with pytest.raises(InputError, match="No space left"):
+        run(method="full", schedule="constant", steps=4)
+    kept = load_file(again.path)
+    assert all(torch.equal(kept[k], after[k]) for k in after)
     assert not list(first.place.glob("*.old"))
 
 
@@ -97,11 +107,16 @@ def test_the_class_is_drawn_by_the_model(run: Run, sd: StableDiffusion) -> None:
 def test_the_class_from_a_folder(run: Run, tmp_path: Path) -> None:
     (tmp_path / "class").mkdir()
     picture(8).save(tmp_path / "class" / "a.png")
+    (tmp_path / "class" / "b.png").write_bytes(b"none")
     trained = run(class_prompt="a house", class_dir=str(tmp_path / "class"))
     assert not (trained.place / "class").exists()
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="holds no pictures"):
         run("b", class_prompt="a house", class_dir=str(tmp_path / "none"))
+    assert any("b.png is passed over: is no picture" in line for line in trained.told)
+    (tmp_path / "class" / "a.png").unlink()
+    with pytest.raises(InputError, match=r"class holds no picture to train on; 1 passed over: b"):
+        run("c", class_prompt="a house", class_dir=str(tmp_path / "class"))
 
 
 # --- a word --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from sdcore.errors import InputError
 from sdcore.images import open_picture
 from sdcore.pipeline import StableDiffusion
 from sdcore.training.plan import Plan
+from sdcore.training.record import Record
 from sdcore.training.signals import Stopped
 from sdcore.training.train import train
 from sdcore.training.updates import TrainStep
@@ -87,12 +88,30 @@ def test_going_on_with_more_steps_trains_on(run: Run) -> None:
     before = load_file(first.path)
     again = run(schedule="constant", warmup=0.0)
     assert any("all 3 steps have been taken already" in line for line in again.told)
+    looks = Record.read(again.place / "log.jsonl", 3).looks
+    assert [look.step for look in looks] == [0, 3]  # the last one in place of the first run's
     assert all(torch.equal(before[k], v) for k, v in load_file(again.path).items())
     more = run(steps=5, schedule="constant", warmup=0.0)
     after = load_file(more.path)
     assert any(not torch.equal(before[k], after[k]) for k in before)
     straight = load_file(run("straight", steps=5, schedule="constant", warmup=0.0).path)
     assert all(torch.equal(after[k], straight[k]) for k in after)
+
+
+@pytest.mark.parametrize("name", ["samples", "class", "latents", "checkpoint-000003", "log.jsonl"])
+def test_a_name_of_the_trainings_own_files(run: Run, name: str, tmp_path: Path) -> None:
+    """A result called so would lie over its own latents, or be taken for where it stands."""
+    with pytest.raises(InputError, match=f"{name} is what a training calls a file of its own"):
+        run(name=name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_places_that_are_none(run: Run, data: Path) -> None:
+    with pytest.raises(InputError, match="holds the pictures: a training needs an --out of its"):
+        run("data")
+    with pytest.raises(InputError, match="'a/b' is no name of a result"):
+        run(name="a/b")
+    assert not (data / "plan.json").exists()
 
 
 def test_another_training_in_the_folder(run: Run) -> None:
