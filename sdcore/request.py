@@ -63,7 +63,7 @@ class Parts:
     latents: torch.Tensor | None = None  # the starting noise, where it is given
     tile: str | None = None
     refiner: Networks | None = None
-    notes: tuple[str, ...] = ()  # what was left to the family, in one line
+    notes: tuple[str, ...] = ()  # a line for each thing that whoever draws should know
     second: Parts | None = None  # of the second pass
 
 
@@ -103,7 +103,11 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
         latents=open_latents(asked.latents),
         tile=None if asked.tile is None else check_axes(asked.tile),
         refiner=_refiner(networks, asked.refiner),
-        notes=(*_left_to(family, asked, networks.name), *_unused_cfg(family, asked, guidance)),
+        notes=(
+            *_left_to(family, asked, networks.name),
+            *_unused_cfg(family, asked, guidance),
+            *filter(None, [scheduler.entry.caution]),
+        ),
         second=parts_of(second_of(asked), networks) if is_asked(asked, networks) else None,
     )
 

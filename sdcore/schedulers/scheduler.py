@@ -22,6 +22,7 @@ from sdcore.schedulers.conventions import CONVENTIONS, INVERSE, SAME_AS
 from sdcore.schedulers.flow_config import flow_of
 from sdcore.schedulers.flow_schedule import Schedule
 from sdcore.schedulers.solver_choice import of_function, of_name, solver_options, with_options
+from sdcore.schedulers.solvers.runge_kutta import with_tolerance
 from sdcore.schedulers.spacing import Plan, Rule, Spacing
 from sdcore.schedulers.spacing_choice import ending, spacing_asked, upwards, with_ends
 from sdcore.schedulers.table import TABLE, find_spacing
@@ -127,8 +128,7 @@ def resolve(
         around = {"process": process, "variable": "s", "split": process.ancestral}
     laid = spacing if isinstance(spacing, Spacing) else with_ends(wanted, tool, of_class, entry)
     options = solver_options(entry, {**fields, **around}, chosen.options, eta)
-    if {**getattr(entry.solver, "keywords", {}), **options}.get("rtol"):
-        entry = replace(entry, adaptive=True)  # a Runge-Kutta pair that was given a tolerance
+    entry = with_tolerance(entry, {**getattr(entry.solver, "keywords", {}), **options})
     if label in INVERSE:
         if flow is not None:
             raise InputError(

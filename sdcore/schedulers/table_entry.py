@@ -31,6 +31,7 @@ class Entry:
     keeps_some_x: bool = False
     tableau: str = ""  # what it is with its noise off: "midpoint in lambda" of runge_kutta.py
     adaptive: bool = False  # chooses steps of its own by an estimate of its error
+    caution: str = ""  # a line for whoever draws with it
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -84,6 +84,17 @@ class Tableau:
         """How many stages ask for their own slope."""
         return sum(len(row) > i and row[i] != 0 for i, row in enumerate(self.a))
 
+    @cached_property
+    def is_blind(self) -> bool:
+        """Whether the embedded method tells nothing where the slope depends on u alone: both give
+        the stages at one u the same weight. Steps are then taken far too long (Hairer, Norsett &
+        Wanner 1993, section II.4, of Fehlberg's pairs; Feagin's is one too)."""
+        apart: dict[float, float] = {}
+        for c, b, other in zip(self.c, self.b, self.embedded, strict=False):
+            level = next((known for known in apart if abs(known - c) < _CLOSE), c)
+            apart[level] = apart.get(level, 0.0) + b - other
+        return bool(apart) and all(abs(weight) < _CLOSE for weight in apart.values())
+
     @property
     def iterations(self) -> int:
         """Of an implicit stage, by default: one more than the order needs, at least one."""

@@ -141,6 +141,15 @@ def test_each_iteration_is_one_order(name: str) -> None:
     assert (many[0].x_next - more[0].x_next).abs().max() < 1e-14
 
 
+def test_with_one_iteration_less_they_are_explicit() -> None:
+    """Which is why the default has that one, that the order does not need."""
+    ours, theirs = (
+        list(sample(Mixture(), X, SIGMAS, resolve(name).solver))[-1].x_next
+        for name in ("implicit_midpoint:iterations=1", "midpoint")
+    )
+    assert torch.equal(ours, theirs)
+
+
 def test_an_implicit_one_that_claims_no_order_is_asked_all_the_same() -> None:
     """Its one iteration is the explicit midpoint rule."""
     ours, theirs = (
@@ -282,8 +291,7 @@ def test_options_that_do_not_fit(options: dict, message: str) -> None:
 
 # Step control
 
-# Feagin's estimate compares two of 17 stages: it takes far too long steps to be a tolerance.
-PAIRS = [name for name, tableau in TABLEAUX.items() if tableau.embedded and name != "feagin10"]
+PAIRS = [name for name, known in TABLEAUX.items() if known.embedded and not known.is_blind]
 
 
 @pytest.mark.parametrize("variable", ["sigma", "lambda", "s"])
@@ -302,6 +310,20 @@ def test_the_error_follows_the_tolerance(name: str, variable: str) -> None:
     assert asked[0] < asked[1]
     assert guesses[1] < 3e-4
     assert guesses[1] < guesses[0] < 0.2
+
+
+def test_a_pair_that_sees_no_error_is_told() -> None:
+    """Feagin's compares two stages at c = 1/10: its tolerance bounds nothing."""
+    assert [name for name, known in TABLEAUX.items() if known.is_blind] == ["feagin10"]
+    x = torch.linspace(-9, 9, 8, dtype=torch.float64).reshape(1, 1, 2, 4)
+    solver = partial(runge_kutta, tableau="feagin10", rtol=1e-6, atol=1e-7)
+    (step,) = sample(Mixture(), x, (8.0, 0.1), solver)
+    off = (step.x_next - Mixture().flow(x, 8.0, 0.1)).abs().max()
+    assert off > 10 * step.memory[0].value.max()
+    told = resolve("feagin10:rtol=0.01").entry
+    assert (told.adaptive, "rtol is no bound" in told.caution) == (True, True)
+    for name in ("feagin10", "tsit5:rtol=0.01", "euler"):
+        assert resolve(name).entry.caution == ""
 
 
 def test_a_picture_takes_its_own_steps() -> None:

@@ -9,10 +9,10 @@ In Python it is `partial(runge_kutta, tableau=Tableau(((), (1 / 2,)), (0, 1)))`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -166,7 +166,8 @@ def runge_kutta(
         asks for (`step_control`), with atol beside it. Then sigma 0 is reached from least_sigma
         (of SD's training table), and a batch of B asks B times as often. The memory holds the Memo
         "error", [B,C,H,W]: what each value may be off by this interval's steps, as they estimate
-        it themselves; and "length", of each picture's next step.
+        it themselves; and "length", of each picture's next step. Of a pair that `is_blind`, as
+        feagin10, the estimate is far too small.
     most_steps: that may be tried in one interval.
 
     Raises InputError for an unknown tableau, iterations of one that is explicit, and an rtol for
@@ -305,6 +306,20 @@ def nfe(tableau: Tableau) -> int:
     implicit = sum(len(row) > i for i, row in enumerate(rows))
     explicit = len(rows) - implicit - (not rows[0])
     return 1 + explicit + implicit * tableau.iterations
+
+
+def with_tolerance(entry: Entry, options: Mapping[str, Any]) -> Entry:
+    """What an entry says of its solver under these options: other things where they have a rtol."""
+    if not options.get("rtol"):
+        return entry
+    function = getattr(entry.solver, "func", entry.solver)
+    caution = ""
+    if function is runge_kutta and _tableau(options.get("tableau", "rk4")).is_blind:
+        caution = (
+            f"{entry.name} estimates far less than its error, comparing two slopes at one noise "
+            "level: rtol is no bound with it; take tsit5 or verner8"
+        )
+    return replace(entry, adaptive=True, caution=caution)
 
 
 OTHERS = ("heun",)  # which have a name of their own in this table
