@@ -24,6 +24,7 @@ from sdcore.errors import InputError
 from sdcore.experiments.distances import rms
 from sdcore.images import FORMATS, open_picture, psnr, read_settings, to_tensor
 from sdcore.paths import path_of
+from sdcore.user_file import said
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -179,8 +180,7 @@ def clip_scores(paths: Sequence[Path], folder: str, batch: int = 16) -> list[flo
 
 def inception_distances(a: Sequence[Path], b: Sequence[Path], weights: str) -> dict[str, float]:
     """FID and KID by torch-fidelity, with Inception weights in its form. Raises InputError."""
-    _needs("torch_fidelity", "FID and KID", "torch-fidelity")
-    fidelity = importlib.import_module("torch_fidelity")
+    fidelity = _needed("torch_fidelity", "FID")
     least = min(len(a), len(b))
     if least < 2:
         raise InputError(
@@ -201,9 +201,8 @@ def inception_distances(a: Sequence[Path], b: Sequence[Path], weights: str) -> d
 def lpips(pairs: Sequence[Pair], weights: str) -> list[float]:
     """LPIPS of each pair (Zhang et al. 2018) by torchmetrics, whose wheel has the linear heads, on
     AlexNet's weights in torchvision's form. Raises InputError."""
-    _needs("torchmetrics", "LPIPS", "torchmetrics")
-    _needs("torchvision", "LPIPS", "torchvision")
-    module = importlib.import_module("torchmetrics.functional.image.lpips")
+    _needed("torchvision", "LPIPS")
+    module = _needed("torchmetrics.functional.image.lpips", "LPIPS")
     net: Any = module._NoTrainLpips(net="alex", pnet_rand=True)
     own = net.net.state_dict()  # slice2.3.weight; in torchvision features.3.weight
     given = _state(path_of(weights))
@@ -236,9 +235,18 @@ def _bytes(picture: Image.Image) -> Tensor:
     return ((to_tensor(picture)[0] + 1) * 127.5).round().to(torch.uint8)
 
 
-def _needs(module: str, what: str, package: str) -> None:
-    if importlib.util.find_spec(module) is None:
-        raise InputError(f"{what} need {package}: pip install 'sdcore[metrics]'")
+def _needed(module: str, what: str) -> Any:
+    """A module of the extra `metrics`. Raises InputError where it is not there, or does not import:
+    torchvision and what needs it do not beside a torch that is not of its build."""
+    package = module.partition(".")[0].replace("_", "-")
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        raise InputError(f"{what} needs {package}: pip install 'sdcore[metrics]'")
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # also a RuntimeError, of operators that are not there
+        raise InputError(
+            f"{what} needs {package}, which is installed and does not import: {said(error)}"
+        ) from error
 
 
 def _state(path: Path) -> dict[str, Tensor]:

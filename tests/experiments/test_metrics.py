@@ -1,8 +1,11 @@
 """metrics: pairs by name, or by prompt and seed; the numbers against scipy's and closed forms."""
 
+import importlib
 import json
 import math
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,15 @@ from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 
 from sdcore.errors import InputError
-from sdcore.experiments.metrics import clip_scores, frechet, lpips, pairs_of, scores, ssim
+from sdcore.experiments.metrics import (
+    clip_scores,
+    frechet,
+    inception_distances,
+    lpips,
+    pairs_of,
+    scores,
+    ssim,
+)
 from sdcore.images import to_tensor
 from tests.cli.shell import Shell
 
@@ -159,18 +170,84 @@ def test_weights_that_are_none(option: str, shell: Shell) -> None:
     assert not Path("ran").exists()
 
 
-def test_lpips_of_alexnet(tmp_path: Path) -> None:
-    """Same pictures are 0 apart; weights of something else are refused."""
-    pytest.importorskip("torchmetrics")
-    torchvision = pytest.importorskip("torchvision")
+def optional(name: str) -> Any:
+    """A module of the extra `metrics`; where it is not there, or of no use here, the test skips."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, RuntimeError) as error:  # torchvision's, beside another build of torch
+        pytest.skip(f"{name}: {error}")
+
+
+def test_a_package_that_does_not_import(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torchvision beside a torch of another build: one line."""
+    Path("torchvision.py").write_text("raise RuntimeError('operator torchvision::nms')")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    picture(Path("a", "1.png"), 0)
+    result = shell("metrics", "a", "a", "--lpips", "alexnet.pth")
+    assert result.status == 2
+    assert result.err == (
+        "sdcore: LPIPS needs torchvision, which is installed and does not import: RuntimeError: "
+        "operator torchvision::nms\n"
+    )
+
+
+def test_lpips_of_alexnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchmetrics' function has it of the same weights; other weights are refused."""
+    torchvision, torchmetrics = (optional(each) for each in ("torchvision", "torchmetrics"))
+    weights = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"  # where it looks first
+    weights.parent.mkdir(parents=True)
     torch.manual_seed(0)
-    torch.save(torchvision.models.alexnet(weights=None).state_dict(), tmp_path / "alex.pt")
+    torch.save(torchvision.models.alexnet(weights=None).state_dict(), weights)
     for folder, seed in (("a", 0), ("b", 1)):
         picture(tmp_path / folder / "x.png", seed, side=64)
-    apart = lpips(pairs_of(tmp_path / "a", tmp_path / "b"), str(tmp_path / "alex.pt"))
-    same = lpips(pairs_of(tmp_path / "a", tmp_path / "a"), str(tmp_path / "alex.pt"))
-    assert same == [0]
+    pairs = pairs_of(tmp_path / "a", tmp_path / "b")
+    apart = lpips(pairs, str(weights))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    theirs = torchmetrics.functional.image.learned_perceptual_image_patch_similarity(
+        *(to_tensor(Image.open(path)) for path in (pairs[0].a, pairs[0].b)), net_type="alex"
+    )
+    assert apart == [pytest.approx(theirs.item(), rel=1e-6)]
     assert apart[0] > 0
+    assert lpips(pairs_of(tmp_path / "a", tmp_path / "a"), str(weights)) == [0]
     torch.save({"x": torch.zeros(1)}, tmp_path / "none.pt")
     with pytest.raises(InputError, match="holds no AlexNet"):
-        lpips(pairs_of(tmp_path / "a", tmp_path / "b"), str(tmp_path / "none.pt"))
+        lpips(pairs, str(tmp_path / "none.pt"))
+
+
+@pytest.mark.slow
+def test_fid_and_kid_of_inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch-fidelity has them of the same folders and weights; FID by our formula too."""
+    fidelity = optional("torch_fidelity")
+    module = optional("torch_fidelity.feature_extractor_inceptionv3")
+    with monkeypatch.context() as patch:  # random weights in its own form
+        patch.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(module.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        torch.manual_seed(0)
+        inception = module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    for layer in inception.modules():  # so that what is seen does not fade from layer to layer
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight)
+    weights = tmp_path / "inception.pth"
+    torch.save(inception.state_dict(), weights)
+    sets = {
+        folder: [picture(tmp_path / folder / f"{n}.png", n + first) for n in range(3)]
+        for folder, first in (("a", 0), ("b", 10))
+    }
+    found = inception_distances(sets["a"], sets["b"], str(weights))
+    theirs = fidelity.calculate_metrics(
+        input1=str(tmp_path / "a"), input2=str(tmp_path / "b"), fid=True, kid=True, cuda=False,
+        kid_subset_size=3, feature_extractor_weights_path=str(weights), verbose=False, cache=False,
+    )  # fmt: skip
+    assert found == {
+        "fid": pytest.approx(theirs["frechet_inception_distance"], rel=1e-9),
+        "kid": pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-9),
+    }
+    with torch.inference_mode():
+        features = [
+            inception(torch.cat([torch.tensor(np.array(Image.open(path))).permute(2, 0, 1)[None]
+                                 for path in paths]))[0]
+            for paths in sets.values()
+        ]  # fmt: skip
+    assert found["fid"] > 1e-6
+    assert frechet(*features) == pytest.approx(found["fid"], rel=1e-3)
