@@ -55,7 +55,6 @@ class Drawn(BaseModel):
     send_images: bool | None = None
     save_images: bool | None = None
     infotext: str | None = None
-    comments: Any = None
     force_task_id: str | None = None
 
 

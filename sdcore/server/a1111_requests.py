@@ -217,7 +217,7 @@ def _sampling(asked: Drawn) -> tuple[dict[str, Any], dict[str, str]]:
         "Schedule type": label_of(asked.scheduler),
         "CFG scale": 7.0 if asked.cfg_scale is None else asked.cfg_scale,
         "Seed": 0,
-        "Size": f"{asked.width or 512}x{asked.height or 512}",
+        "Size": f"{_side('width', asked.width)}x{_side('height', asked.height)}",
         "RNG": "CPU",
         **_churn(asked),
     }
@@ -235,6 +235,14 @@ def _sampling(asked: Drawn) -> tuple[dict[str, Any], dict[str, str]]:
     return options, left
 
 
+def _side(name: str, value: int | None) -> int:
+    """Of the picture. The text that it goes into knows no sign, and 0 is a side like another."""
+    side = 512 if value is None else value
+    if side < 1:
+        raise Refused(f"{name} is at least 8 pixels, not {side}", param=name)
+    return side
+
+
 def _churn(asked: Drawn) -> dict[str, Any]:
     """The numbers of Karras' churn, where there is any."""
     if not asked.s_churn:
@@ -246,15 +254,23 @@ def _churn(asked: Drawn) -> dict[str, Any]:
 
 def _second_pass(asked: TextToImage) -> dict[str, Any]:
     resized = bool(asked.hr_resize_x or asked.hr_resize_y)
+    strength = 0.7 if asked.denoising_strength is None else asked.denoising_strength
+    if not 0 < strength <= 1:
+        raise Refused("denoising_strength of a second pass is above 0, up to 1",
+                      param="denoising_strength")  # fmt: skip
+    steps = asked.hr_second_pass_steps or 0
+    if steps < 0:
+        raise Refused("hr_second_pass_steps is 0, as many as the first pass has, or more",
+                      param="hr_second_pass_steps")  # fmt: skip
     values = {
         "Hires resize": f"{asked.hr_resize_x or 0}x{asked.hr_resize_y or 0}" if resized else None,
-        "Hires upscale": None if resized else asked.hr_scale or 2.0,
+        "Hires upscale": None if resized else 2.0 if asked.hr_scale is None else asked.hr_scale,
         "Hires upscaler": asked.hr_upscaler or "Latent",
-        "Hires steps": asked.hr_second_pass_steps or 0,
+        "Hires steps": steps,
         "Hires sampler": asked.hr_sampler_name or None,
         "Hires schedule type": None if not asked.hr_scheduler else label_of(asked.hr_scheduler),
         "Hires CFG Scale": asked.hr_cfg or None,
-        "Denoising strength": 0.7 if asked.denoising_strength is None else asked.denoising_strength,
+        "Denoising strength": strength,
     }
     if asked.hr_sampler_name not in (None, "", "Use same sampler"):
         known_sampler(str(asked.hr_sampler_name))

@@ -201,7 +201,6 @@ async def _drawn(
             put_back = how.region.put_back
             pictures = [await run_in_threadpool(put_back, picture) for picture in pictures]
             done = [replace(one, picture=picture) for one, picture in zip(done, pictures)]  # noqa: B905
-            pictures = pictures[: len(done)] + pictures[len(done) :]
         files = [await encoded(worker, one, options) for one in done]
         rest = pictures[len(done) :]
         files += [await run_in_threadpool(interrupted_file, picture) for picture in rest]

@@ -31,7 +31,7 @@ from sdcore.server import (
 from sdcore.server.answers import refusal
 from sdcore.server.models import Models, listed_files, listed_models
 from sdcore.server.options import ServerOptions, of_environment
-from sdcore.server.refusals import Refused, places
+from sdcore.server.refusals import Refused
 from sdcore.server.safety import Gate
 from sdcore.server.worker import Worker
 from sdcore.version import VERSION
@@ -62,7 +62,7 @@ def create_app(worker: Worker, options: ServerOptions | None = None, grace: floa
     app.include_router(native.router(worker, options))
     app.include_router(choices.router(worker))
     app.include_router(page_files.router())
-    for kind in (InputError, RequestValidationError, HTTPException, Exception):
+    for kind in (InputError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answered)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=options.limits.body)
     if options.cors:
@@ -90,12 +90,8 @@ async def answered(request: Request, error: Any) -> Response:
         where = [str(part) for part in first["loc"] if part != "body"]
         return refusal(path, 422, f"{'.'.join(where) or 'body'}: {first['msg']}",
                        param=where[0] if where else None, errors=found)  # fmt: skip
-    if isinstance(error, HTTPException):
-        return refusal(path, error.status_code, one_line(str(error.detail)))
-    log.error("a request failed: %s", places(error))
-    return refusal(
-        path, 500, f"it went wrong ({type(error).__name__}); the server's log says where"
-    )
+    assert isinstance(error, HTTPException)
+    return refusal(path, error.status_code, one_line(str(error.detail)))
 
 
 def _plain(value: Any) -> Any:

@@ -110,6 +110,8 @@ def router(worker: Worker) -> APIRouter:
         request = read({**words, **asked}, worker.models, worker.limits)
         if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int)):
             raise Refused("nfe is a whole number", param="nfe")
+        if wanted is not None and wanted < 1:
+            raise Refused("nfe is at least 1", param="nfe")
 
         def work(networks: Networks, jobs: Sequence[Job]) -> None:
             jobs[0].result = _planned(worker, request, networks, wanted)

@@ -20,12 +20,16 @@ from sdcore.server.worker import Worker
 MAX_SIDE = 1024  # pixels, of the published contract
 
 
+_SEEDS: Any = {"minimum": MIN_SEED, "maximum": MAX_SEED}
+
+
 class _Generate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     num_inference_steps: Annotated[Whole, Field(ge=1, le=150)] = 50
     guidance_scale: Annotated[Real, Field(ge=1, le=20)] | None = None
-    seed: Annotated[Whole, Field(ge=MIN_SEED, le=MAX_SEED)] | None = None
+    # Beyond 2^53 the bounds of a Field are told rounded: the range is checked where seeds are read.
+    seed: Annotated[Whole, Field(json_schema_extra=_SEEDS)] | None = None
     width: Annotated[Whole, Field(ge=64, le=MAX_SIDE, multiple_of=8)] = 512
     height: Annotated[Whole, Field(ge=64, le=MAX_SIDE, multiple_of=8)] = 512
 

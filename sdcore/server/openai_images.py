@@ -36,8 +36,11 @@ from sdcore.server.values import Real, Whole
 from sdcore.server.worker import Worker
 
 MOST_IMAGES = 16  # of an edit, as there
-_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+_SIZE = re.compile("([0-9]{1,5})x([0-9]{1,5})")
 _OURS = {"num_inference_steps": "steps", "guidance_scale": "cfg", "negative_prompt": "negative"}
+_ELSEWHERE = {  # words of sdcore's that this face does not take, and what says the same here
+    "prompts": "prompt", "seeds": "seed and n", "count": "n", "latents": "seed",
+}  # fmt: skip
 _IGNORED = ("quality", "style", "input_fidelity")  # that change a picture there, and not here
 
 
@@ -131,6 +134,9 @@ def _fields(asked: Generation, given: Mapping[str, Any]) -> dict[str, Any]:
     if asked.background == "transparent":
         raise Refused("a transparent background cannot be drawn", param="background")
     extra = asked.model_extra or {}
+    for name, instead in _ELSEWHERE.items():
+        if extra.get(name) is not None:
+            raise Refused(f"{name} is not taken here: {instead} is", param=name)
     fields: dict[str, Any] = {name: extra[name] for name in FIELDS if extra.get(name) is not None}
     for theirs, ours in _OURS.items():
         if getattr(asked, theirs) is not None:
@@ -141,6 +147,9 @@ def _fields(asked: Generation, given: Mapping[str, Any]) -> dict[str, Any]:
         size = _SIZE.fullmatch(str(asked.size))
         if size is None:
             raise Refused('size is "auto" or like "512x768"', param="size")
+        for side in ("width", "height"):
+            if side in fields:
+                raise Refused(f"size and {side} say the same: give one", param=side)
         fields |= {"width": int(size[1]), "height": int(size[2])}
     count = {} if asked.n in (None, 1) else {"count": asked.n}
     named = {"prompt": asked.prompt, "model": asked.model, "seed": asked.seed}

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import logging
 import secrets
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sdcore.server.answers import refusal
 from sdcore.server.options import ServerOptions, is_loopback
+from sdcore.server.refusals import places
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 OPEN = ("/health", "/metrics")  # told without a key: they hold no prompt and no path
@@ -37,8 +39,15 @@ HEADERS = {
 }
 
 
+log = logging.getLogger("sdcore.server")
+
+
 class Gate:
-    """The outermost layer of the server, around everything else."""
+    """The outermost layer of the server, around everything else.
+
+    What goes wrong behind it is one line of the log, without the error's words, which may be a
+    prompt's; beyond it the whole error would be written.
+    """
 
     def __init__(self, app: ASGIApp, options: ServerOptions) -> None:
         self.app, self.options = app, options
@@ -52,7 +61,11 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
 
+        begun = False
+
         async def guarded(message: Message) -> None:
+            nonlocal begun
+            begun = True
             if message["type"] == "http.response.start":
                 there = {name.lower() for name, _ in message["headers"]}
                 more = [(k.encode(), v.encode()) for k, v in HEADERS.items()]
@@ -64,7 +77,13 @@ class Gate:
             await send(message)
 
         answer = self.refused(scope)
-        await (self.app if answer is None else answer)(scope, receive, guarded)
+        try:
+            await (self.app if answer is None else answer)(scope, receive, guarded)
+        except Exception as error:
+            log.error("a request failed: %s", places(error))
+            if not begun:
+                line = f"it went wrong ({type(error).__name__}); the server's log says where"
+                await refusal(scope["path"], 500, line)(scope, receive, guarded)
 
     def refused(self, scope: Scope) -> Response | None:
         """The answer to a request that no route is to see; None: it may pass."""

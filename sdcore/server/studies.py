@@ -139,9 +139,14 @@ def study_of(job: Job) -> Study:
 def begin(worker: Worker, given: Mapping[str, Any]) -> Job:
     """A study of a request in sdcore's own words (`asked.read`). Raises Refused, InputError."""
     asked = requests.read(given, worker.models, worker.limits)
+    check_one(asked)
+    return _submitted(worker, Study(asked))
+
+
+def check_one(asked: Asked) -> None:
+    """Raises Refused for several pictures."""
     if asked.pictures != 1:
         raise Refused("a run is one picture: ask once for each", param="seed")
-    return _submitted(worker, Study(asked))
 
 
 def branch(worker: Worker, job: Job, steps: Any, changes: Any) -> Job:
@@ -163,9 +168,15 @@ def branch(worker: Worker, job: Job, steps: Any, changes: Any) -> Job:
     for name in changes.keys() - {*OPTIONS, "prompt", "negative", "seed"}:
         raise unknown("change", name, sorted({*OPTIONS, "prompt", "seed"} - fixed()))
     old, last = study.settings, study.at(steps - 1)
+    if last.step.sigma_next == 0:
+        raise Refused("nothing is left below that step: take over fewer", param="steps")
     _check_one_pass(old)
     words = {"prompt": old.prompt, "seed": old.seed, **changes}
-    read = requests.read(words, worker.models, worker.limits).request
+    asked = requests.read(words, worker.models, worker.limits)
+    check_one(asked)
+    if asked.choice.loras:
+        raise Refused("a prompt names an adapter: the run began with its own", param="prompt")
+    read = asked.request
     options = {f.name: getattr(read, f.name) for f in fields(Options)}
     over = {name: value for name, value in inherited(vars(old), options).items()
             if name in options}  # fmt: skip

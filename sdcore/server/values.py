@@ -8,22 +8,23 @@ import math
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 
 def _whole(value: Any) -> Any:
-    """JavaScript writes 20.0; true and "20" are no numbers."""
+    """JavaScript writes 20.0; true and "20" are no numbers. A ValueError would be told with that
+    word before it."""
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("a whole number is wanted")
+        raise PydanticCustomError("value_error", "a whole number is wanted")
     return value
 
 
 def _real(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300:
-        raise ValueError("a finite number is wanted")
-    if not math.isfinite(value):
-        raise ValueError("a finite number is wanted")
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    if not plain or not abs(value) <= 1e300:  # neither NaN nor infinite
+        raise PydanticCustomError("value_error", "a finite number is wanted")
     return float(value)
 
 

@@ -128,6 +128,19 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert named in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("side", [0, -64])
+def test_a_side_of_nothing_is_no_side_that_was_left_out(client: TestClient, side: int) -> None:
+    for name in ("width", "height"):
+        answer = client.post(TXT, json={"prompt": "a", **SMALL, name: side})
+        assert (answer.status_code, name in answer.json()["detail"]) == (422, True)
+
+
+def test_whatever_stands_in_a_field_that_changes_nothing(client: TestClient) -> None:
+    body = json.dumps({"prompt": "a", **SMALL, "comments": float("nan"), "no such": [1e999]})
+    answer = client.post(TXT, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 200
+
+
 def test_lenient_it_is_a_line_in_the_info(worker: Worker) -> None:
     from tests.server.conftest import client_of
 
@@ -217,7 +230,9 @@ def test_a_second_pass_is_a1111s_hires_fix(client: TestClient) -> None:
         ({"hr_resize_x": 96, "hr_resize_y": 128}, "Hires resize"),
         ({"hr_prompt": "another"}, "hr_prompt"),
         ({"hr_checkpoint_name": "other"}, "hr_checkpoint_name"),
-        ({"denoising_strength": 0}, "Denoising strength"),
+        ({"denoising_strength": 0}, "denoising_strength"),
+        ({"hr_scale": 0}, "at least 1"),
+        ({"hr_second_pass_steps": -1}, "hr_second_pass_steps"),
         ({"hr_second_pass_steps": 149}, "steps"),
     ],
 )

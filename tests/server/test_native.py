@@ -270,6 +270,9 @@ def test_old_runs_give_way(tiny_models: Models) -> None:
         ({"steps": 2, "changes": {"loras": ["x"]}}, "loras is what the run began with"),
         ({"steps": 2, "changes": {"scheduler": "mine.py"}}, "names a file"),
         ({"steps": 2, "changes": {"cgf": 3}}, "unknown change 'cgf'"),
+        ({"steps": 2, "changes": {"prompt": ["a", "b"]}}, "one picture"),
+        ({"steps": 2, "changes": {"seed": [1, 2]}}, "one picture"),
+        ({"steps": 6, "changes": {"cfg": 3}}, "nothing is left below"),
         ({"steps": 2, "changes": {"spacing": "sigmas:14,13"}}, "nothing to go on with"),
     ],
 )
@@ -282,6 +285,17 @@ def test_what_no_branch_is(client: TestClient, asked: dict[str, Any], why: str) 
         assert answer.status_code == 422
         answer_text = answer.text
     assert why in answer_text
+
+
+def test_a_branch_brings_no_adapter_by_its_prompt(tiny_models: Models, tiny_path: Path) -> None:
+    models = Models(tiny_models.places, loras={"mine": "mine.safetensors"})
+    models._loaded = tiny_models._loaded
+    with client_of(Worker(models, Limits())) as client:
+        run = drawn(client)
+        changes = {"grammar": "a1111", "prompt": "a <lora:mine:1>"}
+        asked = {"steps": 2, "changes": changes}
+        answer = client.post(f"/runs/{run['id']}/branch", json=asked)
+    assert (answer.status_code, "adapter" in answer.json()["detail"]) == (422, True)
 
 
 def test_a_model_of_the_hub_is_asked_for_by_its_name_with_a_slash(tiny_path: Path) -> None:

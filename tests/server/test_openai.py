@@ -83,6 +83,11 @@ def test_the_size_is_the_models_own_where_none_is_said(client: TestClient) -> No
         ({"scheduler": "eulr"}, 400, None),
         ({"num_inference_steps": 2, "steps": 3}, 400, "num_inference_steps"),
         ({"stream": True, "n": 2}, 400, "n"),
+        ({"seed": "3"}, 400, "seed"),
+        ({"seeds": [1, 2]}, 400, "seeds"),
+        ({"latents": "noise.safetensors"}, 400, "latents"),
+        ({"width": 64}, 400, "width"),
+        ({"size": "\uff16\uff14x64"}, 400, "size"),
     ],
 )
 def test_errors_have_openais_shape(
@@ -94,6 +99,7 @@ def test_errors_have_openais_shape(
     assert error.keys() == {"message", "type", "param", "code"}
     assert error["param"] == param
     assert error["message"]
+    assert "Value error" not in error["message"]
 
 
 def test_an_unknown_model_has_its_code(client: TestClient) -> None:

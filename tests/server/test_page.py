@@ -107,15 +107,33 @@ def test_what_is_drawn_can_be_cancelled(visit: Visit) -> None:
     visit.page.fill("#f-steps", "150")
     visit.page.select_option("#f-scheduler", "euler")
     visit.page.click("#draw")
-    visit.page.locator(".strip.lane-A canvas").nth(3).wait_for(state="attached")
+    fourth = visit.page.locator(".strip.lane-A canvas").nth(3)
+    fourth.wait_for(state="attached")
+    visit.page.wait_for_selector(".lane-A h2 small:has-text('euler')")  # its settings are known
+    visit.page.reload()  # a run does not end with its page, nor is it out of reach
+    fourth.wait_for(state="attached")
     visit.page.focus("#study")
     visit.press("Escape")
     visit.page.wait_for_selector(".run[data-state=cancelled]")
     assert visit.page.is_disabled("#cancel")
     (run,) = visit.runs()
     assert 3 < run["steps"] < 150
-    visit.press("Home")  # what there is of it can still be looked at, and gone on from
-    assert not visit.page.is_disabled("#branch")
+    visit.press("End", "b")  # what there is of it can still be looked at, and gone on from
+    assert visit.page.inner_text("dialog h2") == "Branch here"
+
+
+@needs_browser
+def test_what_is_no_number_is_told_once_until_it_is_one(visit: Visit) -> None:
+    """A browser gives such a field as an empty one."""
+    visit.page.focus("#f-steps")
+    visit.page.keyboard.type("1e")
+    visit.page.wait_for_selector("#plan.wrong:has-text('Steps: a number is wanted')")
+    for _ in range(2):
+        visit.page.click("#draw")
+    assert visit.page.locator("#notes .wrong").count() == 1
+    assert visit.runs() == []
+    visit.draw()
+    assert visit.page.locator("#notes .wrong").count() == 0
 
 
 @needs_browser

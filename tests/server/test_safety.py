@@ -553,6 +553,25 @@ def test_prompts_are_in_no_log(client: TestClient, caplog: pytest.LogCaptureFixt
     assert not [record for record in ours if "secret" in record.getMessage()]
 
 
+def test_an_error_of_our_own_is_one_line_of_the_log_without_its_words(
+    client: TestClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing reaches the web server, which would write the whole of it."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("my secret")
+
+    monkeypatch.setattr("sdcore.server.results.read", fail)
+    monkeypatch.setattr(client._transport, "raise_server_exceptions", True)
+    answer = client.post("/generate", json={"prompt": "my secret", **SMALL})
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "sdcore.server"]
+    assert "RuntimeError at" in line
+    assert "secret" not in caplog.text
+
+
 def test_lists_know_no_name_twice(tiny_path: Path, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

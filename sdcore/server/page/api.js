@@ -1,6 +1,6 @@
 // What is asked of the server, and what it says of itself.
 
-/** JSON of a route. Throws an Error with the server's one line. */
+/** JSON of a route. Throws an Error with the server's one line, and its status. */
 export async function ask(path, body, method = body === undefined ? "GET" : "POST") {
   const how = { method, headers: {} };
   if (body !== undefined) {
@@ -17,7 +17,7 @@ export async function ask(path, body, method = body === undefined ? "GET" : "POS
   const said = await answer.text().then(parsed).catch(() => ({}));
   if (!answer.ok) {
     const detail = Array.isArray(said.detail) ? said.detail.map((each) => each.msg).join("; ") : said.detail;
-    throw new Error(detail ?? `the server answers ${answer.status}`);
+    throw Object.assign(new Error(detail ?? `the server answers ${answer.status}`), { status: answer.status });
   }
   return said;
 }

@@ -31,7 +31,7 @@ export function branchDialog() {
   const all = steps(run);
   const at = cursor(run);
   if (!all.length || run.gone) return tell("There is no run to branch from.", "wrong");
-  if (at >= all.length - 1 && run.state !== "running") return tell("Nothing is left below the last step: go to an earlier one, then branch.", "wrong");
+  if (all[at].sigma_next === 0) return tell("Nothing is left below the last step: go to an earlier one, then branch.", "wrong");
   let [of, count] = [run, at + 1]; // a step that was taken over is the parent's
   while (of.path.taken >= count && of.parent) {
     of = store.runs.get(of.parent);
@@ -48,8 +48,8 @@ export function branchDialog() {
     field("CFG", input("cfg", { type: "number", step: "any" }), false),
     field("Seed of what is still drawn", input("seed", { type: "number" }), false),
     field("Guidance", input("guidance", { type: "text", placeholder: "plain CFG", autocomplete: "off" }), false),
-    field("Prompt", h("textarea", { name: "prompt", rows: 2, value: said.prompt })),
-    field("Negative", h("textarea", { name: "negative", rows: 2, value: said.negative ?? "" })),
+    field("Prompt", h("textarea", { name: "prompt", rows: 2, dir: "auto", value: said.prompt })),
+    field("Negative", h("textarea", { name: "negative", rows: 2, dir: "auto", value: said.negative ?? "" })),
   ];
   const step = all[at];
   const box = dialog("Branch here",
@@ -82,7 +82,7 @@ export function compareDialog() {
   const [a, b] = laneRuns();
   if (b) return show(null, 1);
   if (!a || document.querySelector("dialog")) return null;
-  if (!a.settings) return tell("Draw something first.", "wrong");
+  if (!a.settings) return tell("The run has not begun yet.", "wrong");
   const others = store.order.map((id) => store.runs.get(id)).filter((run) => run !== a && !run.hidden && !run.reference_of && !run.gone);
   const nfe = spent(a)[steps(a).length - 1];
   const existing = h("select", { name: "run" }, h("option", { value: "" }, "a new one, drawn now"),

@@ -33,12 +33,16 @@ export function number(value) {
 /** A seed as it is sent: a text where a number would be rounded. */
 export const seedOf = (text) => (text.trim() !== "" && Number.isSafeInteger(Number(text)) ? Number(text) : text);
 
-/** A line that is told once and goes away again. */
+/** A line that is told once and goes away again; told anew, it stands there once. */
 export function tell(text, kind = "note") {
+  for (const line of [...$("notes").children]) if (line.firstChild.data === text) line.remove();
   const line = h("p", { className: kind }, text);
   line.append(h("button", { type: "button", ariaLabel: "Close", onclick: () => line.remove() }, "×"));
   $("notes").append(line);
   if (kind === "note") setTimeout(() => line.remove(), 6000);
 }
+
+/** What was wrong is so no more. */
+export const hush = () => $("notes").querySelectorAll(".wrong").forEach((line) => line.remove());
 
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

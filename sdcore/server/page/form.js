@@ -1,9 +1,9 @@
 // What is drawn: the words of `sdcore sample`, as a form.
 
 import { ask, picturesOf } from "./api.js";
-import { $, h, number, s, seedOf, tell } from "./dom.js";
+import { $, h, hush, number, s, seedOf, tell } from "./dom.js";
 import { MaskPad } from "./mask.js";
-import { changed, did, known, modelOf, on, show, store } from "./store.js";
+import { cancellable, changed, did, isOpen, known, modelOf, on, show, store } from "./store.js";
 
 const fields = {};
 const pad = new MaskPad();
@@ -51,7 +51,7 @@ export async function makeForm() {
   const form = $("form");
   const choice = (...children) => h("select", {}, ...children);
   form.replaceChildren(
-    labelled("prompt", "Prompt", h("textarea", { rows: 3, spellcheck: false, value: "a red house at sunset" }), true),
+    labelled("prompt", "Prompt", h("textarea", { rows: 3, dir: "auto", spellcheck: false, value: "a red house at sunset" }), true),
     h("div", { className: "go" },
       h("button", { type: "submit", className: "primary", id: "draw" }, "Draw"),
       h("button", { type: "button", id: "cancel", disabled: true, onclick: cancel }, "Cancel"),
@@ -72,7 +72,7 @@ export async function makeForm() {
       numeric("eta", "Eta", { step: "any", min: 0, max: 1, placeholder: "its own" }),
       labelled("guidance", "Guidance", h("input", { type: "text", placeholder: "plain CFG", spellcheck: false }), true)),
     h("details", {}, h("summary", {}, "Words and size"), h("div", { className: "fields" },
-      labelled("negative", "Negative", h("textarea", { rows: 2, spellcheck: false }), true),
+      labelled("negative", "Negative", h("textarea", { rows: 2, dir: "auto", spellcheck: false }), true),
       labelled("grammar", "Brackets", choice(...options([["", "are words"], ["a1111", "are weights (a1111)"]])), true),
       numeric("width", "Width", { min: 8, step: 8 }), numeric("height", "Height", { min: 8, step: 8 }))),
     h("details", {}, h("summary", {}, "Model and adapters"), h("div", { className: "fields" },
@@ -100,7 +100,7 @@ export async function makeForm() {
   fields.prompt.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) draw();
   });
-  on("state tree", () => { $("cancel").disabled = !store.busy; });
+  on("state tree lanes", () => { $("cancel").disabled = cancellable() === null; });
   await ofModel();
   plan();
 }
@@ -123,8 +123,11 @@ function dice() {
 
 const NUMBERS = ["steps", "cfg", "eta", "width", "height", "hires", "hires_strength", "hires_steps", "hires_cfg", "handover"];
 
-/** A request, in the words of `sdcore sample`; what is left open is left out. */
+/** A request, in the words of `sdcore sample`; what is left open is left out. Throws an Error for what
+ *  is no number: it reads as an empty field. */
 export function values() {
+  const wrong = [...$("form").elements].find((each) => each.validity.badInput);
+  if (wrong) throw new Error(`${wrong.ariaLabel ?? wrong.labels[0].textContent}: a number is wanted`);
   const asked = { ...also };
   for (const [name, input] of Object.entries(fields)) {
     const text = input.value.trim();
@@ -232,8 +235,8 @@ export async function reuse(run) {
 function plan() {
   clearTimeout(planTimer);
   planTimer = setTimeout(async () => {
-    const { seed, prompt, ...asked } = values();
     try {
+      const { seed, prompt, ...asked } = values();
       const made = await ask("/plan", asked);
       $("plan").textContent = `${made.steps} steps · ${made.nfe} NFE`;
       fields.spacing.title = `in effect: ${made.spacing}`;
@@ -278,19 +281,20 @@ export async function draw() {
 export function taken(said, what, lane = 0) {
   const before = [...store.lanes];
   const run = known(said);
+  hush();
   store.busy = run.id;
   show(run.id, lane);
   changed("tree", "state");
   did(what, () => {
     run.hidden = true;
-    if (["queued", "running"].includes(run.state)) ask(`/runs/${run.id}/cancel`, undefined, "POST").catch(() => {});
+    if (isOpen(run)) ask(`/runs/${run.id}/cancel`, undefined, "POST").catch(() => {});
     store.lanes = before;
   });
   return run;
 }
 
 export async function cancel() {
-  const id = store.busy;
+  const id = cancellable();
   if (id === null) return;
   try {
     await ask(`/runs/${id}/cancel`, undefined, "POST");

@@ -63,6 +63,7 @@ function saved(name) {
 
 function savedState() {
   const run = laneRuns()[0];
+  if (!steps(run).length) return tell("No step of it is kept.", "wrong");
   const own = cursor(run) - run.path.taken;
   if (own < 0) return tell("This step was taken over: choose the run that it came from.", "wrong");
   return save(`/runs/${run.id}/steps/${own}/state.safetensors`, `${slug(run)}-after-${cursor(run) + 1}-steps.safetensors`);
@@ -193,6 +194,9 @@ async function begin() {
     $("undo").title = last() === null ? "" : `u: take back: ${last()}`;
   });
   let made = false;
+  document.addEventListener("visibilitychange", () => { // another page may have drawn meanwhile
+    if (!document.hidden && made) recall().catch(() => {});
+  });
   onLink(async (state, before) => {
     $("link").textContent = SAID[state];
     $("link").dataset.state = state;

@@ -51,10 +51,13 @@ export function look(view) {
   changed("view");
 }
 
+/** In the direction that it is written in; a long one is cut off, and there whole when pointed at. */
+export const promptOf = (text) => h("span", { className: "prompt", dir: "auto", title: text }, text);
+
 /** What distinguishes a run, in a line. */
 export function brief(run) {
   const said = run.settings;
-  if (!said) return run.prompt;
+  if (!said) return `${run.model} · seed ${run.seed}`;
   const cfg = said.guidance ? said.guidance : `cfg ${number(said.cfg)}`;
   return `${said.scheduler} · ${said.spacing.length > 24 ? "own sigmas" : said.spacing} · ${cfg} · seed ${said.seed}`;
 }
@@ -67,7 +70,7 @@ function renderLanes() {
   for (const lane of lanes) {
     const run = runs[lane.i];
     lane.element.hidden = run === null;
-    if (run) lane.title.replaceChildren(h("span", { className: "prompt" }, run.settings?.prompt ?? run.prompt), h("small", {}, brief(run)));
+    if (run) lane.title.replaceChildren(promptOf(run.settings?.prompt ?? run.prompt), h("small", {}, brief(run)));
   }
   renderStep();
 }

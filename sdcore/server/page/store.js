@@ -46,6 +46,15 @@ export function known(said) {
   return run;
 }
 
+/** Whether there is more to come of it. */
+export const isOpen = (run) => ["queued", "running"].includes(run.state);
+
+/** What Cancel is about: what is looked at, or else what this page waits for. */
+export const cancellable = () => {
+  const run = laneRuns()[0];
+  return run && isOpen(run) && !run.gone ? run.id : store.busy;
+};
+
 export const laneRuns = () => store.lanes.map((id) => (id === null ? null : store.runs.get(id) ?? null));
 
 /** Every step of the way to a picture: those taken over, and its own. */
@@ -120,6 +129,7 @@ export function watch(run) {
     again: () => { run.own = []; changed("steps", "cursor"); },
     note: ({ line }) => { (run.notes ??= []).push(line); changed("state"); },
     step: (data) => {
+      if (data.number === 0) refresh(run).then(() => changed("tree", "state", "lanes")); // it has settings now
       const views = {};
       for (const name of ["x", "x0", "eps", "difference"]) views[name] = data[name] ? unpacked(data[name]) : null;
       run.own[data.number] = { ...data, views, x: null, x0: null, eps: null, difference: null };
@@ -137,10 +147,15 @@ export function watch(run) {
       run.gone = true;
       run.stop = null;
       if (store.busy === run.id) store.busy = null;
-      if (!["done", "failed", "cancelled"].includes(run.state)) run.state = "lost";
+      if (isOpen(run)) run.state = "lost";
       changed("tree", "state", "lanes");
     },
   });
+  const waits = setInterval(async () => { // how many are before it
+    if (run.state !== "queued" || run.gone) return clearInterval(waits);
+    await refresh(run);
+    return changed("state");
+  }, 2000);
 }
 
 /** What the server says of it now: settings, command, Python. */
@@ -148,9 +163,9 @@ export async function refresh(run) {
   try {
     const said = await ask(`/runs/${run.id}`);
     run.text = { command: said.command, python: said.python };
-    known(said);
-  } catch {
-    run.gone = true;
+    known(isOpen(run) ? said : { ...said, state: run.state }); // its end may have come meanwhile
+  } catch (error) {
+    run.gone ||= error.status === 404;
   }
 }
 
@@ -177,7 +192,7 @@ export async function recall() {
     if (ids.has(run.id)) continue;
     run.stop?.();
     run.gone = true;
-    if (["queued", "running"].includes(run.state)) run.state = "lost";
+    if (isOpen(run)) run.state = "lost";
     if (store.busy === run.id) store.busy = null;
   }
   changed("tree", "state", "lanes");

@@ -5,7 +5,7 @@ import { ask } from "./api.js";
 import { $, h, number, s, tell } from "./dom.js";
 import { paint } from "./paint.js";
 import { sign } from "./stage.js";
-import { changed, colours, cursor, goTo, known, laneRuns, on, show, spent, steps, store, watch } from "./store.js";
+import { changed, colours, cursor, goTo, isOpen, known, laneRuns, on, spent, steps, store, watch } from "./store.js";
 
 const GUTTER = 58; // pixels, left of the axis
 const LETTERS = ["A", "B"];
@@ -191,6 +191,6 @@ async function measure() {
 }
 
 const ended = (run) => new Promise((resolve) => {
-  const look = () => (["queued", "running"].includes(run.state) ? setTimeout(look, 80) : resolve());
+  const look = () => (isOpen(run) ? setTimeout(look, 80) : resolve());
   look();
 });

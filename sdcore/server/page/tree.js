@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { $, h, number, tell } from "./dom.js";
-import { brief } from "./stage.js";
+import { brief, promptOf } from "./stage.js";
 import { changed, did, on, show, store } from "./store.js";
 
 const seen = new Map(); // id -> promise of a blob's address
@@ -39,7 +39,7 @@ function item(run, isBranch) {
   const words = isBranch ? changes(run) : run.prompt;
   const state = run.state === "done" ? brief(run) : run.gone && run.state === "lost" ? "lost: the server began anew" : run.state;
   const button = h("button", { type: "button", className: "run", onclick: () => show(run.id, 0) },
-    image, h("span", { className: "words" }, h("span", { className: "prompt" }, words), h("small", {}, state)),
+    image, h("span", { className: "words" }, promptOf(words), h("small", {}, state)),
     letter && h("span", { className: `letter lane-${letter}` }, letter));
   button.dataset.run = run.id;
   button.dataset.state = run.state;
