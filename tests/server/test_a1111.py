@@ -17,23 +17,10 @@ from sdcore.server.a1111_lists import LISTS
 from sdcore.server.jobs import Job
 from sdcore.server.worker import Worker
 from sdcore.settings import Settings
+from tests.server.pictures import coded, opened, settings_in
 
 SMALL: dict[str, Any] = {"steps": 2, "width": 64, "height": 64, "seed": 3, "sampler_name": "Euler"}
 TXT, IMG = "/sdapi/v1/txt2img", "/sdapi/v1/img2img"
-
-
-def opened(text: str) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(text)))
-
-
-def settings_in(text: str) -> Settings:
-    return Settings.from_json(opened(text).text[KEY])  # type: ignore
-
-
-def coded(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def half(side: int = 64) -> Image.Image:

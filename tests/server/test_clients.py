@@ -18,6 +18,7 @@ from PIL import Image
 from sdcore.server.models import Models
 from sdcore.server.worker import Worker
 from tests.server.conftest import live
+from tests.server.pictures import opened
 
 KEY = "a-key"
 
@@ -27,10 +28,6 @@ def keyed(tiny_models: Models) -> Iterator[int]:
     """The port of a server that wants a key."""
     with live(Worker(tiny_models), key=KEY) as port:
         yield port
-
-
-def opened(text: str) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(text)))
 
 
 def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:

@@ -4,8 +4,6 @@ A few hundred requests; `make fuzz ARGS="--times 50"` sends thousands and prints
 Everything is as it is but for the networks, which draw black pictures at once.
 """
 
-import base64
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -26,14 +24,9 @@ from sdcore.server.models import Models
 from sdcore.server.openai_images import Edit, Generation
 from sdcore.server.worker import Worker
 from tests.server.conftest import client_of
+from tests.server.pictures import coded
 
 SHORT = 40  # examples of each kind, once
-
-
-def coded(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 PICTURE = coded(Image.new("RGB", (64, 64), "red"))

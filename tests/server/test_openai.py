@@ -1,7 +1,5 @@
 """OpenAI's images API, by raw requests; the SDK is in test_clients.py."""
 
-import base64
-import io
 import json
 from typing import Any
 
@@ -9,26 +7,11 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from sdcore.images import KEY
 from sdcore.server.worker import Worker
-from sdcore.settings import Settings
+from tests.server.pictures import coded, opened, png_of, settings_in
 
 SMALL: dict[str, Any] = {"size": "64x64", "num_inference_steps": 2, "seed": 3}
 URL = "/v1/images/generations"
-
-
-def opened(text: str) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(text)))
-
-
-def settings_in(text: str) -> Settings:
-    return Settings.from_json(opened(text).text[KEY])  # type: ignore
-
-
-def file_of(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def square(colour: str = "red", side: int = 64) -> Image.Image:
@@ -152,8 +135,8 @@ def test_settings_that_no_jpeg_has_room_for_are_refused_before_anything_is_drawn
 def test_an_edit_repaints_where_the_mask_is_transparent(client: TestClient) -> None:
     mask = Image.new("RGBA", (64, 64), (0, 0, 0, 255))
     mask.paste((0, 0, 0, 0), (32, 0, 64, 64))
-    files = {"image": ("a.png", file_of(square()), "image/png"),
-             "mask": ("m.png", file_of(mask), "image/png")}  # fmt: skip
+    files = {"image": ("a.png", png_of(square()), "image/png"),
+             "mask": ("m.png", png_of(mask), "image/png")}  # fmt: skip
     data = {"prompt": "a house", "num_inference_steps": "2", "seed": "3", "paste": "true"}
     answer = client.post("/v1/images/edits", data=data, files=files)
     assert answer.status_code == 200, answer.text
@@ -164,9 +147,9 @@ def test_an_edit_repaints_where_the_mask_is_transparent(client: TestClient) -> N
 
 def test_an_edit_takes_open_webuis_brackets_and_data_urls(client: TestClient) -> None:
     data = {"prompt": "a", "num_inference_steps": "2", "seed": "3", "strength": "0.5"}
-    files = [("image[]", ("a.png", file_of(square()), "image/png"))]
+    files = [("image[]", ("a.png", png_of(square()), "image/png"))]
     by_form = client.post("/v1/images/edits", data=data, files=files)
-    url = f"data:image/png;base64,{base64.b64encode(file_of(square())).decode()}"
+    url = f"data:image/png;base64,{coded(square())}"
     body = {"prompt": "a", "num_inference_steps": 2, "seed": 3, "strength": 0.5,
             "images": [{"image_url": url}]}  # fmt: skip
     by_json = client.post("/v1/images/edits", json=body)
@@ -179,9 +162,9 @@ def test_an_edit_takes_open_webuis_brackets_and_data_urls(client: TestClient) ->
     [
         ([], "image"),
         ([("image", b"no picture")], "image"),
-        ([("image[]", file_of(square())), ("image[]", file_of(square()))], "image"),
-        ([("image", file_of(square())), ("mask", file_of(square()))], "mask"),
-        ([("image", file_of(square())), ("wat", b"x")], "wat"),
+        ([("image[]", png_of(square())), ("image[]", png_of(square()))], "image"),
+        ([("image", png_of(square())), ("mask", png_of(square()))], "mask"),
+        ([("image", png_of(square())), ("wat", b"x")], "wat"),
     ],
     ids=["none", "garbled", "two", "mask without alpha", "another file"],
 )

@@ -16,17 +16,12 @@ from sdcore.server.limits import Limits
 from sdcore.server.models import Models
 from sdcore.server.worker import Worker
 from tests.server.conftest import client_of
+from tests.server.pictures import coded
 
 
 def pixels(data: str | Path) -> bytes:
     source = data if isinstance(data, Path) else io.BytesIO(base64.b64decode(data))
     return Image.open(source).convert("RGB").tobytes()
-
-
-def coded(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def test_all_faces_and_the_command_draw_the_same(
