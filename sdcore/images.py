@@ -16,7 +16,7 @@ from sdcore.a1111 import parameters
 from sdcore.errors import InputError
 from sdcore.marks import KEY, TRAINED, carried, packet, source_type
 from sdcore.marks import read as read_packet
-from sdcore.paths import path_of
+from sdcore.paths import file_of
 from sdcore.picture_form import Form
 from sdcore.settings import Settings
 from sdcore.writing import write_whole
@@ -128,9 +128,7 @@ def open_picture(
     """
     if isinstance(source, Image.Image):
         return source
-    path = path_of(source)
-    if not path.is_file():
-        raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}")
+    path = file_of(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # garbled tags; bombs: MAX_PIXELS is lower

@@ -33,6 +33,14 @@ def path_of(place: str | Path) -> Path:
     return path
 
 
+def file_of(place: str | Path) -> Path:
+    """The path of a file that is there. Raises InputError where it is not, as `path_of` does."""
+    path = path_of(place)
+    if not path.is_file():
+        raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}")
+    return path
+
+
 def check_folder(folder: Path) -> None:
     """Raises InputError for a folder that is not there, or in which nothing can be written."""
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):

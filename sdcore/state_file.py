@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sdcore.errors import InputError
-from sdcore.paths import check_folder, path_of
+from sdcore.paths import check_folder, file_of, path_of
 from sdcore.strict_json import parse
 from sdcore.writing import write_whole
 
@@ -124,9 +124,7 @@ def to_bytes(
 
 def read(path: str | Path) -> Read:
     """Raises InputError for a file that is missing, none of these, or garbled."""
-    place = path_of(path)
-    if not place.is_file():
-        raise InputError(f"{place} is {'no file' if place.exists() else 'missing'}")
+    place = file_of(path)
     try:
         with safe_open(place, "pt") as file:
             text = (file.metadata() or {}).get(KEY)

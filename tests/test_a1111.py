@@ -8,23 +8,7 @@ from sdcore.a1111 import SAMPLERS, SCHEDULES, bare, parameters, read, untagged
 from sdcore.errors import InputError
 from sdcore.schedulers import resolve
 from sdcore.settings import Settings
-
-PLAIN = Settings(
-    prompt="a red house",
-    negative="",
-    seed=7,
-    model="picturebook",
-    scheduler="euler",
-    spacing="a1111:normal",
-    eta=None,
-    steps=20,
-    cfg=7.5,
-    width=512,
-    height=640,
-    device="cpu",
-    dtype="float32",
-    version="1.2.3",
-)
+from tests.plain_settings import PLAIN
 
 
 def fields(settings: Settings) -> str:

@@ -29,21 +29,18 @@ from sdcore.images import (
 )
 from sdcore.picture_form import Form
 from sdcore.settings import Settings
+from tests.plain_settings import PLAIN
 
-SETTINGS = Settings(
+SETTINGS = replace(
+    PLAIN,
     prompt='a "red" house, ünïcödé\nat sunset',
     negative="blurry",
     seed=0,
-    model="picturebook",
     scheduler="dpmpp_2m",
     spacing="karras",
     eta=0.0,
-    steps=20,
-    cfg=7.5,
     width=16,
     height=8,
-    device="cpu",
-    dtype="float32",
     version="0.1.0",
 )
 

@@ -15,13 +15,10 @@ from sdcore.picture_form import Form
 from sdcore.settings import Settings
 from sdcore.version import VERSION
 from tests.cli.shell import Shell
+from tests.plain_settings import PLAIN
 
 FORMATS = ["png", "jpeg", "webp"]
-SETTINGS = Settings(
-    prompt="red", negative="", seed=0, model="/home/somebody/dream & 1.safetensors",
-    scheduler="ddim", spacing="leading", eta=0.0, steps=2, cfg=7.5, width=8, height=8,
-    device="cpu", dtype="float32", version="0.1.0",
-)  # fmt: skip
+SETTINGS = replace(PLAIN, model="/home/somebody/dream & 1.safetensors", version="0.1.0")
 PICTURE = Image.new("RGB", (8, 8), "red")
 
 

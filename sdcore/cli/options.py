@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from sdcore.cli.echo import tell
+from sdcore.cli.grouped import Grouped
 from sdcore.cli.option_list import COMMAND, declared
 from sdcore.errors import InputError
 from sdcore.picture_form import format_of
@@ -54,13 +55,11 @@ _OF_A_COMMAND = (FILTERS, OUTPUT)
 _OF_ALL = ("fallback", "wildcards", "wildcard_dir", "models", "lora_dir")
 
 
-class Drawing(click.Command):
-    """A command that draws: its own options, then every one above, under a heading each."""
+class Drawing(Grouped):
+    """A command that draws: its own options, then every one above."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        for options in _GROUPS.values():
-            self.params.extend(options)
+        super().__init__(*args, groups=_GROUPS, **settings)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = list(args)
@@ -73,18 +72,6 @@ class Drawing(click.Command):
             hint = f"a prompt that begins with a dash stands behind --: -- '{dashed[0]}'"
             why = error.format_message().rstrip(".")
             raise click.UsageError(f"{why}; {hint}", ctx) from None
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        shared = [option for options in _GROUPS.values() for option in options]
-        mine = [each for each in self.get_params(ctx) if isinstance(each, click.Option)]
-        own = [each for each in mine if each not in shared]
-        for title, options in {"Options": own, **_GROUPS}.items():
-            lines = [line for each in options if (line := each.get_help_record(ctx)) is not None]
-            with formatter.section(title):
-                formatter.write_dl(lines)
-        with formatter.section("Other spellings, also with _ for -"):
-            formatter.write_dl([(e.opts[0], ", ".join(e.opts[1:])) for e in mine if e.opts[1:]
-                                and "--help" not in e.opts])  # fmt: skip
 
 
 def products(options: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdcore.cli.echo import echo, tell
+from sdcore.cli.grouped import Grouped
 from sdcore.cli.option_list import Spelt, declared
 from sdcore.errors import InputError, unknown
 from sdcore.options import Option, options_of
@@ -50,29 +51,7 @@ def _groups() -> dict[str, list[click.Option]]:
     return groups
 
 
-class _Training(click.Command):
-    """The command, its options under a heading each."""
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.groups = _groups()
-        for options in self.groups.values():
-            self.params.extend(options)
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        shared = [each for options in self.groups.values() for each in options]
-        mine = [each for each in self.get_params(ctx) if isinstance(each, click.Option)]
-        own = [each for each in mine if each not in shared]
-        for title, options in {"Options": own, **self.groups}.items():
-            lines = [line for each in options if (line := each.get_help_record(ctx)) is not None]
-            with formatter.section(title):
-                formatter.write_dl(lines)
-        with formatter.section("Other spellings, also with _ for -"):
-            formatter.write_dl([(e.opts[0], ", ".join(e.opts[1:])) for e in mine if e.opts[1:]
-                                and "--help" not in e.opts])  # fmt: skip
-
-
-@click.command(cls=_Training)
+@click.command(cls=Grouped, groups=_groups())
 @click.argument("folder", metavar="DIR", required=False)
 @click.option("--data-dir", metavar="DIR", help="The same as DIR.")
 @click.option(

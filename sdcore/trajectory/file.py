@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.latent_colours import LatentColours
-from sdcore.paths import check_folder, path_of
+from sdcore.paths import check_folder, file_of, path_of
 from sdcore.settings import Settings
 from sdcore.sheets import Section, as_png, compose
 from sdcore.shown import brief, clipped, listing
@@ -140,9 +140,7 @@ class Trajectory:
     @classmethod
     def load(cls, path: str | Path) -> Trajectory:
         """What `save` wrote. Raises InputError for what is no such file, or garbled."""
-        path = path_of(path)
-        if not path.is_file():
-            raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}")
+        path = file_of(path)
         try:
             with safe_open(path, "pt") as file:
                 text = (file.metadata() or {}).get(KEY)

@@ -20,6 +20,7 @@ from sdcore.errors import InputError
 from sdcore.images import read_settings, save_png
 from sdcore.settings import Settings
 from tests.cli.shell import Shell, pixels
+from tests.plain_settings import PLAIN
 
 
 def test_one_prompt(shell: Shell) -> None:
@@ -268,25 +269,9 @@ def test_grammar_and_clip_skip_are_in_the_picture(shell: Shell) -> None:
 
 
 def test_a_picture_from_before_a_setting_was_there() -> None:
-    text = Settings(
-        prompt="red",
-        negative="",
-        seed=0,
-        model="m",
-        scheduler="ddim",
-        spacing="leading",
-        eta=None,
-        steps=2,
-        cfg=7.5,
-        width=8,
-        height=8,
-        device="cpu",
-        dtype="float32",
-        version="0",
-    )
-    old = json.loads(text.to_json())
+    old = json.loads(PLAIN.to_json())
     del old["grammar"], old["clip_skip"]
-    assert Settings.from_json(json.dumps(old)) == text
+    assert Settings.from_json(json.dumps(old)) == PLAIN
 
 
 def test_a_lora_and_a_word_are_in_the_picture_and_its_rerun(shell: Shell) -> None:

@@ -10,6 +10,7 @@ from sdcore.errors import InputError
 from sdcore.images import read_settings
 from sdcore.schedulers import SPACINGS, TABLE, resolve
 from sdcore.settings import Settings
+from tests.plain_settings import PLAIN
 
 
 def call(*arguments):
@@ -164,23 +165,6 @@ def test_a_picture_in_a_tools_way_and_its_rerun(tiny_path, tmp_path):
 
 
 def test_settings_without_a_tail_are_read():
-    old = json.loads(
-        Settings(
-            prompt="p",
-            negative=None,
-            seed=1,
-            model="m",
-            scheduler="euler",
-            spacing="karras",
-            eta=None,
-            steps=3,
-            cfg=7.5,
-            width=8,
-            height=8,
-            device="cpu",
-            dtype="float32",
-            version="0",
-        ).to_json()
-    )
+    old = json.loads(PLAIN.to_json())
     del old["tail"]
     assert Settings.from_json(json.dumps(old)).tail is None

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-SDCORE = [sys.executable, "-m", "sdcore"]
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="of POSIX shells")
 
 

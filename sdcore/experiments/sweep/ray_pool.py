@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 from sdcore.errors import InputError
@@ -108,12 +107,7 @@ class RayPool:
     def __enter__(self) -> RayPool:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         running = [actor for actor, _ in self._running.values()]
         for actor in (*self._idle, *self._starting.values(), *running):
             self._ray.kill(actor)
