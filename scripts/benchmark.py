@@ -35,6 +35,8 @@ from typing import Any
 
 import click
 
+from scripts.load_benchmark import with_bytecode
+
 OURS, THEIRS = ("sdcore fast", "sdcore plain"), ("diffusers", "diffusers tuned")
 COMPILED, BASE = "diffusers compiled", "diffusers"
 ROWS = {  # what is measured: (label, unit, scale)
@@ -207,7 +209,7 @@ def measure(engine: str, job: Job, out: Path) -> dict[str, float]:
     command += ["--steps", str(job.steps), "--batch", str(job.batch), "--dtype", job.dtype]
     command += [] if job.size is None else ["--size", str(job.size)]
     command += ["--out", str(out), "--started", repr(time.time())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=with_bytecode())
     if done.returncode:
         raise click.ClickException(f"{engine} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -128,13 +128,13 @@ def measure(engine: str, folder: Path, dtype: str, cache: str) -> dict[str, floa
                     pass
     command = [sys.executable, "-m", "scripts.load_benchmark", "--child", engine, "--dtype", dtype]
     command += ["--folder", str(folder), "--started", repr(time.time())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=with_bytecode())
     if done.returncode:
         raise click.ClickException(f"{engine} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _environment() -> dict[str, str]:
+def with_bytecode() -> dict[str, str]:
     """Each engine with its bytecode at hand, as it is from a user's second run on."""
     return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
@@ -151,7 +151,7 @@ def memory_seconds(size: float, rounds: int) -> float:
 def _printed(code: str) -> float:
     """The number that this line of Python prints in a fresh process."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, env=_environment()
+        [sys.executable, "-c", code], capture_output=True, check=True, env=with_bytecode()
     )
     return float(done.stdout)
 

@@ -13,6 +13,7 @@ Names are looked up on first use, so that `import sdcore` costs next to nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sdcore.garbage import collection_paused
 from sdcore.version import VERSION
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'sdcore' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    with collection_paused():
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -27,6 +27,7 @@ from sdcore.engine import choose as choose_engine
 from sdcore.errors import InputError
 from sdcore.fingerprint import fingerprint
 from sdcore.free_memory import available, give_back, is_out_of_memory
+from sdcore.garbage import collection_paused
 from sdcore.memory import MODES, apply, choose, next_ready, note_origin
 from sdcore.models import VAE, TextEncoder, TinyVAE
 from sdcore.models.unet_inputs import unet_inputs
@@ -38,6 +39,7 @@ from sdcore.prompts import Tokenizer, load_tokenizer
 
 
 @takes(Source)
+@collection_paused()
 def load(source: Source) -> StableDiffusion:
     """A model, ready to draw: sdcore.load(model, device, dtype, memory, and the parts below).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,6 +85,7 @@ def draw(
                 more |= {"start": batch.start, "noise": batch.noise, "sigmas": batch.sigmas}
                 drawing = drawn(networks, batch.settings, batch.parts, tell=told, **more)
                 if begun is None:
+                    gc.freeze()  # modules and networks stay: no collection goes through them
                     output.open()
                     if first:
                         echo(first, err=True)

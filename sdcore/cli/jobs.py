@@ -17,6 +17,7 @@ from sdcore.cli.echo import tell
 from sdcore.cli.options import asks_for_random, choose_seeds, chosen_spacing, products
 from sdcore.cli.prompt_lists import Asked
 from sdcore.errors import InputError
+from sdcore.garbage import collection_paused
 from sdcore.paths import path_of
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def jobs_of(
 
     Raises InputError, too, where the options of a list of prompts name what only a user may.
     """
-    from sdcore.trust import check_inherited
+    with collection_paused():  # torch comes with it
+        from sdcore.trust import check_inherited
 
     jobs: list[Job] = []
     common = secrets.randbits(32) if drawn is None else drawn

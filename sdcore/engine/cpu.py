@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sdcore.engine.ops import Add, ConvNorm, Norm, Ops, Pointwise, padding
 from sdcore.free_memory import give_back
-from sdcore.models.reordered import Reorder, reorder
+from sdcore.models.reordered import Reorder, dense, reorder
 
 _DNN: Any = torch.ops.mkldnn
 WIDE = 512  # channels beyond which weights take more memory than the maps of their doubling
@@ -241,7 +241,7 @@ def available(dtype: torch.dtype) -> bool:
             before = [layer.weight.detach().clone() for layer in (conv, linear)]
             ours = [ops.conv(conv)(x, add), *(f(linear)(rows) for f in (ops.linear, ops.geglu))]
             ops.linear(linear)(rows, draw(2, 3, 64))
-            after = [layer.weight.detach() for layer in (conv, linear)]
+            after = [dense(layer.weight) for layer in (conv, linear)]
         most = 1e-5 if dtype == torch.float32 else 2e-2
         near = [bool((a - b).norm() <= most * b.norm()) for a, b in zip(ours, right, strict=True)]
         return all(near) and all(map(torch.equal, before, after))

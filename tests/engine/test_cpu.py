@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from sdcore.adapters.apply import twin
 from sdcore.engine import choose, cpu, ready
 from sdcore.engine.ops import Ops
+from sdcore.loading import load
 from sdcore.models.layers import attend
 from sdcore.models.reordered import Reordered
 from tests.engine.networks import latents, told, unet
@@ -81,7 +83,6 @@ def test_attention_survives_scores_that_the_sample_of_keys_does_not_show() -> No
 def test_nothing_is_drawn_from_the_callers_numbers() -> None:
     conv = nn.Conv2d(8, 8, 3, padding=1).requires_grad_(False)
     before = torch.get_rng_state()
-    cpu.available.cache_clear()
     assert cpu.available(torch.float32)
     cpu.CpuOps().double(conv)
     assert torch.equal(torch.get_rng_state(), before)
@@ -170,3 +171,18 @@ def test_what_it_is_chosen_for() -> None:
     net = unet("SD 1.x")
     assert choose(net).engine == "fast"
     assert choose(net.half()).engine == "plain"  # float16 is emulated on a CPU
+
+
+def test_drawing_asks_no_plain_weight(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first such question makes torch load `torch.distributed`: 0.4 s of the first picture."""
+
+    def asked(func: object, *more: object) -> None:
+        raise AssertionError(f"{func} was asked of a weight in another order")
+
+    monkeypatch.setattr(Reordered, "__torch_dispatch__", staticmethod(asked))
+    assert cpu.available.__wrapped__(torch.float32)
+    sd = load(tiny_path, device="cpu")
+    run = sd.prepare("a red house", seeds=[0], steps=2)
+    assert len(run.decode([step.x_next for step in run][-1])) == 1
+    assert run.settings[0].engine == "fast"
+    assert isinstance(sd.unet.conv_in.weight, Reordered)

@@ -1,0 +1,53 @@
+"""The garbage collector's pause: it ends as it began, and what was made is not looked through."""
+
+import gc
+
+import pytest
+
+from sdcore.garbage import collection_paused
+
+
+class Node:
+    """Garbage that only a collection frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def nodes(generation: int | None = None) -> int:
+    return sum(type(each) is Node for each in gc.get_objects(generation))
+
+
+def test_nothing_is_collected_inside_and_garbage_is_afterwards() -> None:
+    with collection_paused():
+        assert not gc.isenabled()
+        Node()
+        assert nodes(generation=0) == 1
+    assert gc.isenabled()
+    assert (nodes(generation=0), nodes(generation=2)) == (0, 1)
+    gc.collect()
+    assert nodes() == 0
+
+
+def test_it_leaves_the_collector_as_it_was() -> None:
+    gc.disable()
+    try:
+        with collection_paused():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    with pytest.raises(ValueError, match="inside"), collection_paused():
+        raise ValueError("inside")
+    assert gc.isenabled()
+
+
+def test_objects_that_were_put_aside_stay_there() -> None:
+    gc.freeze()
+    try:
+        count = gc.get_freeze_count()
+        with collection_paused():
+            pass
+        assert gc.get_freeze_count() == count
+    finally:
+        gc.unfreeze()
