@@ -32,6 +32,7 @@ class EachAlone:
         self._parts: list[tuple[Mapping[str, Tensor], list[dict[str, Tensor]]]] = []
 
     def __call__(self, x: Tensor, t: float, **conditions: Tensor) -> Tensor:
+        """What the UNet says of each row of x [N,C,h,w], asked picture by picture."""
         if self.pictures == 1:
             return self.unet(x, t, **conditions)
         each = self._each(conditions)

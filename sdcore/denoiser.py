@@ -41,6 +41,7 @@ class Denoiser:
     _joined: dict[tuple[str, ...], dict[str, Tensor]] = field(default_factory=dict, init=False)
 
     def __call__(self, x: Tensor, sigma: float) -> Prediction:
+        """The Prediction of x [B,C,H,W] at sigma, under the guidance."""
         asked = self.guidance.branches(sigma)
         names, others = (asked, {}) if not self.networks else self._answered(asked, x, sigma)
         raw = self._ask(x, sigma, names) if names else {}

@@ -35,6 +35,7 @@ class Extension:
 
     @property
     def name(self) -> str:
+        """What it is called, as the package declares it."""
         return self.point.name
 
     @property

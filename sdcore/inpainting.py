@@ -124,6 +124,8 @@ class Kept:
     unpaired: bool = False  # whether x0 and eps of the answers are not those of one x (CFG++)
 
     def __call__(self, denoise: Denoise) -> Denoise:
+        """The model with what is kept laid over every question and every answer."""
+
         def keeping(x: Tensor, sigma: float) -> Prediction:
             there = self.latents + sigma * self.noise
             seen = x if sigma == self.pure else torch.lerp(there, x, self.share)

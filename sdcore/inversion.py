@@ -108,6 +108,7 @@ class Recorded:
     draws: tuple[FoundDraw, ...]
 
     def __call__(self, draw: int, sigma: float, sigma_next: float) -> Tensor:
+        """The draw that was found for this step, [B,C,H,W]."""
         keep = "keep scheduler, spacing and steps, or invert again with others"
         if draw >= len(self.draws):
             raise InputError(f"{len(self.draws)} draws were found, and one more is needed: {keep}")

@@ -51,6 +51,7 @@ class Hutchinson:
     seed: int = 0
 
     def __call__(self, denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
+        """sum_i d eps_i / d x_i of each picture [B], estimated."""
         generator = torch.Generator().manual_seed(self.seed)
         total = torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
         with torch.enable_grad():

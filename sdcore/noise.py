@@ -162,6 +162,7 @@ class PartOfNoise:
     part: slice
 
     def __call__(self, draw: int, sigma: float, sigma_next: float) -> Tensor:
+        """Those pictures' part of the draw, [part of B,C,H,W]."""
         return self.noise(draw, sigma, sigma_next)[self.part]
 
 

@@ -37,6 +37,7 @@ class Form:
 
     @property
     def suffix(self) -> str:
+        """How the names of its files end: ".png" ..."""
         return SUFFIXES[self.format][0]
 
 

@@ -30,10 +30,12 @@ class StableDiffusion(Networks):
 
     @property
     def text_encoder(self) -> TextEncoder:
+        """The first text encoder."""
         return self.readers[0].encoder
 
     @property
     def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
         return self.readers[0].tokenizer
 
     @property
@@ -43,6 +45,7 @@ class StableDiffusion(Networks):
 
     @property
     def tokenizer_2(self) -> Tokenizer | None:
+        """SDXL's second; None where there is one only."""
         return self.readers[1].tokenizer if len(self.readers) > 1 else None
 
     @property

@@ -66,20 +66,24 @@ def _plus(x: Tensor, tensor: Tensor, factor: float | Tensor) -> Tensor:
 
 
 def from_eps(raw: Tensor, x: Tensor, sigma: float | Tensor) -> Pair:
+    """x0 = x - sigma eps, of a network that says eps."""
     return _plus(x, raw, -sigma), raw
 
 
 def from_v(raw: Tensor, x: Tensor, sigma: float | Tensor) -> Pair:
+    """x0 = acp x - sigma sqrt(acp) v and eps = sigma acp x + sqrt(acp) v, of one that says v."""
     c_in = (1 + sigma * sigma) ** -0.5  # sqrt(acp)
     x0 = _plus(x * (c_in * c_in), raw, -sigma * c_in)
     return x0, _plus(x * (sigma * c_in * c_in), raw, c_in)
 
 
 def from_x0(raw: Tensor, x: Tensor, sigma: float | Tensor) -> Pair:
+    """eps = (x - x0) / sigma, of a network that says x0; infinities at sigma 0."""
     return raw, (x - raw) / sigma
 
 
 def to_v(x0: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
+    """v = sqrt(acp) eps - sqrt(1 - acp) x0."""
     return (eps - sigma * x0) * (1 + sigma * sigma) ** -0.5
 
 
@@ -149,6 +153,7 @@ class VariancePreserving:
             raise unknown("prediction type", self.prediction_type, PREDICTION_TYPES)
 
     def c_in(self, sigma: Sigma) -> Sigma:
+        """sqrt(acp) = 1 / sqrt(1 + sigma^2)."""
         return cast(Sigma, (1 + sigma * sigma) ** -0.5)
 
     @staticmethod
@@ -157,6 +162,7 @@ class VariancePreserving:
         return math.hypot(1, sigma)
 
     def ancestral(self, sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
+        """As `ancestral`, the function."""
         return ancestral(sigma, sigma_next, eta)
 
     @staticmethod
@@ -169,9 +175,11 @@ class VariancePreserving:
         return beta * (1 + sigma_next**2)
 
     def x0_eps(self, raw: Tensor, x: Tensor, sigma: float | Tensor) -> Pair:
+        """(x0, eps), [B,C,H,W] both, from what the network says of x."""
         return FORMS[self.prediction_type].x0_eps(raw, x, sigma)
 
     def raw(self, x0: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
+        """What a perfect network would say, [B,C,H,W]."""
         return FORMS[self.prediction_type].raw(x0, eps, sigma)
 
 
@@ -197,9 +205,11 @@ class FlowClock:
     length: float = 1000.0
 
     def timestep(self, sigma: float, /) -> float:
+        """t = 1000 s; 1000 at pure noise, where sigma is infinite."""
         return self.length if math.isinf(sigma) else self.length * to_s(sigma)
 
     def sigma(self, t: float, /) -> float:
+        """s / (1 - s); infinite at pure noise."""
         return math.inf if t == self.length else t / (self.length - t)
 
 
@@ -214,17 +224,21 @@ class RectifiedFlow:
     clock: Clock = FlowClock()
 
     def c_in(self, sigma: Sigma) -> Sigma:
+        """1 - s = 1 / (1 + sigma)."""
         return cast(Sigma, 1 / (1 + sigma))
 
     @staticmethod
     def spread(sigma: float) -> float:
+        """1 + sigma: x divided by it is what the network sees."""
         return 1 + sigma
 
     def x0_eps(self, raw: Tensor, x: Tensor, sigma: float | Tensor) -> Pair:
+        """x0 = y - s v and eps = y + (1 - s) v, with y = (1 - s) x: [B,C,H,W] both."""
         c_in = 1 / (1 + sigma)
         return _plus(x * c_in, raw, -sigma * c_in), _plus(x * c_in, raw, c_in)
 
     def raw(self, x0: Tensor, eps: Tensor, sigma: float | Tensor) -> Tensor:
+        """v = eps - x0, [B,C,H,W]."""
         return eps - x0
 
     def ancestral(self, sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:

@@ -43,4 +43,5 @@ def listing(values: Any) -> str:
 
 
 def clipped(text: str, most: int = MOST) -> str:
+    """The text, cut to so many letters."""
     return text if len(text) <= most else text[: most - 4] + " ..."

@@ -66,6 +66,7 @@ class Staged:
     stages: Sequence[tuple[float, Denoise]]  # sigmas falling; the first is asked above its own, too
 
     def __call__(self, x: Tensor, sigma: float) -> Prediction:
+        """The Prediction of x [B,C,H,W], by the stage that sigma lies in."""
         begun = [denoise for start, denoise in self.stages if sigma <= start]
         return (begun or [self.stages[0][1]])[-1](x, sigma)
 

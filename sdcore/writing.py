@@ -109,6 +109,8 @@ def _locked_folder(parent: Path) -> tuple[Path, IO[bytes]]:
 
 
 class Lock(Enum):
+    """Whose the lock of a folder is."""
+
     OURS, TAKEN, NONE = range(3)  # NONE: this system or this file system has no locks
 
 

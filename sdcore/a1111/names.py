@@ -65,6 +65,7 @@ def bare(name: str) -> str:
 
 
 def number(name: str, text: str, kind: type) -> Any:
+    """The number that a field holds. Raises InputError, naming the field, where it is none."""
     try:
         return kind(text)
     except (ValueError, OverflowError):

@@ -51,7 +51,7 @@ def read_plan(file: str) -> Plan:
     table = parse(text, file)
     for name in table.values:
         if name not in OWN:
-            _flag(name, f"{file}, line {table.lines[name]}", table.values[name])
+            _flag(name, f"{file}, line {table.lines[name]}")
     prompts = _prompts(table, file, path.parent)
     common = [word for name, value in table.values.items() if name not in OWN
               for word in _words(name, value, file, many=False)]  # fmt: skip
@@ -130,7 +130,7 @@ def _with_metadata(path: Path) -> list[Prompt]:
     return prompts
 
 
-def _flag(name: str, where: str, value: Node) -> str:
+def _flag(name: str, where: str) -> str:
     """The option of this name as it is typed. Raises InputError where there is none."""
     plain = name.replace("-", "_")
     flags = {option.name: option.opts[0] for option in drawing_options()}
@@ -147,7 +147,7 @@ def _words(name: str, value: Node, file: str, many: bool) -> list[str]:
 
     many: whether a list is several values to try; else it is for options that take several.
     """
-    flag = _flag(name, f"{file}, line {value.line}", value)
+    flag = _flag(name, f"{file}, line {value.line}")
     takes_many = any(o.many for n, o in OPTIONS.items() if flag in (f"--{n}", o.flag))
     if takes_many and many:
         raise InputError(

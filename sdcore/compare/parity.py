@@ -45,6 +45,7 @@ class Gap:
 
     @classmethod
     def between(cls, ours: Tensor, theirs: Tensor) -> Gap:
+        """The largest difference, and its share of the largest value of theirs."""
         worst = (ours - theirs).abs().max().item()
         return cls(worst, worst / max(theirs.abs().max().item(), 1e-30) if worst else 0.0)
 
@@ -118,6 +119,7 @@ def gaps(ours: Tensors, theirs: Tensors) -> dict[str, Gap]:
 
 
 def versions() -> dict[str, str]:
+    """Name -> version, of the packages that are compared."""
     return {
         name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")
     }
@@ -166,6 +168,7 @@ def our_text(sd: StableDiffusion, asked: Ask) -> Tensors:
 
 @torch.inference_mode()
 def prepare(sd: StableDiffusion, asked: Ask) -> Run:
+    """Our run of what both are asked for."""
     return sd.prepare(
         asked.prompt,
         seeds=[asked.seed],

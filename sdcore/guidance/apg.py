@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
-from sdcore.guidance.base import of_form, parallel, with_form
+from sdcore.guidance.base import column, of_form, parallel, with_form
 from sdcore.guidance.cfg import CFG
 from sdcore.guidance.table_entry import Entry
 from sdcore.keywords import Range
@@ -37,7 +37,7 @@ class APG:
         cond, uncond = (of_form(predictions[name], self.form) for name in ("cond", "uncond"))
         change = cond - uncond
         if self.norm > 0:
-            size = change.flatten(1).norm(dim=1).reshape(-1, *[1] * (x.ndim - 1))
+            size = column(change.flatten(1).norm(dim=1), x)
             change = change * (self.norm / size).clamp(max=1)
         along = parallel(change, cond)
         update = change - along + self.eta * along

@@ -127,6 +127,11 @@ def parallel(vector: Tensor, to: Tensor) -> Tensor:
     return to * ((vector * to).sum(over, keepdim=True) / size.clamp(min=1e-30))
 
 
+def column(values: Tensor, x: Tensor) -> Tensor:
+    """One value for each picture, [B], as what multiplies an x [B,...]: [B,1,...]."""
+    return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
 def parts_of(guidance: Guidance) -> Iterator[Guidance]:
     """It, and every guidance that it is made of."""
     yield guidance

@@ -7,7 +7,7 @@ from typing import Self
 from torch import Tensor
 
 from sdcore.errors import InputError
-from sdcore.guidance.base import Branches, Guidance, Source, of_one_network
+from sdcore.guidance.base import Branches, Guidance, Source, column, of_one_network
 from sdcore.guidance.cfg import CFG
 from sdcore.guidance.table_entry import Entry
 from sdcore.sampling import Prediction
@@ -117,7 +117,7 @@ def _column(numbers: Sequence[float], x: Tensor) -> float | Tensor:
     """One number for each picture, [B,1,1,1]; where they are equal, that number."""
     if len(set(numbers)) == 1:
         return numbers[0]
-    return x.new_tensor(numbers).view(-1, *[1] * (x.ndim - 1))
+    return column(x.new_tensor(numbers), x)
 
 
 def _sum(shares: Sequence[float | Tensor], values: Sequence[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from sdcore.guidance.base import Guidance, check_paired, with_x0
+from sdcore.guidance.base import Guidance, check_paired, column, with_x0
 from sdcore.guidance.cfg import CFG
 from sdcore.guidance.table_entry import Entry
 from sdcore.keywords import Range
@@ -21,7 +21,7 @@ def bounded(x0: Tensor, ratio: float, least: float, most: float = math.inf) -> T
     s is each picture's `ratio` quantile of |x0|, kept in least to most.
     """
     size = torch.quantile(x0.abs().flatten(1), ratio, dim=1).clamp(least, max(least, most))
-    size = size.reshape(-1, *[1] * (x0.ndim - 1))
+    size = column(size, x0)
     return x0.clamp(-size, size) / size * least
 
 

@@ -96,6 +96,7 @@ class Laid:
 
     @property
     def sigmas(self) -> tuple[float, ...]:
+        """The loop's: where each step begins, and the last sigma."""
         return (*(self.asked[begin].sigma for begin in self.begins[:-1]), self.end)
 
 
@@ -122,6 +123,7 @@ class DiffusersSolver:
 
     @property
     def name(self) -> str:
+        """The class's."""
         return type(self.scheduler).__name__
 
     @property
@@ -132,6 +134,7 @@ class DiffusersSolver:
     def __call__(
         self, denoise: Denoise, x: Tensor, interval: Interval, memory: Memory, draw: Draw
     ) -> tuple[Tensor, Prediction, Memory]:
+        """One step of the scheduler, as `sdcore.sampling.Solver` has it."""
         laid, process = self._on(interval), process_of(self.says, self.schedule)
         prediction = denoise(x, interval.sigma)
         origin = prediction.origin

@@ -47,6 +47,7 @@ class Report:
 
     @property
     def holds(self) -> bool:
+        """Whether every law is kept."""
         return all(finding.holds for finding in self.findings)
 
 

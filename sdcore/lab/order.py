@@ -44,6 +44,7 @@ class Window:
     rho: float = 7.0
 
     def __call__(self, steps: int) -> list[float]:
+        """The N + 1 sigmas of N steps, in Karras' spacing."""
         high, low = self.start ** (1 / self.rho), self.end ** (1 / self.rho)
         inner = [(high + i / steps * (low - high)) ** self.rho for i in range(1, steps)]
         return [self.start, *inner, self.end]

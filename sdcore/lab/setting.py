@@ -31,6 +31,7 @@ class Setting:
 
     @property
     def noise(self) -> SeededNoise:
+        """The seeds' noise, one for each image: seed, seed + 1 ..."""
         seeds = tuple(range(self.seed, self.seed + self.shape[0]))
         return SeededNoise(seeds, self.shape[1:])
 

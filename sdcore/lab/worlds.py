@@ -42,6 +42,7 @@ class Gaussian:
     std: float = 1.0
 
     def __call__(self, x: Tensor, sigma: float) -> Prediction:
+        """x0 = E[x0 | x] and eps of x [B,C,H,W] at sigma: linear in x."""
         var = self.std**2 + sigma**2
         offset = x - self.mean
         x0 = self.mean + offset * (self.std**2 / var if var else 1.0)
@@ -77,6 +78,7 @@ class Mixture:
             raise InputError("a mixture has stds and weights above 0, and weights that add up to 1")
 
     def __call__(self, x: Tensor, sigma: float) -> Prediction:
+        """x0 = E[x0 | x] and eps = -sigma * d log p(x) / dx, of x [B,C,H,W] at sigma."""
         offset, mean, var, share = self._modes(x, sigma)
         share = share.softmax(-1)
         slope = share * offset / var

@@ -72,9 +72,11 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def divides(part: int, whole: int) -> bool:
+    """Whether `part` > 0 goes into `whole` without a rest."""
     return part > 0 and whole % part == 0
 
 
 def require(condition: bool, message: str) -> None:
+    """Raises InputError with the message where the condition does not hold."""
     if not condition:
         raise InputError(message)

@@ -27,6 +27,8 @@ class TextEncoding:
 
 
 class SelfAttention(nn.Module):
+    """Attention of each token [B, L, D] to itself and those before it."""
+
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
         d = config.hidden_size
@@ -40,6 +42,8 @@ class SelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
+    """Two linear layers with a GELU between them, in its quick form x sigmoid(1.702 x) or exact."""
+
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
         self.quick = config.hidden_act == "quick_gelu"
@@ -67,6 +71,8 @@ class Layer(nn.Module):
 
 
 class Embeddings(nn.Module):
+    """Token ids [B, L] to the sum of token and position embeddings [B, L, D]."""
+
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -79,12 +85,16 @@ class Embeddings(nn.Module):
 
 
 class CLIPEncoder(nn.Module):
+    """The layers, under the name that they have in the published keys."""
+
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
 
 
 class Transformer(nn.Module):
+    """Embeddings, layers and final norm, as the published keys group them."""
+
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
         self.embeddings = Embeddings(config)

@@ -39,6 +39,7 @@ class Layers(nn.Module):
 
 
 def encoder(config: TinyVAEConfig) -> Layers:
+    """Pictures [B,3,8h,8w] in [0, 1] to latents [B,C,h,w]."""
     layers: list[nn.Module] = []
     widths = config.encoder_block_out_channels
     for level, (width, blocks) in enumerate(zip(widths, config.num_encoder_blocks, strict=True)):
@@ -51,6 +52,7 @@ def encoder(config: TinyVAEConfig) -> Layers:
 
 
 def decoder(config: TinyVAEConfig) -> Layers:
+    """Latents [B,C,h,w] to pictures [B,3,8h,8w] in [0, 1]."""
     widths = config.decoder_block_out_channels
     layers: list[nn.Module] = [nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)]
     layers.append(nn.ReLU())

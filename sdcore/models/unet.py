@@ -42,6 +42,8 @@ class TimestepEmbedding(nn.Module):
 
 
 class GEGLU(nn.Module):
+    """hidden * GELU(gate), both of one linear layer (Shazeer 2020, arXiv 2002.05202)."""
+
     def __init__(self, dim: int, inner: int):
         super().__init__()
         self.proj = nn.Linear(dim, 2 * inner)
@@ -52,6 +54,8 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """[B, L, D] -> [B, L, D], four times as wide inside."""
+
     def __init__(self, dim: int):
         super().__init__()
         # net.1 is a dropout in the published layout; it holds no key and does nothing here.
@@ -108,6 +112,8 @@ class Transformer2D(nn.Module):
 
 
 class DownBlock(nn.Module):
+    """Residual blocks of one resolution, each followed by a transformer or none; then a halving."""
+
     def __init__(self, config: UNetConfig, level: int, c_in: int, time_dim: int):
         super().__init__()
         c, groups, eps = config.block_out_channels[level], config.norm_num_groups, config.norm_eps
@@ -156,6 +162,8 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
+    """The same on the way up, each block with a skip of the way down. The UNet doubles."""
+
     def __init__(
         self, config: UNetConfig, level: int, c_in: int, c_skips: list[int], time_dim: int
     ):

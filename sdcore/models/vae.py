@@ -43,6 +43,8 @@ class AttentionBlock(Attention):
 
 
 class MidBlock(nn.Module):
+    """Residual block, self-attention where the config has it, residual block."""
+
     def __init__(self, config: VAEConfig, c: int):
         super().__init__()
         groups = config.norm_num_groups
@@ -81,6 +83,8 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
+    """Pictures [B,3,H,W] to mean and log variance of their latents, [B,2C,h,w]."""
+
     def __init__(self, config: VAEConfig):
         super().__init__()
         widths, groups = config.block_out_channels, config.norm_num_groups
@@ -103,6 +107,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
+    """Latents [B,C,h,w] to pictures [B,3,H,W]."""
+
     def __init__(self, config: VAEConfig):
         super().__init__()
         (widths, layers), groups = config.decoder, config.norm_num_groups

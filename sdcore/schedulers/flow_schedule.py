@@ -42,6 +42,7 @@ class Shift:
             raise InputError(f"the terminal s of a flow is above 0, below 1, not {self.terminal:g}")
 
     def __call__(self, s: float) -> float:
+        """s' = k s / (1 + (k - 1) s)."""
         return self.shift * s / (1 + (self.shift - 1) * s)
 
     def grid(self, falling: list[float]) -> list[float]:
@@ -94,14 +95,17 @@ class FlowSchedule:
 
     @cached_property
     def sigmas(self) -> tuple[float, ...]:
+        """sigma of every level, rising; the last stands for pure noise."""
         return tuple(map(to_sigma, self.levels))
 
     @cached_property
     def log_sigmas(self) -> tuple[float, ...]:
+        """Their logarithms."""
         return tuple(map(math.log, self.sigmas))
 
     @staticmethod
     def spread(sigma: float) -> float:
+        """1 + sigma, as of a `RectifiedFlow`."""
         return RectifiedFlow.spread(sigma)
 
     def sigma(self, t: float) -> float:
@@ -111,6 +115,7 @@ class FlowSchedule:
         return to_sigma(t / self.length)
 
     def timestep(self, sigma: float) -> float:
+        """t = T s of a sigma, whatever the shift."""
         return self.length * (1.0 if math.isinf(sigma) else to_s(sigma))
 
 

@@ -83,10 +83,12 @@ class NoiseSchedule:
 
     @cached_property
     def log_sigmas(self) -> tuple[float, ...]:
+        """Their logarithms."""
         return tuple(map(math.log, self.sigmas))
 
     @staticmethod
     def spread(sigma: float) -> float:
+        """sqrt(1 + sigma^2), as of a `VariancePreserving`."""
         return VariancePreserving.spread(sigma)
 
     def sigma(self, t: float) -> float:

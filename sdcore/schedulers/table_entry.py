@@ -35,4 +35,5 @@ class Entry:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """All that it is called, ours first."""
         return (self.name, *self.labels)

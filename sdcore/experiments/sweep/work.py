@@ -160,7 +160,7 @@ class Work:
                 self.tell(f"{outcome}; {len(group)} to be drawn again")
                 waiting.appendleft(group)
             elif isinstance(outcome, Exception):
-                self._failed(group, outcome, waiting, tally)
+                self._failed(group, outcome, waiting)
             else:
                 for picture, done in zip(group, outcome, strict=True):
                     self._publish(picture, done, tally)
@@ -177,7 +177,7 @@ class Work:
             tally.lost += 1
         self.look()
 
-    def _failed(self, group: Group, error: Exception, waiting: deque[Group], tally: Tally) -> None:
+    def _failed(self, group: Group, error: Exception, waiting: deque[Group]) -> None:
         if len(group) > 1:  # one of them may be to blame: each by itself
             waiting.extendleft([each] for each in reversed(group))
             return

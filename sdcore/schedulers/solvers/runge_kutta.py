@@ -211,6 +211,7 @@ class EmbeddedPair:
 
     @property
     def way(self) -> Variable:
+        """What it steps over: s, lambda, or sigma itself."""
         return VARIABLES[self.variable]
 
     def level(self, u: float) -> float:
@@ -223,6 +224,10 @@ class EmbeddedPair:
     def pair(
         self, denoise: Denoise, x: Tensor, here: Prediction, u: float, u_next: float
     ) -> tuple[Tensor, Tensor, Prediction | None]:
+        """Where both methods carry x [B,C,H,W] from u to u_next: x_next, and the other one.
+
+        And the prediction at x_next, where the last stage has asked for it already.
+        """
         step = _Step(self.variable, x, self.level(u), self.level(u_next))
         last = self.run(denoise, step, self.method, here)
         methods = self.method.b, self.method.embedded

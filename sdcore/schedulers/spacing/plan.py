@@ -58,6 +58,7 @@ class Plan:
         )
 
     def sigma(self, t: float) -> float:
+        """sigma at a timestep, by the noise schedule. Raises InputError outside of its table."""
         return self.noise_schedule.sigma(t)
 
     def timestep(self, sigma: float) -> float:
