@@ -28,7 +28,7 @@ from sdcore.errors import InputError
 from sdcore.fingerprint import fingerprint
 from sdcore.free_memory import available, give_back, is_out_of_memory
 from sdcore.garbage import collection_paused
-from sdcore.memory import MODES, apply, choose, next_ready, note_origin
+from sdcore.memory import MODES, apply, choose, next_ready
 from sdcore.models import VAE, TextEncoder, TinyVAE
 from sdcore.models.unet_inputs import unet_inputs
 from sdcore.networks import Reader
@@ -36,6 +36,7 @@ from sdcore.options import takes
 from sdcore.picture_options import Source
 from sdcore.pipeline import StableDiffusion
 from sdcore.prompts import Tokenizer, load_tokenizer
+from sdcore.stored_weights import note_origin
 
 
 @takes(Source)

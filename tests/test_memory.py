@@ -14,19 +14,11 @@ import sdcore
 import sdcore.loading
 from sdcore.checkpoints import Component
 from sdcore.errors import InputError
-from sdcore.memory import (
-    MODES,
-    Store,
-    apply,
-    by_layer,
-    by_turns,
-    choose,
-    leaner,
-    next_ready,
-)
+from sdcore.memory import MODES, apply, choose, leaner, next_ready
 from sdcore.models.layers import attend
 from sdcore.networks import Networks
 from sdcore.pipeline import StableDiffusion
+from sdcore.stored_weights import Store, by_layer, by_turns
 
 GB = 10**9
 

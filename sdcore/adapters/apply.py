@@ -20,8 +20,8 @@ from sdcore.adapters.names import Place
 from sdcore.checkpoints import Checkpoint, load_component
 from sdcore.checkpoints.read import as_dtype
 from sdcore.errors import InputError
-from sdcore.memory import put_away, unhook
 from sdcore.models.layers import placement
+from sdcore.stored_weights import put_away, unhook
 from sdcore.strengths import parse_lora
 
 M = TypeVar("M", bound=nn.Module)

@@ -80,7 +80,7 @@ def load_component(
 
     Args:
         dtype: of the floating parameters; None keeps each as it is stored, mapped where it can
-            be, for `sdcore.memory` to make ready.
+            be, for `sdcore.stored_weights` to make ready.
         packed: with no dtype, quantized weights stay so (`Weights.read`).
 
     Returns:

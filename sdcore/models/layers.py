@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def placement(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where and in what `module` computes: where its weights are, unless they only visit there.
 
-    `sdcore.memory` keeps weights elsewhere, and notes the truth as the module's `placement`.
+    `sdcore.stored_weights` keeps some elsewhere, and notes the truth as the module's `placement`.
     """
     first = next(module.parameters())
     return getattr(module, "placement", (first.device, first.dtype))

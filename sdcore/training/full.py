@@ -15,8 +15,8 @@ from torch import nn
 
 from sdcore.checkpoints import Checkpoint, open_source
 from sdcore.checkpoints.convert import convert
-from sdcore.memory import unhook
 from sdcore.networks import Networks
+from sdcore.stored_weights import unhook
 from sdcore.training.optimizer import Group
 from sdcore.training.plan import Plan
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from torch import nn
 
 from sdcore.free_memory import give_back
-from sdcore.memory import Store, forget_changed, take_stored
 from sdcore.models.layers import placement
+from sdcore.stored_weights import Store, forget_changed, take_stored
 
 
 class Resting:
