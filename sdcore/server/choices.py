@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Body
+from starlette.concurrency import run_in_threadpool
 
 from sdcore.a1111 import read as read_infotext
 from sdcore.errors import InputError
@@ -107,7 +108,9 @@ def router(worker: Worker) -> APIRouter:
         steps: as many steps as take no more evaluations than that."""
         wanted = asked.pop("nfe", None)
         words = {"prompt": "", "seed": 0}
-        request = read({**words, **asked}, worker.models, worker.limits)
+        request = await run_in_threadpool(  # it may hold a picture
+            read, {**words, **asked}, worker.models, worker.limits
+        )
         if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int)):
             raise Refused("nfe is a whole number", param="nfe")
         if wanted is not None and wanted < 1:
@@ -128,7 +131,9 @@ def router(worker: Worker) -> APIRouter:
                 raise Refused("the run has not begun: it has no settings yet", param="run")
             texts = {KEY: drawn.to_json()}
         else:
-            texts = texts_of(picture("picture", asked.get("picture"), worker.limits))
+            texts = await run_in_threadpool(
+                lambda: texts_of(picture("picture", asked.get("picture"), worker.limits))
+            )
         values, left = _settings(worker, texts)
         return Json({"values": values, "left": left})
 

@@ -11,6 +11,7 @@ function dialog(title, ...children) {
   box.addEventListener("close", () => box.remove());
   document.body.append(box);
   box.showModal();
+  box.scrollTop = 0; // what has the focus may be at its end
   return box;
 }
 

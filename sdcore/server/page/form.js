@@ -95,7 +95,7 @@ export async function makeForm() {
   fields.guidance.setAttribute("list", "guidances");
   fields.model.value = lists.default;
   form.addEventListener("submit", (event) => { event.preventDefault(); draw(); });
-  form.addEventListener("input", plan);
+  form.addEventListener("input", (event) => { if (!UNPLANNED.includes(event.target.name)) plan(); });
   form.addEventListener("change", (event) => { if (event.target === fields.model) ofModel(); plan(); });
   fields.prompt.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) draw();
@@ -121,6 +121,7 @@ function dice() {
 
 // --- values -------------------------------------------------------------------------------------
 
+const UNPLANNED = ["prompt", "negative", "seed"]; // what the steps do not depend on
 const NUMBERS = ["steps", "cfg", "eta", "width", "height", "hires", "hires_strength", "hires_steps", "hires_cfg", "handover"];
 
 /** A request, in the words of `sdcore sample`; what is left open is left out. Throws an Error for what

@@ -11,7 +11,7 @@ export class MaskPad {
   constructor() {
     this.data = null; // the file, as a data URL
     this.image = null;
-    this.mask = document.createElement("canvas"); // white where it is repainted
+    this.mask = document.createElement("canvas"); // white where it is repainted, elsewhere clear
     this.at = [0, 0];
     this.canvas = h("canvas", {
       id: "mask", tabIndex: 0, width: 8, height: 8, hidden: true,
@@ -23,7 +23,7 @@ export class MaskPad {
     this.blur = h("input", { type: "number", min: 0, step: 1, placeholder: "0", id: "f-blur" });
     this.paste = h("input", { type: "checkbox", id: "f-paste" });
     this.file = h("input", { type: "file", accept: KINDS.join(","), id: "f-image" });
-    this.tools = h("div", { className: "fields", hidden: true },
+    this.tools = h("div", { className: "fields wide", hidden: true },
       h("div", { className: "field" }, h("label", { htmlFor: "f-strength" }, "Strength"), this.strength),
       h("div", { className: "field" }, h("label", { htmlFor: "brush" }, "Brush"), this.size),
       h("div", { className: "field" }, h("label", { htmlFor: "f-blur" }, "Mask blur"), this.blur),
@@ -37,7 +37,7 @@ export class MaskPad {
     this.file.addEventListener("change", async () => {
       const [file] = this.file.files;
       const data = file ? await this.read(file) : null;
-      if (data !== null) await this.open(data, file.name);
+      if (data === null || !(await this.open(data, file.name))) this.file.value = ""; // what was there stays
     });
     this.listen();
   }
@@ -51,7 +51,7 @@ export class MaskPad {
     return dataOf(file).catch(() => null);
   }
 
-  /** A picture to start from, and a mask of its size or none; data URLs. */
+  /** A picture to start from, and a mask of its size or none; data URLs. Whether it is one. */
   async open(data, name, mask = null) {
     const image = new Image();
     image.src = data;
@@ -59,7 +59,7 @@ export class MaskPad {
       await image.decode();
     } catch {
       tell(`${name} cannot be read`, "wrong");
-      return;
+      return false;
     }
     Object.assign(this, { data, image });
     for (const canvas of [this.canvas, this.mask]) Object.assign(canvas, { width: image.naturalWidth, height: image.naturalHeight });
@@ -70,10 +70,15 @@ export class MaskPad {
       white.src = mask;
       await white.decode();
       this.mask.getContext("2d").drawImage(white, 0, 0, this.mask.width, this.mask.height);
+      const pixels = this.pixels();
+      for (let i = 0; i < pixels.data.length; i += 4) pixels.data[i + 3] = pixels.data[i]; // black is clear
+      for (let i = 0; i < pixels.data.length; i++) if (i % 4 !== 3) pixels.data[i] = 255;
+      this.mask.getContext("2d").putImageData(pixels, 0, 0);
       this.empty = this.emptyBefore = false;
       this.show();
     }
     this.canvas.hidden = this.tools.hidden = false;
+    return true;
   }
 
   /** All of it, for `putBack`. */
@@ -99,9 +104,7 @@ export class MaskPad {
 
   wipe(undoable = true) {
     const before = this.pixels();
-    const context = this.mask.getContext("2d");
-    context.fillStyle = "#000";
-    context.fillRect(0, 0, this.mask.width, this.mask.height);
+    this.mask.getContext("2d").clearRect(0, 0, this.mask.width, this.mask.height);
     this.empty = this.emptyBefore = true;
     this.show();
     if (undoable) did("mask", () => this.restore(before, false));
@@ -120,7 +123,11 @@ export class MaskPad {
     const asked = { image: this.data };
     if (this.strength.value !== "") asked.strength = Number(this.strength.value);
     if (this.empty) return asked;
-    asked.mask = this.mask.toDataURL("image/png");
+    const onBlack = h("canvas", { width: this.mask.width, height: this.mask.height });
+    const context = onBlack.getContext("2d");
+    context.fillRect(0, 0, onBlack.width, onBlack.height);
+    context.drawImage(this.mask, 0, 0);
+    asked.mask = onBlack.toDataURL("image/png");
     if (this.blur.value !== "") asked.mask_blur = Number(this.blur.value);
     if (this.paste.checked) asked.paste = true;
     return asked;
@@ -146,9 +153,9 @@ export class MaskPad {
     });
     this.canvas.addEventListener("pointermove", (event) => {
       if (before === null) return;
-      const there = place(event);
-      this.stroke(this.at, there);
-      this.at = there;
+      const from = this.at;
+      this.at = place(event);
+      this.stroke(from, this.at);
     });
     for (const name of ["pointerup", "pointercancel"]) this.canvas.addEventListener(name, end);
     this.canvas.addEventListener("keydown", (event) => {
@@ -216,12 +223,10 @@ export class MaskPad {
     context.drawImage(this.image, 0, 0, width, height);
     const over = new OffscreenCanvas(width, height);
     const tint = over.getContext("2d");
-    const pixels = this.pixels();
-    for (let i = 0; i < pixels.data.length; i += 4) {
-      const on = pixels.data[i] > 127;
-      pixels.data.set([226, 96, 60, on ? 150 : 0], i);
-    }
-    tint.putImageData(pixels, 0, 0);
+    tint.drawImage(this.mask, 0, 0);
+    tint.globalCompositeOperation = "source-in";
+    tint.fillStyle = "rgb(226 96 60 / .6)";
+    tint.fillRect(0, 0, width, height);
     context.drawImage(over, 0, 0);
     if (document.activeElement === this.canvas) {
       context.lineWidth = Math.max(1, width / 150);

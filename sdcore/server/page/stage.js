@@ -150,8 +150,8 @@ function captionOf(run, at, step, address) {
   if (!step) return [stateOf(run)];
   const shown = address === null ? "latents, by a linear map" : "decoded";
   const count = run.state === "running" ? step.count : steps(run).length;
-  const end = run.state === "done" || run.state === "running" ? null : h("strong", {}, ` ${stateOf(run)}`);
-  return [sign(store.view), ` step ${at + 1} of ${count}, ${shown}`, ...(end ? [end] : [])];
+  const end = run.state === "done" || run.state === "running" ? [] : [run.state === "queued" ? `, ${stateOf(run)}` : h("strong", {}, ` ${stateOf(run)}`)];
+  return [sign(store.view), ` step ${at + 1} of ${count}, ${shown}`, ...end];
 }
 
 function numbersOf(run, at, step, all) {
