@@ -65,10 +65,11 @@ def killed(
     How many were killed while they worked.
     """
     chance, hit, drawn = random.Random(seed), 0, 0
+    most = len(read_plan(str(plan)).pictures)
     working = [started(plan, out) for _ in range(processes)]
     for _ in range(kills):
         until = time.monotonic() + 60
-        while (now := drawn_in(out)) <= drawn and time.monotonic() < until:
+        while (now := drawn_in(out)) <= drawn < most and time.monotonic() < until:
             time.sleep(0.01)
         drawn = now
         time.sleep(chance.uniform(0.0, longest))

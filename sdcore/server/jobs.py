@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,7 +104,8 @@ class Job:
         loop, more = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
-            loop.call_soon_threadsafe(more.set)
+            with suppress(RuntimeError):  # the loop has been closed since it was asked to
+                loop.call_soon_threadsafe(more.set)
 
         with self._changed:
             self._listeners.add(wake)

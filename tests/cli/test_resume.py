@@ -186,29 +186,46 @@ def test_one_state_one_run(tiny_path: Path, command: Command, tmp_path: Path) ->
         assert (status, "--state keeps one run" in err) == (2, True)
 
 
+OWN = """
+import os, time
+def solver(denoise, x, interval, memory, draw):
+    prediction = denoise(x, interval.sigma)
+    if x.shape[-1] > 1 and interval.index == 2:  # no rehearsal
+        {}
+    return x + (interval.sigma_next - interval.sigma) * prediction.eps, prediction, memory
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_the_state(tiny_path: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """A real process, of so many steps that it is stopped on its way."""
-    state = tmp_path / "run.safetensors"
-    args = [*asked(tiny_path)[:-1], 900, "--seed", 1, "--scheduler", "euler", "--state", state]
-    code = "from sdcore.cli import main; main()"
+def test_a_signal_leaves_the_state(
+    tiny_path: Path, tmp_path: Path, command: Command, number: signal.Signals
+) -> None:
+    Path("own.py").write_text(OWN.format(f"os.kill(os.getpid(), {number:d})"))
+    how = ("--scheduler", "own.py", "--state", "run.safetensors")
+    status, _, err = command(*asked(tiny_path), *how)
+    assert status == 130
+    assert "sdcore resume run.safetensors goes on" in err
+    assert State.load(tmp_path / "run.safetensors").index == 2
+
+
+def test_a_process_that_is_told_to_stop(tiny_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN.format("time.sleep(120)"))
+    args = (*asked(tiny_path), "--scheduler", "own.py", "--state", "run.safetensors")
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, args)],
+        [sys.executable, "-m", "sdcore", *map(str, args)],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    for _ in range(600):
-        if state.exists() or process.poll() is not None:
-            break
-        time.sleep(0.1)
-    process.send_signal(number)
+    state = tmp_path / "run.safetensors"
+    while process.poll() is None and not (state.exists() and State.load(state).index == 2):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert f"sdcore resume {state} goes on" in err
+    assert "sdcore resume run.safetensors goes on" in err
     assert "Traceback" not in err
-    assert State.load(state).index >= 1
 
 
 def test_stopping_after_a_number_of_steps(

@@ -2,7 +2,7 @@
 
 import runpy
 import sys
-import time
+import threading
 import webbrowser
 from typing import Any
 
@@ -17,8 +17,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     addresses: list[str] = []
 
     def run(options: Any, tell: Any) -> None:
+        before = set(threading.enumerate())
         tell(f"http://{options['host']}:{options['port']}/  picturebook")
-        time.sleep(0.1)
+        for thread in set(threading.enumerate()) - before:
+            thread.join(60)
 
     monkeypatch.setattr(ui, "run", run)
     monkeypatch.setattr(ui, "_AT_ONCE", 0.0)

@@ -158,13 +158,44 @@ def test_a_claim_that_is_not_renewed_is_taken_over(tmp_path: Path, monkeypatch) 
 
 
 def test_claims_are_kept_alive(tmp_path: Path) -> None:
-    with Claims(tmp_path, lease=0.4) as one, Claims(tmp_path, lease=0.4) as other:
+    with Claims(tmp_path, lease=0.04) as one, Claims(tmp_path, lease=1000) as other:
         assert one.take("x")
-        for _ in range(6):
-            time.sleep(0.15)
+        for _ in range(3):
+            os.utime(tmp_path / "x", (0, 0))
+            until = time.monotonic() + 60
+            while not (tmp_path / "x").stat().st_mtime and time.monotonic() < until:
+                time.sleep(0.005)
             assert not other.take("x")
 
 
+def test_what_was_taken_over_is_left_to_its_new_holder(tmp_path: Path, monkeypatch) -> None:
+    """Also where two find at once that a claim is stale, and one of them has it already anew."""
+    with Claims(tmp_path) as one, Claims(tmp_path) as other:
+        assert one.take("x")
+        os.utime(tmp_path / "x", (0, 0))
+        assert other.take("x")
+        one.release("x")
+        assert other.is_held("x")
+        monkeypatch.setattr(one, "_stale", lambda path: path.name == "x")
+        one.clear()
+        assert other.is_held("x")
+
+
+def test_the_clock_of_a_folder_that_is_cleared_by_another(tmp_path: Path, monkeypatch) -> None:
+    with Claims(tmp_path) as one, Claims(tmp_path) as other:
+        assert one.take("x")
+        utime = os.utime
+
+        def cleared(*args) -> None:
+            (tmp_path / f".now.{other.worker}").unlink()
+            utime(*args)
+
+        monkeypatch.setattr(os, "utime", cleared)
+        monkeypatch.setattr(os, "supports_fd", {cleared})
+        assert not other.take("x")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
 def test_a_claim_of_a_process_that_is_gone_is_stale_at_once(tmp_path: Path) -> None:
     child = os.fork()
     if not child:
@@ -371,7 +402,7 @@ def test_a_fixed_shard_leaves_the_rest(shell: Shell) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_processes_that_are_killed_lose_nothing_and_double_nothing(shell: Shell) -> None:
     path = plan(shell.model, MATRIX, "[red, blue]", "0-3")
-    hit = killed(path, Path("out"), kills=4, longest=0.3)
+    hit = killed(path, Path("out"), kills=4, longest=0.1)
     facts = counted(path, Path("out"))
     assert hit >= 1
     assert facts["pictures"] == 32

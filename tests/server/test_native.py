@@ -50,12 +50,11 @@ def drawn(client: TestClient, **asked: Any) -> dict[str, Any]:
 
 
 def ended(client: TestClient, id: str) -> dict[str, Any]:
-    for _ in range(600):
-        run = client.get(f"/runs/{id}").json()
-        if run["state"] in ENDED:
-            return run
-        time.sleep(0.05)
-    raise AssertionError("it does not end")
+    end = time.monotonic() + 240
+    while (run := client.get(f"/runs/{id}").json())["state"] not in ENDED:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return run
 
 
 def pixels(data: bytes) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from sdcore.errors import InputError
 from sdcore.server.jobs import CANCELLED, DONE, FAILED, Job
 from sdcore.server.limits import Limits
-from sdcore.server.models import Models
+from sdcore.server.models import Choice, Models
 from sdcore.server.refusals import Full, Missing, Unready
 from sdcore.server.worker import Worker
 
@@ -203,3 +203,18 @@ def test_who_follows_a_job_gets_every_event_once_also_the_old_ones(worker: Worke
 
     told = asyncio.run(followed())
     assert told == list(enumerate(["running", *["step"] * 50, "done"], start=1))
+
+
+def test_who_followed_is_gone_with_its_loop() -> None:
+    """Also just as it is to be woken."""
+    job, woken = Job(Choice("none"), cost=0), []
+
+    async def begun() -> None:
+        following = job.follow()
+        job.tell("note")
+        await anext(following)
+        woken.extend(job._listeners)
+
+    asyncio.run(begun())
+    assert len(woken) == 1
+    woken[0]()

@@ -1,8 +1,6 @@
 """`make train ARGS=--quick`: all of the training, learning nothing; and going on after a stop."""
 
 import json
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,16 +16,13 @@ from scripts.train import denoiser, vae, words
 from scripts.train.__main__ import main
 from scripts.train.fit import Schedule, fit
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("train")
-    command = [sys.executable, "-m", "scripts.train", "--quick", "--device", "cpu"]
-    command += ["--work", str(work / "work"), "--out", str(work / "out")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    options = ["--quick", "--device", "cpu", "--work", str(work / "work")]
+    done = CliRunner().invoke(main, [*options, "--out", str(work / "out")])
+    assert done.exit_code == 0, done.output
     assert done.stdout.strip() == str(work / "out")
     return work
 

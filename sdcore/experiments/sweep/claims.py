@@ -50,14 +50,16 @@ class Claims:
         self.folder, self.lease = folder, lease
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.held: set[str] = set()
-        self._machine = _machine()
+        self._machine, pid = _machine(), os.getpid()
+        facts = {"machine": self._machine, "pid": pid, "born": _born(pid), "worker": self.worker}
+        self._said = json.dumps(facts).encode()
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._live, daemon=True)
 
     def __enter__(self) -> Claims:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._probe.write_text(self._said())
+        self._probe.write_bytes(self._said)
         self._thread.start()
         return self
 
@@ -82,9 +84,13 @@ class Claims:
         return False
 
     def release(self, name: str) -> None:
+        """Let go of it; a claim that was taken over meanwhile is left to its new holder."""
         with self._lock:
             self.held.discard(name)
-        (self.folder / name).unlink(missing_ok=True)
+        path = self.folder / name
+        with suppress(FileNotFoundError):
+            if path.read_bytes() == self._said:
+                path.unlink()
 
     def is_held(self, name: str) -> bool:
         """Whether a process that is alive holds it."""
@@ -95,11 +101,7 @@ class Claims:
         """Take away what processes that are gone have left."""
         for path in self.folder.iterdir():
             if path != self._probe and self._stale(path):
-                path.unlink(missing_ok=True)
-
-    def _said(self) -> str:
-        facts = {"machine": self._machine, "pid": os.getpid(), "born": _born(os.getpid())}
-        return json.dumps({**facts, "worker": self.worker})
+                self._take_away(path)
 
     def _make(self, path: Path) -> bool:
         try:
@@ -107,7 +109,7 @@ class Claims:
         except FileExistsError:
             return False
         try:
-            os.write(file, self._said().encode())
+            os.write(file, self._said)
         except OSError:
             path.unlink(missing_ok=True)
             raise
@@ -149,9 +151,12 @@ class Claims:
 
     def _now(self) -> float:
         """The time on the file system's clock."""
-        self._probe.touch()
-        os.utime(self._probe)
-        return self._probe.stat().st_mtime
+        file = os.open(self._probe, os.O_CREAT | os.O_WRONLY, 0o666)
+        try:  # by its number, where there is one: another process may take the name away
+            os.utime(file if os.utime in os.supports_fd else self._probe)
+            return os.fstat(file).st_mtime
+        finally:
+            os.close(file)
 
     def _live(self) -> None:
         while not self._stopped.wait(self.lease / 4):
