@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdcore.errors import InputError
-from sdcore.paths import path_of
+from sdcore.paths import home, path_of
 from sdcore.strict_yaml import Items, Node, Scalar, Table, parse
 
 ENVIRONMENT = "SDCORE_CONFIG"  # a file in place of both; empty: none is read
@@ -60,11 +60,11 @@ class ConfigFile:
 def user_file(environment: Mapping[str, str] = os.environ) -> Path:
     """Where a user's own file is."""
     if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
+        base = home() / "Library" / "Application Support"
     elif os.name == "nt":
-        base = Path(environment.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+        base = Path(environment.get("APPDATA") or home() / "AppData" / "Roaming")
     else:
-        base = Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        base = Path(environment.get("XDG_CONFIG_HOME") or home() / ".config")
     return base / "sdcore" / "config.yaml"
 
 

@@ -33,6 +33,14 @@ def path_of(place: str | Path) -> Path:
     return path
 
 
+def home() -> Path:
+    """The user's; "/" where the system knows none, as containers say to a user without a name."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
+
+
 def file_of(place: str | Path) -> Path:
     """The path of a file that is there. Raises InputError where it is not, as `path_of` does."""
     path = path_of(place)

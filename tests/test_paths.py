@@ -12,9 +12,11 @@ from sdcore.adapters.files import find_adapter
 from sdcore.checkpoints.find import find_model, is_here
 from sdcore.cli.output import Output
 from sdcore.cli.prompt_lists import read_prompts
+from sdcore.config_file import user_file
 from sdcore.errors import InputError
+from sdcore.experiments.comparison import cache_folder
 from sdcore.images import open_picture
-from sdcore.paths import path_of
+from sdcore.paths import home, path_of
 from sdcore.user_file import load_object
 from sdcore.writing import check_target
 
@@ -52,8 +54,27 @@ def test_a_closed_folder(tmp_path: Path) -> None:
             opener(str(tmp_path / "closed" / "x"))
 
 
-def test_what_is_not_there_is_a_path(tmp_path: Path) -> None:
+def test_what_is_not_there_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert path_of(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     (tmp_path / "file").touch()
     assert path_of(tmp_path / "file" / "b") == tmp_path / "file" / "b"
     assert path_of("~") == Path.home()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of users who have a number and no name")
+def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pwd
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    assert home() == Path.home()
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert home() == Path("/")
+    assert user_file({}).is_relative_to("/")
+    assert cache_folder() == Path("/.cache/sdcore/references")
+    with pytest.raises(InputError, match="no such user's home"):
+        path_of("~")

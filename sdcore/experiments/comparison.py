@@ -20,6 +20,7 @@ from sdcore.experiments.cells import HOW, Cell, Drawing, Studio, batches
 from sdcore.experiments.distances import InDistribution, in_distribution, rms
 from sdcore.experiments.store import Store
 from sdcore.images import psnr, to_tensor
+from sdcore.paths import home
 from sdcore.settings import Settings
 
 # What solves a problem, and is no part of it: the reference has its own of each.
@@ -89,7 +90,7 @@ class Row:
 def cache_folder() -> Path:
     """Where references are kept: $XDG_CACHE_HOME/sdcore/references, or ~/.cache/..."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sdcore" / "references"
+    return (Path(base) if base else home() / ".cache") / "sdcore" / "references"
 
 
 def compare(

@@ -31,7 +31,7 @@ def _machine() -> str:
 def _born(pid: int) -> str | None:
     """When a process was started, in the system's ticks; None where that is not known."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
     except (OSError, IndexError):
         return None
 
