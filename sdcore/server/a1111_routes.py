@@ -101,15 +101,15 @@ class Desk:
         last = job.kept.get("last")
         if last is None:
             return None
-        if self._preview is None or self._preview[1] != job.id or (
-            time.monotonic() - self._preview[0] > PREVIEW
-        ):  # fmt: skip
-            self._preview = (time.monotonic(), job.id, "")  # nobody else decodes the same
+        there = self._preview  # meanwhile another client's job may be asked after
+        if there is None or there[1] != job.id or time.monotonic() - there[0] > PREVIEW:
+            self._preview = there = (time.monotonic(), job.id, "")  # nobody else decodes the same
             picture = await decoded(self.worker, job)
             if picture is not None:
                 data = await run_in_threadpool(interrupted_file, picture)
-                self._preview = (time.monotonic(), job.id, base64.b64encode(data).decode("ascii"))
-        return self._preview[2] or None
+                text = base64.b64encode(data).decode("ascii")
+                self._preview = there = (time.monotonic(), job.id, text)
+        return there[2] or None
 
 
 def router(worker: Worker, options: ServerOptions) -> APIRouter:

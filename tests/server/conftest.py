@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def live(worker: Worker, at: int = 0, **options: Any) -> Iterator[int]:
         yield listening.getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(120)
         listening.close()
         assert not thread.is_alive()
 
@@ -81,15 +82,21 @@ def port(worker: Worker) -> Iterator[int]:
         yield port
 
 
+@dataclass
+class Pace:
+    seconds: float
+
+
 @pytest.fixture
-def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every step waits 10 ms more."""
+def slow_steps(monkeypatch: pytest.MonkeyPatch) -> Pace:
+    """What every step waits more: so long that a run is still there when it has been looked at."""
     from sdcore.server import drawings
 
-    inner = drawings._Watching.check
+    inner, pace = drawings._Watching.check, Pace(0.05)
 
     def waiting(self: Any) -> None:
-        time.sleep(0.01)
+        time.sleep(pace.seconds)
         inner(self)
 
     monkeypatch.setattr(drawings._Watching, "check", waiting)
+    return pace

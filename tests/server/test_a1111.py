@@ -1,5 +1,6 @@
 """A1111's API, by raw requests; webuiapi is in test_clients.py."""
 
+import asyncio
 import base64
 import io
 import json
@@ -14,9 +15,12 @@ from starlette.testclient import TestClient
 
 from sdcore.images import KEY
 from sdcore.server.a1111_lists import LISTS
+from sdcore.server.a1111_routes import Desk
 from sdcore.server.jobs import Job
+from sdcore.server.models import Choice
 from sdcore.server.worker import Worker
 from sdcore.settings import Settings
+from tests.server.conftest import Pace
 from tests.server.pictures import coded, opened, settings_in
 
 SMALL: dict[str, Any] = {"steps": 2, "width": 64, "height": 64, "seed": 3, "sampler_name": "Euler"}
@@ -436,11 +440,13 @@ def test_what_is_interrupted_is_answered_with_what_there_is(
     assert worker.load == 0
 
 
-@pytest.mark.usefixtures("slow_steps")
-def test_a_skipped_picture_is_followed_by_the_next(client: TestClient, worker: Worker) -> None:
+def test_a_skipped_picture_is_followed_by_the_next(
+    client: TestClient, worker: Worker, slow_steps: Pace
+) -> None:
     slow = Slow(client, worker, n_iter=2, steps=20)
     slow.steps(3)
     client.post("/sdapi/v1/skip")
+    slow_steps.seconds = 0
     answer = slow.end()
     assert answer.status_code == 200
     seeds = [settings_in(each).seed for each in answer.json()["images"][:1]]
@@ -458,6 +464,24 @@ def test_others_are_neither_seen_nor_interrupted(client: TestClient, worker: Wor
     assert client.get("/sdapi/v1/progress").json()["state"]["job_count"] == 1
     client.post("/sdapi/v1/interrupt")
     slow.end()
+
+
+def test_a_preview_is_of_the_job_that_was_asked_after(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where somebody else asks after another one while the first is decoded."""
+    mine, other = Job(Choice("tiny"), cost=0), Job(Choice("tiny"), cost=0)
+    mine.kept["last"] = other.kept["last"] = "a step"
+    desk = Desk(worker)
+
+    async def decoded(worker: Worker, job: Job) -> Image.Image | None:
+        if job is other:
+            return half()
+        assert await desk.preview(other) is not None
+        return None
+
+    monkeypatch.setattr("sdcore.server.a1111_routes.decoded", decoded)
+    assert asyncio.run(desk.preview(mine)) is None
 
 
 def test_a_request_that_does_not_fit_takes_no_place(worker: Worker) -> None:

@@ -23,7 +23,7 @@ from sdcore.server.limits import Limits
 from sdcore.server.models import Models
 from sdcore.server.studies import begin, study_of
 from sdcore.server.worker import Worker
-from tests.server.conftest import client_of
+from tests.server.conftest import Pace, client_of
 
 ASKED = {"prompt": "a red boat", "seed": 3, "scheduler": "euler_a", "steps": 6}
 Command = Callable[..., tuple[int, Path, str]]
@@ -215,9 +215,10 @@ def test_a_reference_and_the_distance_to_it(client: TestClient) -> None:
     assert 0 < far["heun"] < far["euler"]
 
 
-def test_to_cancel_is_idempotent(worker: Worker, client: TestClient) -> None:
+def test_to_cancel_is_idempotent(worker: Worker, client: TestClient, slow_steps: Pace) -> None:
     id = client.post("/runs", json={**ASKED, "steps": 150}).json()["id"]
     answers = [client.post(f"/runs/{id}/cancel").json()["cancelled"]]
+    slow_steps.seconds = 0
     assert ended(client, id)["state"] == CANCELLED
     answers += [client.post(f"/runs/{id}/cancel").json()["cancelled"] for _ in range(2)]
     assert answers == [True, False, False]

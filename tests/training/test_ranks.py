@@ -3,10 +3,12 @@
 import json
 import multiprocessing
 import os
+import random
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,11 +38,18 @@ def of_a_rank(rank: int, port: int, work: Callable[[Ranks], int]) -> None:
     sys.exit(status)
 
 
+def free_port() -> int:
+    """Below those that the system hands out: no other socket gets it before it is listened to."""
+    for port in random.sample(range(20000, 30000), 100):
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
+
+
 def both(work: Callable[[Ranks], int]) -> list[int | None]:
     """The exit statuses of two processes that do this; None of one that hangs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     fork = multiprocessing.get_context("fork")
     processes = [fork.Process(target=of_a_rank, args=(r, port, work)) for r in range(2)]
     for process in processes:
