@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -98,7 +99,7 @@ def cells_of(jobs: Sequence[Job], nfe: Sequence[int] = ()) -> list[Cell]:
         options = {name: job.chosen[name] for name in OPTIONS
                    if job.chosen.get(name) not in (None, ())}  # fmt: skip
         for prompt, seed in itertools.product(job.prompts, job.seeds):
-            cells.append(Cell(prompt, seed, options, dict(job.labels)))
+            cells.append(Cell(prompt, seed, options, dict(job.labels), job.tagged.get(prompt)))
     return with_nfe(cells, nfe) if nfe else cells
 
 
@@ -117,7 +118,7 @@ def with_nfe(cells: Sequence[Cell], nfe: Sequence[int]) -> list[Cell]:
                 known[key] = steps_within(studio, cell, most)
             labels = {**cell.labels, **({"nfe": most} if len(nfe) > 1 else {})}
             steps = {**cell.options, "steps": known[key]}
-            new.append(type(cell)(cell.prompt, cell.seed, steps, labels))
+            new.append(replace(cell, options=steps, labels=labels))
     return new
 
 

@@ -41,6 +41,7 @@ class Job:
     chosen: Mapping[str, Any]  # options by name, each with its one value
     labels: Mapping[str, Any] = field(default_factory=dict)  # of the options given several times
     templates: Mapping[str, str] = field(default_factory=dict)  # prompt -> what it was drawn from
+    tagged: Mapping[str, str] = field(default_factory=dict)  # prompt -> the same with its adapters
     at_random: bool = False  # whether the seeds were
 
     def __len__(self) -> int:
@@ -185,9 +186,9 @@ def _untagged(job: Job, typed: bool) -> Iterator[Job]:
         loras = (*job.chosen["loras"], *(tagged_lora(tag, job.chosen, own) for tag in tags))
         templates = {words: job.templates[text] for text, words, _ in same if text in job.templates}
         prompts = tuple(words for _, words, _ in same)
-        yield replace(
-            job, prompts=prompts, chosen={**job.chosen, "loras": loras}, templates=templates
-        )
+        chosen = {**job.chosen, "loras": loras}
+        tagged = {words: text for text, words, _ in same}
+        yield replace(job, prompts=prompts, chosen=chosen, templates=templates, tagged=tagged)
 
 
 def _is_typed(name: str, text: str, job: Job) -> bool:
@@ -214,8 +215,10 @@ def tagged_lora(tag: tuple[str, float, float], chosen: Mapping[str, Any], typed:
         places = (path_of(f"{name}{ending}") for ending in ("", ".safetensors", ".pt", ".ckpt"))
         found = [place for place in places if place.exists()]
     if not found:
-        where = ", ".join(folders) or "no folder: give --lora-dir FOLDER"
-        raise InputError(f"the adapter of <lora:{name}> is not in {where}")
+        where = (
+            f"in {', '.join(folders)}" if folders else "here: give its folder, --lora-dir FOLDER"
+        )
+        raise InputError(f"the adapter of <lora:{name}> is not {where}")
     return written_lora(str(found[0]), unet, text)
 
 

@@ -156,8 +156,8 @@ def _estimate(pictures: Sequence[Picture], out: Any, studio: Studio) -> None:
         sets.setdefault(each.cell.shared, []).append(each)
     nfe = {key: nfe_of(studio, same[0].cell) for key, same in sets.items()}
     total = sum(nfe[key] * len(same) for key, same in sets.items())
-    echo(f"{len(pictures)} pictures, {len(pictures) - len(left)} of them there; "
-         f"{len(left)} to draw, {total} NFE")  # fmt: skip
+    many = f"{len(pictures)} picture{'s' * (len(pictures) != 1)}"
+    echo(f"{many}, {len(pictures) - len(left)} there; {len(left)} to draw, {total} NFE")
     seconds = _seconds_a_nfe(folder.manifest())
     if seconds is None and left:
         cell = min(left, key=lambda each: nfe[each.cell.shared]).cell

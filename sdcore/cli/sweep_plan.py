@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdcore.cli.echo import tell
 from sdcore.cli.jobs import Job, jobs_of
-from sdcore.cli.options import drawing_options
+from sdcore.cli.options import choose_seeds, chosen_spacing, drawing_options
 from sdcore.cli.prompt_lists import Asked, from_file
 from sdcore.errors import InputError, unknown
 from sdcore.paths import path_of
@@ -22,8 +23,10 @@ from sdcore.strict_yaml import Items, Node, Scalar, Table, parse
 if TYPE_CHECKING:
     from sdcore.experiments.sweep.plan import Picture, Prompt
 
-OWN = ("prompt", "prompts", "matrix", "include", "exclude", "layout")
-_NAMES = {name: name for name in OPTIONS}
+OWN = ("prompt", "prompts", "matrix", "include", "exclude", "layout", "lora_dir")
+_SEEDS = ("--seed", "--count")
+_YES, _NO = ("true", "yes", "on"), ("false", "no", "off")
+Words = Mapping[str, list[str]]  # by an option as it is typed: it and its values, one word each
 
 
 @dataclass(frozen=True)
@@ -49,27 +52,27 @@ def read_plan(file: str) -> Plan:
     except UnicodeDecodeError:
         raise InputError(f"{file} is no UTF-8 text") from None
     table = parse(text, file)
-    for name in table.values:
-        if name not in OWN:
-            _flag(name, f"{file}, line {table.lines[name]}")
+    table = Table({_key(k): v for k, v in table.values.items()}, table.lines, 1)
     prompts = _prompts(table, file, path.parent)
-    common = [word for name, value in table.values.items() if name not in OWN
-              for word in _words(name, value, file, many=False)]  # fmt: skip
+    shared = {name: value for name, value in table.values.items() if name not in OWN}
     matrix = table.values.get("matrix", Table({}, {}, 1))
     if not isinstance(matrix, Table):
         raise InputError(f"{file}, line {matrix.line}: matrix holds options, a list for each")
-    several = [word for name, value in matrix.values.items()
-               for word in _words(name, value, file, many=True)]  # fmt: skip
-    asked = [Asked(each.text) for each in prompts]
-    excluded = [_options(each, file) for each in _tables(table, "exclude", file)]
-    jobs = [
-        job for job in jobs_of(asked, _parsed([*common, *several], file), drawn=0)
-        if not any(_matches(job, each) for each in excluded)
-    ]  # fmt: skip
+    common, several = _given(shared, file), _given(matrix.values, file, many=True)
+    for flag in common.keys() & several.keys():
+        raise InputError(f"{file}: {flag.lstrip('-')} stands in matrix and outside of it")
+    common |= {flag: several.pop(flag) for flag in _SEEDS if flag in several}
+    folders = _texts("lora_dir", table.values.get("lora_dir", Items((), 1)), file)
+
+    def jobs_under(words: Words) -> list[Job]:
+        asked = [Asked(each.text) for each in prompts]
+        return jobs_of(asked, {**_parsed(words, file), "lora_dir": tuple(folders)}, drawn=0)
+
+    jobs = jobs_under({**common, **several})
+    for each in _tables(table, "exclude", file):
+        jobs = _without(jobs, each, file)
     for each in _tables(table, "include", file):
-        words = [word for name, value in each.values.items()
-                 for word in _words(name, value, file, many=False)]  # fmt: skip
-        jobs += _labelled(jobs_of(asked, _parsed([*common, *words], file), drawn=0), each)
+        jobs += _labelled(jobs_under({**common, **_given(each.values, file)}), each)
     if not jobs:
         raise InputError(f"{file} leaves no combination of options")
     layout = table.values.get("layout", Scalar("flat", 1))
@@ -79,6 +82,22 @@ def read_plan(file: str) -> Plan:
     from sdcore.cli.compare import cells_of
 
     return Plan(laid_out(cells_of(jobs), prompts, str(layout.text)), str(layout.text))
+
+
+def _key(name: str) -> str:
+    """A key of a plan, by whichever hyphen."""
+    plain = name.replace("-", "_")
+    return plain if plain in OWN else name
+
+
+def _given(values: Mapping[str, Node], file: str, many: bool = False) -> dict[str, list[str]]:
+    """Options and their values as words of the command line. many: several values are to be tried;
+    else a list is for options that take several at once."""
+    words: dict[str, list[str]] = {}
+    for name, value in values.items():
+        flag = _flag(name, f"{file}, line {value.line}")
+        words[flag] = [*words.get(flag, ()), *_words(name, flag, value, file, many)]
+    return words
 
 
 def _prompts(table: Table, file: str, folder: Path) -> list[Prompt]:
@@ -92,8 +111,13 @@ def _prompts(table: Table, file: str, folder: Path) -> list[Prompt]:
         )
     value = table.values[given[0]]
     if isinstance(value, Items) or given == ["prompt"]:
-        return [Prompt(text) for text in _texts(given[0], value, file)]
-    (name,) = _texts("prompts", value, file)
+        texts = _texts(given[0], value, file)
+        if not texts:
+            raise InputError(f"{file}, line {value.line}: {given[0]} says nothing")
+        return [Prompt(text) for text in texts]
+    name = next(iter(_texts("prompts", value, file)), "")
+    if not name:
+        raise InputError(f"{file}, line {value.line}: prompts is a list, or a file of them")
     place = path_of(name)
     place = place if place.is_absolute() else folder / place
     if place.suffix.lower() == ".jsonl":
@@ -137,28 +161,28 @@ def _flag(name: str, where: str) -> str:
     also = {opt.lstrip("-").replace("-", "_"): option.opts[0]
             for option in drawing_options() for opt in option.opts}  # fmt: skip
     flag = flags.get(plain) or also.get(plain)
+    if flag is None and plain in OWN:
+        raise InputError(f"{where}: {name} stands by itself, at the beginning of a line")
     if flag is None:
-        raise InputError(f"{where}: {unknown('option', name, sorted({*flags, *also, *OWN}))}")
+        known = sorted(each for each in {*flags, *also, *OWN} if each is not None and each[1:])
+        raise InputError(f"{where}: {unknown('option', name, known)}")
     return flag
 
 
-def _words(name: str, value: Node, file: str, many: bool) -> list[str]:
-    """An option and its values as the command line has them.
-
-    many: whether a list is several values to try; else it is for options that take several.
-    """
-    flag = _flag(name, f"{file}, line {value.line}")
+def _words(name: str, flag: str, value: Node, file: str, many: bool) -> list[str]:
+    where = f"{file}, line {value.line}"
     takes_many = any(o.many for n, o in OPTIONS.items() if flag in (f"--{n}", o.flag))
     if takes_many and many:
         raise InputError(
-            f"{file}, line {value.line}: {name} takes several at once: give it outside of matrix, "
-            "or in include"
+            f"{where}: {name} takes several at once: give it outside of matrix, or in include"
         )
-    if isinstance(value, Items) and not many and not takes_many:
-        raise InputError(f"{file}, line {value.line}: several values of {name} belong into matrix")
+    if isinstance(value, Items) and not (many or takes_many or flag == "--seed"):
+        raise InputError(f"{where}: several values of {name} belong into matrix")
     texts = _texts(name, value, file)
-    if texts and all(text.lower() in ("true", "yes", "on") for text in texts) and _is_flag(flag):
-        return [flag]
+    if many and not texts:
+        raise InputError(f"{where}: {name} has no values, so matrix has no combination")
+    if _is_flag(flag) and all(text.lower() in (*_YES, *_NO) for text in texts):
+        return [flag for text in texts if text.lower() in _YES]
     return [f"{flag}={text}" for text in texts]
 
 
@@ -185,12 +209,13 @@ def _tables(table: Table, name: str, file: str) -> Sequence[Table]:
     return [each for each in items if isinstance(each, Table)]
 
 
-def _parsed(words: Sequence[str], file: str) -> dict[str, Any]:
+def _parsed(words: Words, file: str) -> dict[str, Any]:
     """The options as click hands them over."""
+    said = [word for each in words.values() for word in each]
     command = click.Command("plan", params=[*drawing_options()], add_help_option=False)
     settings: Any = {"token_normalize_func": lambda name: name.replace("_", "-")}
     try:
-        with command.make_context("plan", list(words), **settings) as made:
+        with command.make_context("plan", said, **settings) as made:
             params = dict(made.params)
     except click.ClickException as error:
         raise InputError(f"{file}: {error.format_message()}") from None
@@ -198,21 +223,35 @@ def _parsed(words: Sequence[str], file: str) -> dict[str, Any]:
         params["seed"] = ("0",)
     if any(re.match(r"\s*-1\b", str(seed)) for seed in params["seed"]):
         raise InputError(f"{file}: a seed of -1 is another one each time: name the seeds")
-    common = {"wildcards": None, "wildcard_dir": ".", "models": (), "lora_dir": (), "out": ""}
-    return {**common, **params}
+    return {"wildcards": None, "wildcard_dir": ".", "models": (), "out": "", **params}
 
 
-def _options(table: Table, file: str) -> Mapping[str, Any]:
-    """Options by name, each with its one value in its type."""
-    words = [word for name, value in table.values.items()
-             for word in _words(name, value, file, many=False)]  # fmt: skip
+def _without(jobs: Sequence[Job], table: Table, file: str) -> list[Job]:
+    """The jobs without the combinations, or without the seeds of these, that a table names.
+
+    Says so where there are none. Raises InputError for a table that names nothing.
+    """
+    from dataclasses import replace
+
+    words, where = _given(table.values, file), f"{file}, line {table.line}"
     params = _parsed(words, file)
-    return {name: given[-1] for name, given in params.items()
-            if name in OPTIONS and given not in (None, ())}  # fmt: skip
-
-
-def _matches(job: Job, options: Mapping[str, Any]) -> bool:
-    return all(job.chosen.get(name) == value for name, value in options.items())
+    seeds = choose_seeds(params["seed"], params["count"]) if words.keys() & {*_SEEDS} else None
+    last = {name: given[-1] if given else None for name, given in params.items()
+            if isinstance(given, tuple)}  # fmt: skip
+    last["spacing"] = chosen_spacing(last)
+    wanted = {name: last.get(name) for name in OPTIONS if last.get(name) is not None}
+    if not wanted and seeds is None:
+        raise InputError(f"{where}: exclude names options with values, or seeds")
+    left: list[Job] = []
+    for job in jobs:
+        kept = job.seeds
+        if all(job.chosen.get(name) == value for name, value in wanted.items()):
+            kept = () if seeds is None else tuple(seed for seed in job.seeds if seed not in seeds)
+        if kept:
+            left.append(replace(job, seeds=kept))
+    if sum(map(len, left)) == sum(map(len, jobs)):
+        tell(f"{where}: nothing is as exclude has it")
+    return left
 
 
 def _labelled(jobs: Sequence[Job], table: Table) -> list[Job]:

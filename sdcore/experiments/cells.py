@@ -39,12 +39,19 @@ class Cell:
     options: by the names of `sdcore.picture_options.OPTIONS`; what is None or () is left to the
         model.
     labels: those of them that differ between the cells of an experiment.
+    tagged: the prompt as it was given, where that names adapters too.
     """
 
     prompt: str
     seed: int
     options: Mapping[str, Any]
     labels: Mapping[str, Any] = field(default_factory=dict)
+    tagged: str | None = None
+
+    @property
+    def asked(self) -> str:
+        """The prompt as it was given."""
+        return self.prompt if self.tagged is None else self.tagged
 
     @cached_property
     def id(self) -> str:

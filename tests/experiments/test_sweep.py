@@ -60,6 +60,53 @@ def test_a_matrix_with_include_and_exclude(tmp_path: Path, monkeypatch) -> None:
     assert cells("prompt: a\nguidance-scale: 3\n") == {("a", 0, None, None)}
 
 
+def test_include_says_otherwise_than_the_plan(tmp_path: Path, monkeypatch) -> None:
+    """What it names it names in place of the plan's own, seeds too; and has the matrix's seeds."""
+    monkeypatch.chdir(tmp_path)
+    plan = "prompt: a\nsteps: 2\nseed: [0, 1]\nmatrix: {scheduler: [euler]}\n"
+    of_plan = {("a", 0, "euler", 2), ("a", 1, "euler", 2)}
+    assert cells(plan + "include: {scheduler: heun, steps: 1, seed: 5}\n") == {
+        *of_plan, ("a", 5, "heun", 1)
+    }  # fmt: skip
+    seeds = "prompt: a\nsteps: 2\nmatrix: {scheduler: [euler], seed: [0, 1]}\n"
+    assert cells(seeds + "include: [{scheduler: heun}]\n") == {
+        *of_plan, ("a", 0, "heun", 2), ("a", 1, "heun", 2)
+    }  # fmt: skip
+
+
+def test_exclude_takes_seeds_and_lists_and_says_where_it_finds_nothing(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = "prompt: a\nseed: 0-2\nsteps: 2\nmatrix: {scheduler: [euler, heun]}\n"
+    left = cells(plan + "exclude: [{scheduler: heun, seed: 1-2}]\n")
+    assert {each[1:3] for each in left} == {(0, "euler"), (1, "euler"), (2, "euler"), (0, "heun")}
+    lists = "prompt: a\nmatrix: {sigmas: ['14,5,0', '14,0']}\n"
+    assert len(cells(lists + "exclude: [{sigmas: '14,0'}]\n")) == 1
+    assert not capsys.readouterr().err
+    assert len(cells(plan + "exclude: [{scheduler: huen}]\n")) == 6
+    assert capsys.readouterr().err == "sdcore: plan.yaml, line 5: nothing is as exclude has it\n"
+
+
+def test_prompts_that_name_adapters(tmp_path: Path, monkeypatch) -> None:
+    """Two of the same words under two adapters are two prompts."""
+    monkeypatch.chdir(tmp_path)
+    Path("loras").mkdir()
+    for name in "xy":
+        Path("loras", f"{name}.safetensors").touch()
+    Path("plan.yaml").write_text(
+        "prompts: ['red <lora:x:0.5>', 'red <lora:y>']\ngrammar: a1111\nlora_dir: loras\n"
+        "layout: geneval\n"
+    )
+    found = read_plan("plan.yaml").pictures
+    assert [(each.cell.prompt, each.path) for each in found] == [
+        ("red", "00000/samples/0000.png"), ("red", "00001/samples/0000.png")
+    ]  # fmt: skip
+    assert [each.cell.options["loras"] for each in found] == [
+        ("loras/x.safetensors:0.5",), ("loras/y.safetensors:1",)
+    ]  # fmt: skip
+
+
 def test_numbers_are_read_as_on_the_command_line(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("plan.yaml").write_text(
@@ -83,6 +130,12 @@ def test_numbers_are_read_as_on_the_command_line(tmp_path: Path, monkeypatch) ->
         ("prompt: a\nseed: -1\n", "another one each time"),
         ("prompt: a\nmatrix: {steps: [2]}\nexclude: [{steps: 2}]\n", "leaves no combination"),
         ("prompt: a\nprompt: b\n", "stands in line 1 too"),
+        ("prompt: a\nmatrix: {prompt: [b]}\n", "prompt stands by itself"),
+        ("prompt: a\nmatrix: {steps: []}\n", "steps has no values"),
+        ("prompt: a\nsteps: 2\nmatrix: {steps: [3]}\n", "steps stands in matrix and outside"),
+        ("prompt: a\nexclude: [{}]\n", "line 2: exclude names options with values, or seeds"),
+        ("prompts: []\n", "line 1: prompts says nothing"),
+        ("prompts:\n", "line 1: prompts is a list, or a file of them"),
         ("- a\n", "holds no keys"),
     ],
 )
@@ -113,6 +166,14 @@ def test_layouts(tmp_path: Path, monkeypatch) -> None:
     assert [p.path for p in laid_out(several, [Prompt("a")], "geneval")] == [
         "steps=2/00000/samples/0000.png", "steps=3/00000/samples/0000.png",
     ]  # fmt: skip
+    beside = [
+        Cell("a", 0, {}),
+        Cell("a", 1, {}),
+        Cell("a", 0, {"cfg": 2}, {"negative": "\u5bb6" * 99}),
+    ]
+    *plain, other = [p.path for p in laid_out(beside, [Prompt("a")], "geneval")]
+    assert plain == ["00000/samples/0000.png", "00000/samples/0001.png"]
+    assert all(len(os.fsencode(name)) < 256 for name in other.split("/"))
 
 
 def test_shards() -> None:
@@ -386,7 +447,7 @@ def test_a_folder_that_cannot_be_written(shell: Shell) -> None:
 def test_a_dry_run(shell: Shell) -> None:
     result = shell("sweep", plan(shell.model), "out", "--dry-run")
     lines = [str(line) for line in result.paths]
-    assert lines[0] == "16 pictures, 0 of them there; 16 to draw, 80 NFE"
+    assert lines[0] == "16 pictures, 0 there; 16 to draw, 80 NFE"
     assert lines[1].startswith("about ")
     assert not Path("out").exists()
 

@@ -47,21 +47,20 @@ def laid_out(cells: Sequence[Cell], prompts: Sequence[Prompt], layout: str) -> l
     unique = list({cell.id: cell for cell in cells}.values())
     metadata = {each.text: each.metadata for each in prompts}
     number = {text: n for n, text in enumerate(metadata)}
-    several = len({cell.shared for cell in unique}) > 1
     counted: dict[tuple[str, ...], int] = {}
     pictures = []
     for cell in unique:
-        folder = f"{_combination(cell)}/" if several and layout != "flat" else ""
+        folder = f"{_combination(cell)}/" if cell.labels and layout != "flat" else ""
         if layout == "flat":
             path = f"{_slug(cell.prompt)}-{cell.seed}-{cell.id}.png"
         else:
-            key = (folder, cell.prompt) if layout == "geneval" else (folder,)
+            key = (folder, cell.asked) if layout == "geneval" else (folder,)
             n = counted[key] = counted.get(key, -1) + 1
             if layout == "geneval":
-                path = f"{folder}{number[cell.prompt]:05d}/samples/{n:04d}.png"
+                path = f"{folder}{number[cell.asked]:05d}/samples/{n:04d}.png"
             else:
                 path = f"{folder}samples/{_words(cell.prompt)}_{n:06d}.png"
-        pictures.append(Picture(cell, path, metadata[cell.prompt]))
+        pictures.append(Picture(cell, path, metadata[cell.asked]))
     return pictures
 
 
@@ -71,13 +70,17 @@ def _slug(text: str) -> str:
 
 def _combination(cell: Cell) -> str:
     said = [f"{name}={bare(str(value))}" for name, value in cell.labels.items()]
-    return re.sub(r"[^\w=.,+-]+", "-", ",".join(said))[:150].strip(".-") or cell.id
+    return _cut(re.sub(r"[^\w=.,+-]+", "-", ",".join(said)), 150).strip(".-") or cell.id
 
 
 def _words(text: str) -> str:
     """The words as T2I-CompBench reads them back; what no file name holds is replaced or cut."""
-    text = re.sub(r"[/\0\n\r]", "_", text).lstrip(".")
-    while len(os.fsencode(text)) > NAME_BYTES:
+    return _cut(re.sub(r"[/\0\n\r]", "_", text).lstrip("."))
+
+
+def _cut(text: str, most: int = NAME_BYTES) -> str:
+    """As much of a text as a file's name holds."""
+    while len(os.fsencode(text)) > most:
         text = text[:-1]
     return text
 
