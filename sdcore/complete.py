@@ -73,8 +73,9 @@ def complete(
     other = None if shared.towards is None else read_towards(shared.towards)[0]
     for text in {*prompts, *filter(None, (*negatives, other))}:
         check_length(text)
-        for part, _ in prompt_parts(text, shared.grammar):
-            _ = shared.grammar != "plain" and switches(part, shared.steps)  # reads it
+        if shared.grammar != "plain":
+            for part, _ in prompt_parts(text, shared.grammar):
+                switches(part, shared.steps)  # raises for what the grammar does not read
     return tuple(
         replace(shared, prompt=prompt, negative=negative, seed=seed)
         for prompt, negative in zip(prompts, negatives, strict=True)
@@ -130,7 +131,10 @@ def _of_parts(request: Request, parts: Parts) -> dict[str, Any]:
 
 
 def _latents(given: Any) -> str | None:
-    return f"latents {IN_MEMORY}" if isinstance(given, torch.Tensor) else given and str(given)
+    """The file of the starting noise, or that it was a program's; None: the seed's."""
+    if isinstance(given, torch.Tensor):
+        return f"latents {IN_MEMORY}"
+    return None if given is None else str(given)
 
 
 def _handover(sigma: float | None, refiner: Networks | None, scheduler: Scheduler) -> float | None:
@@ -233,7 +237,8 @@ def _written(settings: Settings) -> Iterator[tuple[Kind, str]]:
         text = getattr(settings, name)
         if text and not is_in_memory(text):
             parts = written_parts(text) if kind == "guidance" else [text]
-            yield from ((kind, part) for part in parts)
+            for part in parts:
+                yield kind, part
 
 
 def changed(old: Settings, new: Settings) -> list[str]:
@@ -251,7 +256,7 @@ def changed(old: Settings, new: Settings) -> list[str]:
 
 def packages_changed(old: Settings, new: Settings) -> list[str]:
     """A line for each package whose code drew both, in another version."""
-    now = dict(each.rpartition(" ")[::2] for each in new.packages)
+    now = {name: version for name, _, version in (each.rpartition(" ") for each in new.packages)}
     return [
         f"the package {name} was {then} and is {now[name]}"
         for name, _, then in (each.rpartition(" ") for each in old.packages)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sdcore.enduring import Enduring, OutOfMemory, Tell, within_memory
@@ -84,54 +84,70 @@ def draw(
     """
     if batch < 1:
         raise InputError(f"a batch has at least 1 picture, not {batch}")
-    told: set[str] = set()
+    drawing = _Drawing(networks, parts, batch, smaller, watch, around, filters, tell)
+    # What is wrong with the first words is told before anything is drawn.
+    run = drawing.ready(networks, settings)
+    if start is not None:
+        run = run.resumed(start, sigmas)
+        if noise is not None:
+            run = run.as_said(noise=noise.to(run.start.x.device))
+    return drawing.pictures(run, settings)
 
-    def now(drew: Networks) -> Networks:
-        """The networks given, in the mode of memory of those that drew: these have the seams and
-        the FreeU of their pictures."""
-        return replace(networks, memory=drew.memory)
 
-    def ready(networks: Networks, settings: Sequence[Settings]) -> Run:
-        """The run of the next pictures; what it warns of is told once."""
-        nonlocal start
-        part = settings[:batch]
-        run = within_memory(lambda n: prepare(n, part, parts), networks, tell)
-        run = run.on(run.networks).as_said(around=around)
-        for line in (each for each in run.warnings if each not in told):
-            tell(line)
-        told.update(run.warnings)
-        if start is not None:
-            run, start = run.resumed(start, sigmas), None
-            if noise is not None:
-                run = run.as_said(noise=noise.to(run.start.x.device))
+@dataclass(frozen=True)
+class _Drawing:
+    """What is the same for every batch: the arguments of `draw`."""
+
+    networks: Networks
+    parts: Parts
+    batch: int
+    smaller: bool
+    watch: Watch
+    around: Callable[[Denoise], Denoise]
+    filters: Sequence[Filter]
+    tell: Tell
+    _told: set[str] = field(default_factory=set, init=False)  # warnings: each is told once
+
+    def ready(self, networks: Networks, waiting: Sequence[Settings]) -> Run:
+        """The run of the next pictures."""
+        next_ones = waiting[: self.batch]
+        run = within_memory(lambda n: prepare(n, next_ones, self.parts), networks, self.tell)
+        run = run.on(run.networks).as_said(around=self.around)
+        for line in (each for each in run.warnings if each not in self._told):
+            self.tell(line)
+        self._told.update(run.warnings)
         return run
 
-    def pictures(run: Run, waiting: Sequence[Settings]) -> Iterator[Drawn]:
+    def pictures(self, run: Run, waiting: Sequence[Settings]) -> Iterator[Drawn]:
+        """Those of `run`, the first of the waiting ones, and of one run after the other."""
         while True:
             try:
-                lean, done, nfe = _drawn(run, watch, tell)
+                lean, done, nfe = _drawn(run, self.watch, self.tell)
             except OutOfMemory as error:
                 # Networks in the leanest mode are not given up: what comes next is as large.
-                mode, size = now(error.networks), _smaller(waiting[0], networks)
-                if not smaller or size is None:
+                mode, size = self._held_as(error.networks), _smaller(waiting[0], self.networks)
+                if not self.smaller or size is None:
                     raise
             else:
                 sizes = [picture.size for picture in done]
-                looked_at = filtered(done, lean.settings, filters)
+                looked_at = filtered(done, lean.settings, self.filters)
                 for (picture, each), size in zip(looked_at, sizes, strict=True):
                     yield Drawn(picture, each, nfe, size)
-                mode, size, waiting = now(lean.networks), None, waiting[batch:]
+                mode, size = self._held_as(lean.networks), None
+                waiting = waiting[self.batch :]
                 del run, lean, done
                 give_back()
             if not waiting:
                 return
             if size is not None:
-                tell(f"out of memory; drawing {size[0]}x{size[1]} instead")
-                waiting = [_resized(each, size, parts) for each in waiting]
-            run = ready(mode, waiting)
+                self.tell(f"out of memory; drawing {size[0]}x{size[1]} instead")
+                waiting = [_resized(each, size, self.parts) for each in waiting]
+            run = self.ready(mode, waiting)
 
-    # What is wrong with the first words is told before anything is drawn.
-    return pictures(ready(networks, settings), settings)
+    def _held_as(self, drew: Networks) -> Networks:
+        """The networks given, in the mode of memory of those that drew: these have the seams and
+        the FreeU of their pictures."""
+        return replace(self.networks, memory=drew.memory)
 
 
 def _drawn(run: Run, watch: Watch, tell: Tell) -> tuple[Run, list[Image], int]:

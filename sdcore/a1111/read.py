@@ -13,13 +13,22 @@ from sdcore.a1111.second_pass import FIELDS, second_pass
 from sdcore.errors import InputError
 
 _SPACINGS = {label.casefold(): name for name, label in SCHEDULES.items()} | {"automatic": None}
+_READERS = {
+    "Steps": ("steps", int),
+    "CFG scale": ("cfg", float),
+    "Clip skip": ("clip_skip", int),
+    "Sampler": ("scheduler", str),
+    "Eta": ("eta", float),
+    "Eta DDIM": ("eta", float),
+    "Denoising strength": ("strength", float),
+    "Mask blur": ("mask_blur", float),
+}
 _CHURN = {
     "Sigma churn": "s_churn", "Sigma tmin": "s_tmin", "Sigma tmax": "s_tmax",
     "Sigma noise": "s_noise",
 }  # fmt: skip
 _CHURNED = {"Euler": "euler_churn", "Heun": "heun_churn"}  # solvers that have them
-
-
+_VARIED = {"Variation seed": int, "Variation seed strength": float}
 _TAG = re.compile(r"<(?:lora|lyco):([^:<>]+)((?::[^:<>]*)*)>")
 _FIELD = re.compile(r'\s*(\w[\w \-/]*?):\s*("(?:\\.|[^"\\])*"|[^,]*?)\s*(?:,|$)')
 _SIZE = re.compile(r"(\d{1,9})\s*x\s*(\d{1,9})")
@@ -31,9 +40,6 @@ _IDLE = frozenset(
         *("Schedule type", "User", "Date", "Downcast alphas_cumprod", "Created Date"),
     )
 )
-
-
-_VARIED = {"Variation seed": int, "Variation seed strength": float}
 _WHY = {
     "RNG": ": its noise cannot be drawn here, so the picture will be another",
     "Hires upscaler": " is not followed, it is a network of its own: Lanczos' kernel in its place",
@@ -75,45 +81,7 @@ def read(text: str) -> Infotext:
     cut = marks[0] if marks else len(words)
     prompt, negative = "\n".join(words[:cut]), "\n".join(words[cut:]).strip()
     prompt, loras = untagged(prompt)
-    options: dict[str, Any] = {"grammar": "a1111"}
-    readers = {
-        "Steps": ("steps", int),
-        "CFG scale": ("cfg", float),
-        "Clip skip": ("clip_skip", int),
-        "Sampler": ("scheduler", str),
-        "Eta": ("eta", float),
-        "Eta DDIM": ("eta", float),
-        "Denoising strength": ("strength", float),
-        "Mask blur": ("mask_blur", float),
-    }
-    for name, (option, kind) in readers.items():
-        if name in values:
-            options[option] = number(name, values[name], kind)
-    if "Size" in values:
-        size = _SIZE.fullmatch(values["Size"])
-        if size is None:
-            raise InputError(f"Size: {values['Size']!r} is no width x height")
-        options["width"], options["height"] = int(size[1]), int(size[2])
-    if (spacing := _spacing("Schedule type", values)) is not None:
-        options["spacing"] = spacing
-    known = {*readers, *_IDLE, "Size", "Seed", "RNG"}
-    churn = {option: values[name] for name, option in _CHURN.items() if name in values}
-    if churn and values.get("Sampler") in _CHURNED:
-        solver = _CHURNED[values["Sampler"]]
-        given = ",".join(f"{k}={number(k, v, float):g}" for k, v in churn.items())
-        options["scheduler"] = f"{solver}:{given}"
-        options.setdefault("spacing", "a1111:normal")
-        known |= _CHURN.keys()
-    if "ENSD" in values:
-        delta = number("ENSD", values["ENSD"], int)
-        known.add("ENSD")
-        if delta and "SDE" not in values.get("Sampler", ""):  # whose noise is of another kind
-            options["noise"] = f"independent:delta={delta}"
-    if {"Variation seed", "Variation seed strength"} <= values.keys():
-        seed, share = (number(name, values[name], kind) for name, kind in _VARIED.items())
-        known |= _VARIED.keys()
-        if share:
-            options["variation"] = f"{seed}:{share:g}:columns"
+    options, known = _first_pass(values)
     second, left = second_pass(values, options, _spacing)
     if second or left:
         options.pop("strength", None)  # which is that of the second pass
@@ -132,6 +100,61 @@ def read(text: str) -> Infotext:
         loras=loras,
         left=left,
     )
+
+
+def _first_pass(values: Mapping[str, str]) -> tuple[dict[str, Any], set[str]]:
+    """The options of the first pass, and the names of the fields that were followed."""
+    options: dict[str, Any] = {"grammar": "a1111"}
+    for name, (option, kind) in _READERS.items():
+        if name in values:
+            options[option] = number(name, values[name], kind)
+    if "Size" in values:
+        size = _SIZE.fullmatch(values["Size"])
+        if size is None:
+            raise InputError(f"Size: {values['Size']!r} is no width x height")
+        options["width"], options["height"] = int(size[1]), int(size[2])
+    if (spacing := _spacing("Schedule type", values)) is not None:
+        options["spacing"] = spacing
+    known = {*_READERS, *_IDLE, "Size", "Seed", "RNG"}
+    for names, asked in (
+        (_CHURN, _churned(values)),
+        (("ENSD",), _delta(values)),
+        (_VARIED, _varied(values)),
+    ):
+        if asked is not None:
+            options |= asked
+            known |= {*names}
+    return options, known
+
+
+def _churned(values: Mapping[str, str]) -> dict[str, Any] | None:
+    """The solver with the churn that the fields give it; None where they do not."""
+    churn = {option: values[name] for name, option in _CHURN.items() if name in values}
+    if not churn or values.get("Sampler") not in _CHURNED:
+        return None
+    given = ",".join(f"{k}={number(k, v, float):g}" for k, v in churn.items())
+    spacing = _spacing("Schedule type", values)
+    return {
+        "scheduler": f"{_CHURNED[values['Sampler']]}:{given}",
+        "spacing": "a1111:normal" if spacing is None else spacing,
+    }
+
+
+def _delta(values: Mapping[str, str]) -> dict[str, Any] | None:
+    """The noise of seeds so much larger; None where ENSD is not there."""
+    if "ENSD" not in values:
+        return None
+    delta = number("ENSD", values["ENSD"], int)
+    other_kind = "SDE" in values.get("Sampler", "")  # of noise, which it does not touch
+    return {"noise": f"independent:delta={delta}"} if delta and not other_kind else {}
+
+
+def _varied(values: Mapping[str, str]) -> dict[str, Any] | None:
+    """The way towards another seed's noise; None where the fields do not give both ends."""
+    if not _VARIED.keys() <= values.keys():
+        return None
+    seed, share = (number(name, values[name], kind) for name, kind in _VARIED.items())
+    return {"variation": f"{seed}:{share:g}:columns"} if share else {}
 
 
 def _spacing(name: str, values: Mapping[str, str]) -> str | None:
