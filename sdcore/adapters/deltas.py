@@ -141,10 +141,19 @@ def _dora(weight: Tensor, delta: Tensor, magnitude: Tensor, axis: int) -> Tensor
     return v * (magnitude.view(along) / norm) - weight
 
 
-def check_numbers(parts: Parts) -> None:
-    """Raises InputError where a part holds what is no number, or alpha several."""
+def check_parts(parts: Parts) -> None:
+    """Raises InputError where a part holds nothing, or no number, or alpha several; and for factors
+    of a LoRA that cannot be multiplied, whatever the weight."""
     for name, part in parts.items():
         if name == "alpha" and part.numel() != 1:
             raise InputError(f"its alpha is {part.numel()} numbers")
+        if not part.numel():
+            raise InputError(f"its {name} is empty")
         if not math.isfinite(float(part.float().abs().sum())):
             raise InputError(f"its {name} is not finite")
+    if LOW_RANK.issubset(parts):
+        down, up = parts["down"].shape, parts["up"].shape
+        core = parts["mid"].shape if "mid" in parts else down[:1] * 2 + (1, 1)
+        if len(down) < 2 or len(up) < 2 or len(core) != 4 or core[:2] != up[1:2] + down[:1]:
+            shapes = ", ".join(f"{name} {list(parts[name].shape)}" for name in sorted(parts))
+            raise InputError(f"its factors do not fit each other: {shapes}")

@@ -47,7 +47,7 @@ def extract(a: Checkpoint, b: Checkpoint, rank: int, conv_rank: int | None = Non
         conv_rank: of larger convolutions; None: the same; 0: they are left out.
 
     Raises:
-        InputError: models of different networks, or without a difference.
+        InputError: models of different networks, or without a difference, or broken ones.
     """
     new = Extracted({}, {}, {}, [])
     for name in (n for n in a.components if n in b.components and n != "vae"):
@@ -57,6 +57,8 @@ def extract(a: Checkpoint, b: Checkpoint, rank: int, conv_rank: int | None = Non
         new.components[name], new.sizes[name] = ours, Sizes()
         for key in tqdm(before, name, unit="tensors", leave=False, disable=None):
             delta = after[key].float() - before[key].float()
+            if not delta.isfinite().all():
+                raise InputError(f"{a.path} or {b.path} holds what is no number in {name}.{key}")
             if delta.count_nonzero():
                 place, _, last = key.rpartition(".")
                 size = _rank_for(ours.get_submodule(place), rank, conv_rank)

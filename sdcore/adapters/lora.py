@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sdcore.adapters.deltas import Parts, check_numbers, scaled
+from sdcore.adapters.deltas import Parts, check_parts, scaled
 from sdcore.adapters.files import find_adapter, read_notes, read_tensors
 from sdcore.adapters.names import Place, places, split_key
 from sdcore.checkpoints.kinds import other_kind
@@ -98,7 +98,7 @@ def open_lora(
         if (scale := scales.get(place)) is not None and "alpha" not in parts:
             parts.update(scaled(parts, scale))
         try:
-            check_numbers(parts)
+            check_parts(parts)
         except InputError as error:
             raise InputError(f"{file}, {'.'.join(place)}: {error}") from None
     return LoRA(str(path), layers, unet, text, merged, tuple(unmatched), tuple(sorted(words)))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdcore.adapters.deltas import LOW_RANK, Parts, factor
+from sdcore.adapters.deltas import LOW_RANK, Parts, check_parts, factor
 from sdcore.adapters.files import find_adapter, read_notes, read_tensors
 from sdcore.adapters.lora import noted_scale
 from sdcore.adapters.low_rank import fewer, product_norm
@@ -46,7 +46,7 @@ def resize(path: str | Path, rank: int) -> Resized:
     DoRA is resized, and its magnitudes are kept. What the file says of itself is kept, but for rank
     and alpha. A larger rank than a layer has leaves it as it is.
 
-    Raises InputError for a file that is no adapter, or holds no LoRA.
+    Raises InputError for a file that is no adapter, holds no LoRA, or one that is garbled.
     """
     file = find_adapter(path)
     tensors, peft = read_tensors(file), read_notes(file)
@@ -61,6 +61,7 @@ def resize(path: str | Path, rank: int) -> Resized:
     whole = lost = 0.0
     for name, keys in low.items():
         parts = {part: tensors[key] for part, key in keys.items()}
+        _check(parts, f"{file}, {name}")
         scale = _scale(parts, peft, _place(name))
         resized[name] = _shorter(parts, scale, rank)
         before, error = _sizes(parts, scale, resized[name])
@@ -73,6 +74,16 @@ def resize(path: str | Path, rank: int) -> Resized:
     metadata = _metadata(read_metadata(file), resized, rank)
     error = (lost / whole) ** 0.5 if whole else 0.0
     return Resized(tensors, metadata, len(low), len(layers) - len(low), error)
+
+
+def _check(parts: Parts, where: str) -> None:
+    try:
+        check_parts(parts)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    for name, part in parts.items():
+        if name != "alpha" and not part.is_floating_point():
+            raise InputError(f"{where}: its {name} is {part.dtype}, which holds no fractions")
 
 
 def _place(name: str) -> Place:

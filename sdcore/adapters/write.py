@@ -49,7 +49,8 @@ def write_lora(
 
     Raises:
         InputError: an unknown layout; a layer of another kind than LoRA, or with a core, which
-            diffusers' layout has no place for; a file that cannot be written.
+            diffusers' layout has no place for; numbers that are not finite, or too large for the
+            dtype; a file that cannot be written.
     """
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
@@ -65,6 +66,11 @@ def write_lora(
         key: t.detach().to("cpu", torch.float32 if key.endswith(".alpha") else dtype, copy=True)
         for key, t in tensors.items()
     }
+    for key, tensor in stored.items():
+        if not tensor.isfinite().all():
+            raise InputError(
+                f"{path} is not written: {key} holds what is no number, or none of {dtype}"
+            )
     stored = {key: tensor.contiguous() for key, tensor in stored.items()}
     write_whole(path, save(stored, header))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -71,8 +72,9 @@ def load_checkpoint(
 
     Raises InputError for a file that is not of such a training.
     """
-    notes, tensors = read_metadata(path), load_file(path)
+    notes = read_metadata(path)
     try:
+        tensors = load_file(path)
         with torch.no_grad():
             for i, parameter in enumerate(parameters):
                 parameter.copy_(tensors.pop(f"weight.{i}"))
@@ -89,7 +91,7 @@ def load_checkpoint(
         ]  # fmt: skip
         optimizer.load_state_dict({"state": values, "param_groups": groups})
         return int(notes["step"])
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{path} is no checkpoint of this training: {error}") from None
 
 

@@ -55,6 +55,10 @@ def origins_of(networks: Networks, examples: Sequence[Example]) -> dict[str, str
     }
 
 
+def _shown(value: object) -> str:
+    return "the usual" if value is None else str(value)
+
+
 def open_home(place: Path, plan: Plan, origins: dict[str, str]) -> None:
     """Make the folder of a training, or find in it one of the same plan, model and data.
 
@@ -70,7 +74,10 @@ def open_home(place: Path, plan: Plan, origins: dict[str, str]) -> None:
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{there} is garbled: {error}") from None
         if differs:
-            told = ", ".join(f"{n} {getattr(other, n)}" for n in differs[:4])
+            told = ", ".join(
+                f"{n} {_shown(getattr(other, n))}, not {_shown(getattr(plan, n))}"
+                for n in differs[:4]
+            )
             raise InputError(
                 f"{place} holds another training ({told}): go on with that, or name another --out"
             )

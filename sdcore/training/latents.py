@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from PIL import ImageOps
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -52,14 +53,13 @@ def encoded(
 ) -> tuple[list[Item], list[Skipped]]:
     """The latents of every picture that can be opened, and those that cannot.
 
-    plan: with its resolution. cache: the file that they are kept in, and read from where it is of
-    the same pictures at the same sizes by the same VAE. bar: around the examples, to show progress.
+    plan: with its resolution. cache: the file that they are kept in, and read from where it is
+    whole, and of the same pictures at the same sizes by the same VAE. bar: around the examples, to
+    show progress.
     """
     mark = _mark(examples, networks, plan)
-    if cache is not None and cache.is_file():
-        metadata = read_metadata(cache)
-        if metadata.get("mark") == mark:
-            return _read(examples, cache, json.loads(metadata["items"]))
+    if cache is not None and (kept := _kept(examples, cache, mark)) is not None:
+        return kept
     items, skipped = [], []
     for example in bar(examples):
         try:
@@ -129,11 +129,21 @@ def _write(items: Sequence[Item], skipped: Sequence[Skipped], path: Path, mark: 
     write_whole(path, save(tensors, notes))
 
 
-def _read(
-    examples: Sequence[Example], path: Path, kept: tuple[list, list]
-) -> tuple[list[Item], list[Skipped]]:
+def _kept(
+    examples: Sequence[Example], path: Path, mark: str
+) -> tuple[list[Item], list[Skipped]] | None:
+    """What a file holds of these examples; None for that of others, and one that cannot be read."""
+    try:
+        if not path.is_file() or read_metadata(path).get("mark") != mark:
+            return None
+        return _read(examples, path)
+    except (InputError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read(examples: Sequence[Example], path: Path) -> tuple[list[Item], list[Skipped]]:
     tensors, by_path = load_file(path), {str(e.path): e for e in examples}
-    rows, left = kept
+    rows, left = json.loads(read_metadata(path)["items"])
     items = [
         Item(
             by_path[name], tuple(size), tuple(original), tuple(map(tuple, cuts)),

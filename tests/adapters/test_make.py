@@ -1,6 +1,7 @@
 """LoRAs made of models and of other LoRAs: they act as what they were made of."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -139,12 +140,21 @@ def test_the_error_is_what_is_left_out(tiny_path: Path, tuned: Path, sd: StableD
     assert f"unet.{CONVS[1]}.weight" in none.left
 
 
-def test_equal_or_other_models_are_one_line(tiny_path: Path, family_path) -> None:
+def test_equal_other_or_broken_models_are_one_line(
+    tiny_path: Path, family_path, tmp_path: Path
+) -> None:
     tiny = open_model(tiny_path)
     with pytest.raises(InputError, match="no difference that a LoRA could hold"):
         extract(tiny, tiny, 4)
     with pytest.raises(InputError, match="different networks: of text_encoder"):
         extract(tiny, open_model(family_path("SDXL")), 4)
+    broken = shutil.copytree(tiny_path, tmp_path / "broken")
+    (file,) = (broken / "unet").glob("*.safetensors")
+    tensors = load_file(file)
+    tensors[f"{UNET[0]}.weight"].fill_(torch.nan)
+    save_file(tensors, file)
+    with pytest.raises(InputError, match=f"broken holds what is no number in unet.{UNET[0]}.w"):
+        extract(tiny, open_model(broken), 4)
 
 
 @pytest.mark.parametrize("layout", ["kohya", "diffusers"])
@@ -288,6 +298,40 @@ def test_what_no_lora_can_hold_is_one_line(
         join([open_lora(path, networks(sd))], networks(sd))
     with pytest.raises(InputError, match="every strength is 0"):
         join([open_lora(path, networks(sd), 0.0, 0.0)], networks(sd))
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"down": (0, 8), "up": (8, 0)}, "its down is empty"),
+        ({"down": (2, 8), "up": (8, 3)}, "its factors do not fit each other: down .2, 8., up"),
+        ({"down": (2,), "up": (8,)}, "its factors do not fit each other"),
+        ({"down": (2, 8), "up": (8, 2), "mid": (2, 2)}, "its factors do not fit each other"),
+    ],
+)
+def test_garbled_factors_are_one_line(
+    parts: dict[str, tuple[int, ...]], said: str, sd: StableDiffusion, save: Save
+) -> None:
+    name = f"lora_unet_{flat(f'{BLOCK}.attn1.to_q')}"
+    path = save({f"{name}.lora_{part}.weight": rand(*shape) for part, shape in parts.items()})
+    for read in (lambda: resize(path, 1), lambda: open_lora(path, networks(sd))):
+        with pytest.raises(InputError, match=f"to_?q: {said}"):
+            read()
+
+
+def test_whole_numbers_are_not_resized(save: Save) -> None:
+    ones = torch.ones(4, 4, dtype=torch.int32)
+    path = save({"lora_unet_x.lora_down.weight": ones, "lora_unet_x.lora_up.weight": ones})
+    with pytest.raises(InputError, match=r"its down is torch.int32, which holds no fractions"):
+        resize(path, 1)
+
+
+def test_numbers_that_the_format_does_not_hold(sd: StableDiffusion, tmp_path: Path) -> None:
+    place, path = ("unet", UNET[0]), tmp_path / "large.safetensors"
+    down, up = factors(weight(sd, place).shape, 1, 0)
+    with pytest.raises(InputError, match=r"down.weight holds what is no number, or none of t"):
+        write_lora(path, {place: {"down": 1e6 * down, "up": up}}, networks(sd))
+    assert not path.exists()
 
 
 def test_nothing_is_written_over(lora, tmp_path: Path, command, tiny_path: Path) -> None:

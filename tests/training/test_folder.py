@@ -200,3 +200,7 @@ def test_latents_are_kept_in_a_file(sd: StableDiffusion, data: Path, tmp_path: P
     picture(9).save(data / "0.png")
     encoded(examples, sd, plan(), cache, bar)  # type: ignore[arg-type]
     assert len(looked) == 3  # other sizes, another file: encoded anew
+    for count in (-10, 600, 0):
+        cache.write_bytes(cache.read_bytes()[:count])
+        encoded(examples, sd, plan(), cache, bar)  # type: ignore[arg-type]
+    assert len(looked) == 6  # not whole

@@ -96,6 +96,11 @@ def test_going_on_with_more_steps_trains_on(run: Run) -> None:
     assert any(not torch.equal(before[k], after[k]) for k in before)
     straight = load_file(run("straight", steps=5, schedule="constant", warmup=0.0).path)
     assert all(torch.equal(after[k], straight[k]) for k in after)
+    path = more.place / "checkpoint-000005.safetensors"
+    for count in (-10, 100, 0):
+        path.write_bytes(path.read_bytes()[:count])
+        with pytest.raises(InputError, match=r"checkpoint-000005.safetensors is "):
+            run(steps=5, schedule="constant", warmup=0.0)
 
 
 @pytest.mark.parametrize("name", ["samples", "class", "latents", "checkpoint-000003", "log.jsonl"])
@@ -116,8 +121,8 @@ def test_places_that_are_none(run: Run, data: Path) -> None:
 
 def test_another_training_in_the_folder(run: Run) -> None:
     run()
-    with pytest.raises(InputError, match=r"holds another training \(rank 2\)"):
-        run(rank=3)
+    with pytest.raises(InputError, match=r"another training \(rank 2, not 3, lr 0.01, not the "):
+        run(rank=3, lr=None)
 
 
 def test_other_data_or_another_model_is_another_training(
