@@ -24,6 +24,7 @@ from sdcore.models import unet as plain
 
 Text = tuple[Tensor, Tensor] | Tensor  # keys and values of the text; or what attention to it gave
 Texts = tuple[Text, ...]  # for every attention to the text, in the order in which they run
+LARGE = 8 << 20  # bytes of a map that finds no place where those of half its side were
 
 
 @dataclass(frozen=True)
@@ -230,8 +231,13 @@ class FastUNet:
 
     def _rise(self, x: Tensor, layers: Sequence[Layer], skips: list[Tensor], told: Told) -> Tensor:
         for layer in layers:
-            x = layer(torch.cat([x, skips.pop()], dim=1), told)
-            x = x if layer.double is None else layer.double(x, skips[-1].shape[-2:])
+            # Not `layer(...)`, which would hold on to its wide input until attention is done.
+            x = layer.resnet(torch.cat([x, skips.pop()], dim=1), told.shifts[layer.number])
+            x = x if layer.attention is None else layer.attention(x, told)
+            if layer.double is not None:
+                x = layer.double(x, skips[-1].shape[-2:])
+                if x.nbytes >= LARGE:
+                    self.ops.settle()
         return x
 
     def _out(self, x: Tensor) -> Tensor:
