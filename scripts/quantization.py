@@ -69,6 +69,8 @@ names, shapes and notes to that with the `gguf` package's reader: ComfyUI itself
 
 ## Measured
 
+`python -m scripts.quantization` writes this page.
+
 The bundled model `{model}` ({millions:.1f} M weights in the UNet), {seeds} pictures of
 "{prompt}" by {scheduler} on {spacing} sigmas in {steps} steps, cfg {cfg}, in float32.
 PSNR is to the pictures of the model as it is, in dB. Below {flipped:.0f} dB it is another picture

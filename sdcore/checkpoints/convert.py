@@ -23,10 +23,10 @@ from sdcore.checkpoints.vocabulary import ADDED, added_words
 from sdcore.checkpoints.weight_files import CONFIG, INDEX, TOKENIZER_FILES
 from sdcore.errors import InputError
 from sdcore.models.unet_inputs import unet_inputs
+from sdcore.models.vae_config import TINY
 from sdcore.writing import written_whole
 
 StateDict = dict[str, Tensor]
-TINY = "AutoencoderTiny"
 
 
 def convert(

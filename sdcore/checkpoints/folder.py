@@ -8,6 +8,7 @@ from sdcore.checkpoints.parameter_names import spelt, text_encoder_key, unet_key
 from sdcore.checkpoints.read import read_json
 from sdcore.checkpoints.weight_files import CONFIG, INDEX, has_variant, shards, weights_name
 from sdcore.errors import InputError
+from sdcore.models.vae_config import TINY
 
 # Component -> how its keys are spelt. SDXL has two text encoders, and its refiner only the one that
 # is called the second.
@@ -18,8 +19,8 @@ PARTS = {
     "vae": spelt(vae_key),
 }
 REQUIRED = ("unet", "vae")
-DIFFUSERS_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}  # diffusers'
-VAE_CLASSES = ("AutoencoderKL", "AsymmetricAutoencoderKL", "AutoencoderTiny")
+DIFFUSERS_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+VAE_CLASSES = ("AutoencoderKL", "AsymmetricAutoencoderKL", TINY)
 
 
 def open_folder(path: Path, variant: str | None = None) -> Checkpoint:

@@ -22,6 +22,7 @@ from sdcore.models import (
     UNetConfig,
     VAEConfig,
 )
+from sdcore.models.vae_config import TINY
 
 BUILD: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "text_encoder": lambda config: TextEncoder(TextEncoderConfig.from_dict(config)),
@@ -32,7 +33,7 @@ BUILD: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
 
 
 def _vae(config: Mapping[str, Any]) -> nn.Module:
-    if config.get("_class_name") == "AutoencoderTiny":
+    if config.get("_class_name") == TINY:
         return TinyVAE(TinyVAEConfig.from_dict(config))
     return VAE(VAEConfig.from_dict(config))
 

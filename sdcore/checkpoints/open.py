@@ -12,6 +12,7 @@ from sdcore.checkpoints.ldm_families import edm_refusal
 from sdcore.checkpoints.one_component import open_part
 from sdcore.checkpoints.single_file import open_file
 from sdcore.errors import InputError
+from sdcore.models.vae_config import TINY, VAEConfig
 
 OPTIONS = ("variant", "revision", "ema")
 
@@ -54,8 +55,8 @@ def open_model(
         if old is None:
             raise InputError(f"{path} has no {name} to replace; it has {', '.join(components)}")
         new = open_part(place, old)
-        scales = [c.config.get("scaling_factor", 0.18215) for c in (new, old)]
-        tiny = new.config.get("_class_name") == "AutoencoderTiny"  # of the model's own latents
+        scales = [c.config.get("scaling_factor", VAEConfig.scaling_factor) for c in (new, old)]
+        tiny = new.config.get("_class_name") == TINY  # of the model's own latents
         if name == "vae" and scales[0] != scales[1] and not tiny:
             notes.append(
                 f"{place} is a VAE for other latents than {path} makes: its scaling factor is "

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sdcore.errors import InputError
+from sdcore.models.vae_config import TINY
 
 Shapes = Mapping[str, tuple[int, ...]]  # by the modules' own names
 
@@ -107,7 +108,7 @@ def vae_config(shapes: Shapes) -> dict[str, Any]:
 
 def tiny_vae_config(shapes: Shapes) -> dict[str, Any]:
     """An AutoencoderTiny's: the layers without a bias are where resolutions meet."""
-    config: dict[str, Any] = {"_class_name": "AutoencoderTiny"}
+    config: dict[str, Any] = {"_class_name": TINY}
     for side in ("encoder", "decoder"):
         names = sorted(indices(shapes, f"{side}.layers."))
         if not names:

@@ -91,6 +91,9 @@ class VAEConfig:
         return config
 
 
+TINY = "AutoencoderTiny"  # how diffusers names it in a config's "_class_name"
+
+
 @dataclass(frozen=True)
 class TinyVAEConfig:
     """AutoencoderTiny. Defaults: diffusers', which are TAESD's."""
