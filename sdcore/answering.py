@@ -85,8 +85,8 @@ class Answering:
                 others[name] = Denoiser(unet, process, told, CFG(1), networks.dtype)
             elif source.model:
                 raise InputError(
-                    f"another model answers the branch {name!r} of this guidance: "
-                    f"replace(run, answers={{{name!r}: other_run.denoise}})"
+                    f"another model answers the branch {name!r} of this guidance, and a program "
+                    f"alone can bring one: replace(run, answers={{{name!r}: other_run.denoise}})"
                 )
         return others
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
-from sdcore.cli.defaults import Chosen, defaults_of, takes_defaults
+from sdcore.cli.defaults import SERVERS, Chosen, defaults_of, takes_defaults
 from sdcore.cli.echo import echo
 from sdcore.config_file import ConfigFile, config_files
 from sdcore.errors import InputError, unknown
@@ -56,6 +57,8 @@ def config(
     presets = (*above["preset"], *preset)
     chosen = defaults_of(name, commands, files, presets)
     values = dict(_values(commands[name], chosen))
+    if name in SERVERS:
+        values["key"] = _key(values["key-file"])
     if as_json:
         told = {
             each: {"value": value, "origin": origin} for each, (value, origin) in values.items()
@@ -92,6 +95,15 @@ def _values(
             usual = _USUAL.search(option.help or "")
             built_in = None if usual is None else usual[1]
         yield key, (built_in, "the model's own" if name in _MODELS_OWN else "built in")
+
+
+def _key(file: tuple[Any, str]) -> tuple[Any, str]:
+    """Whether a server's requests bring a key, and where that comes from; never the key."""
+    from sdcore.server.options import KEY
+
+    if file[0] is not None:
+        return "that of the file", file[1]
+    return ("set", f"environment {KEY}") if os.environ.get(KEY) else (None, "built in")
 
 
 def _shown(value: Any) -> str:

@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -14,16 +13,39 @@ from sdcore.cli.echo import echo
 from sdcore.cli.option_list import declared
 from sdcore.errors import InputError
 from sdcore.picture_options import OPTIONS
+from sdcore.server.limits import Limits
 
 _LOADING = ("device", "dtype", "memory", "engine")
+_BOUNDS = {  # what each field of `Limits` is in the help; the defaults are there
+    "work": "In the queue, in million pixels times evaluations; 512x512 in 50 guided steps is 26.",
+    "side": "Pixels.",
+    "steps": "Of one picture.",
+    "questions": "To the network, for one picture.",
+    "pictures": "Of one request.",
+    "text": "Letters, of any text of any face.",
+    "body": "Bytes of a request.",
+    "decoded": "Pixels of a picture in a request.",
+    "jobs": "Remembered after their end.",
+    "kept": "Bytes of what they hold.",
+    "seconds": "For which they are remembered.",
+}
 
 
 class _Serving(click.Command):
-    """With the options of loading a model, as `sample` has them."""
+    """With the options of loading a model, as `sample` has them, and the bounds."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
+        self.params.extend(_bounds())
         self.params.extend(declared(name, OPTIONS[name]) for name in _LOADING)
+
+
+def _bounds() -> Iterator[click.Option]:
+    limits = Limits()
+    for name, what in _BOUNDS.items():
+        default = getattr(limits, name)
+        yield click.Option([f"--max-{name}"], type=type(default), default=default,
+                           show_default=True, help=what)  # fmt: skip
 
 
 @click.command(cls=_Serving)
@@ -52,13 +74,6 @@ class _Serving(click.Command):
 @click.option(
     "--max-prompt", type=int, default=500, show_default=True, help="Letters, of /generate."
 )
-@click.option("--max-side", type=int, default=2048, show_default=True, help="Pixels.")
-@click.option("--max-steps", type=int, default=150, show_default=True, help="Of one picture.")
-@click.option("--max-pictures", type=int, default=16, show_default=True, help="Of one request.")
-@click.option(
-    "--max-work", type=float, default=2000.0, show_default=True,
-    help="In the queue, in million pixels times evaluations; 512x512 in 50 guided steps is 26.",
-)  # fmt: skip
 @click.option("--grace", type=float, default=30.0, show_default=True, help="Seconds to finish in, "
               "when told to stop.")  # fmt: skip
 @click.option("--lenient", is_flag=True, help="Warn of fields that cannot be honoured.")
@@ -97,11 +112,7 @@ def run(options: Mapping[str, Any], tell: Callable[[str], None]) -> None:
     from sdcore.server.options import ServerOptions, check_options, read_key
     from sdcore.server.serve import serve as until_told
 
-    limits = replace(
-        ServerOptions().limits,
-        work=options["max_work"], side=options["max_side"], steps=options["max_steps"],
-        pictures=options["max_pictures"], batch=options["batch"],
-    )  # fmt: skip
+    bounds = {name: options[f"max_{name}"] for name in _BOUNDS}
     chosen = ServerOptions(
         host=options["host"],
         port=options["port"],
@@ -121,7 +132,7 @@ def run(options: Mapping[str, Any], tell: Callable[[str], None]) -> None:
         safety_action=options["safety_action"],
         no_mark=options["no_mark"],
         no_settings=options["no_settings"],
-        limits=limits,
+        limits=Limits(batch=options["batch"], **bounds),
     )
     until_told(check_options(chosen, options["no_auth"]), tell)
 

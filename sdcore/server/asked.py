@@ -178,9 +178,9 @@ def _written(name: str, text: str) -> str:
 def _text(name: str, value: Any, limits: Limits) -> str:
     if not isinstance(value, str):
         raise Refused(f"{name} is a text", param=name)
-    if len(value) > limits.prompt:
+    if len(value) > limits.text:
         raise Refused(
-            f"{name} has {len(value)} letters: at most {limits.prompt} are read", param=name
+            f"{name} has {len(value)} letters: at most {limits.text} are read", param=name
         )
     if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
         raise Refused(f"{name} holds a NUL, or half of a surrogate pair", param=name)

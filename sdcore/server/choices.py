@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from sdcore.a1111 import read as read_infotext
 from sdcore.errors import InputError
-from sdcore.guidance import GUIDANCES, resolve
+from sdcore.guidance import GUIDANCES, resolve, sources_of
 from sdcore.images import KEY, texts_of
 from sdcore.picture_options import OPTIONS
 from sdcore.schedulers import SPACINGS, TABLE, TOOLS
@@ -87,7 +87,8 @@ def router(worker: Worker) -> APIRouter:
 
     @routes.get("/guidances")
     async def guidances() -> Any:
-        """Guidances with their options as they are written, evaluations a step, paper."""
+        """Guidances with their options as they are written, evaluations a step, paper; those that
+        need no second model, which a program alone can bring."""
         return Json(
             [
                 {
@@ -99,6 +100,7 @@ def router(worker: Worker) -> APIRouter:
                     "what": entry.what,
                 }
                 for name, entry in GUIDANCES.items()
+                if not any(source.model for source in sources_of(resolve(name)).values())
             ]
         )
 

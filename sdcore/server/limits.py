@@ -20,7 +20,7 @@ class Limits:
     steps: int = 150
     questions: int = 10_000  # to the network, for one picture
     pictures: int = 16  # of one request
-    prompt: int = 10_000  # letters
+    text: int = 10_000  # letters, of any text of any face
     body: int = 32 << 20  # bytes of a request
     decoded: int = 1 << 24  # pixels of a picture in a request
     jobs: int = 256  # that are remembered after their end

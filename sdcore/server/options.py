@@ -16,6 +16,7 @@ from sdcore.server.limits import Limits
 KEY = "SDCORE_API_KEY"
 PREFIX = "SDCORE_SERVE_"  # SDCORE_SERVE_MODELS, SDCORE_SERVE_LORA_DIR ...: lists by os.pathsep
 LONGEST_KEY = 4096
+LONGEST_GRACE = 86400.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ def check_options(options: ServerOptions, no_auth: bool = False) -> ServerOption
         raise InputError(f"a port is 0 to 65535, not {options.port}")
     if options.limits.batch < 1 or options.loaded < 1:
         raise InputError("--batch and --loaded are at least 1")
+    for name, most in {**vars(options.limits), "prompt": options.max_prompt}.items():
+        if not most > 0:  # nor NaN, which nothing exceeds
+            raise InputError(f"--max-{name} is above 0, not {most:g}")
+    if not 0 <= options.grace <= LONGEST_GRACE:
+        raise InputError(f"--grace is 0 to {LONGEST_GRACE:g} seconds, not {options.grace:g}")
     _check_source(options.source)
     return options
 
@@ -129,9 +135,8 @@ def of_environment(environment: Mapping[str, str] = os.environ) -> ServerOptions
         "SAFETY": str, "SAFETY_ACTION": str,
     }  # fmt: skip
     parts = {"DEVICE": "device", "DTYPE": "dtype", "MEMORY": "memory", "ENGINE": "engine"}
-    # MAX_PROMPT is /generate's, as --max-prompt is; MAX_TEXT is any text's of any face.
     limits = {f"MAX_{each.name.upper()}": each for each in fields(Limits)}
-    limits["MAX_TEXT"] = limits.pop("MAX_PROMPT")
+    limits["BATCH"] = limits.pop("MAX_BATCH")
     given: dict[str, Any] = {}
     source: dict[str, str] = {}
     bounds: dict[str, Any] = {}

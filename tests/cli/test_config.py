@@ -301,6 +301,21 @@ def test_config_prints_every_value_and_its_origin(
         main(["config", "serve", "--json"])
     report = json.loads(capfd.readouterr().out)
     assert report["values"]["port"] == {"value": 7860, "origin": "built in"}
+    assert report["values"]["key"] == {"value": None, "origin": "built in"}
+
+
+def test_config_tells_where_a_servers_key_comes_from_and_not_the_key(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDCORE_API_KEY", "my secret")
+    monkeypatch.setenv("SDCORE_SERVE_MAX_BODY", "1000")
+    told = [" ".join(str(line).split()) for line in shell("config", "serve").paths]
+    assert "key set environment SDCORE_API_KEY" in told
+    assert "max-body 1000 environment SDCORE_SERVE_MAX_BODY" in told
+    monkeypatch.setenv("SDCORE_SERVE_KEY_FILE", "key.txt")
+    told = " ".join(map(str, shell("config", "serve").paths))
+    assert "secret" not in told
+    assert "that of the file" in told
 
 
 def test_config_of_what_takes_none(shell: Shell) -> None:

@@ -7,7 +7,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from sdcore.cli.serve import serve
 from sdcore.complete import complete
 from sdcore.drawing import draw
 from sdcore.errors import InputError
@@ -480,16 +481,22 @@ def test_the_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
 def test_uvicorn_is_told_by_the_environment() -> None:
     told = of_environment(
         {"SDCORE_API_KEY": SECRET, "SDCORE_SERVE_MODELS": "picturebook", "SDCORE_SERVE_HOST": "::",
-         "SDCORE_SERVE_MAX_STEPS": "20", "SDCORE_SERVE_DEVICE": "cpu", "HOME": "/"}
+         "SDCORE_SERVE_MAX_STEPS": "20", "SDCORE_SERVE_DEVICE": "cpu", "HOME": "/",
+         "SDCORE_SERVE_BATCH": "3"}
     )  # fmt: skip
     assert (told.key, told.models, told.host) == (SECRET, ("picturebook",), "::")
-    assert (told.limits.steps, told.source) == (20, {"device": "cpu"})
+    assert (told.limits.steps, told.limits.batch, told.source) == (20, 3, {"device": "cpu"})
     told = of_environment({"SDCORE_SERVE_MAX_PROMPT": "9", "SDCORE_SERVE_MAX_TEXT": "99"})
-    assert (told.max_prompt, told.limits.prompt) == (9, 99)
+    assert (told.max_prompt, told.limits.text) == (9, 99)
     assert of_environment({"SDCORE_SERVE_DEVICE": "auto"}).source == {}
     for name, text in (
         ("WAT", "1"),
         ("MAX_STEPS", "many"),
+        ("MAX_STEPS", "0"),
+        ("MAX_WORK", "nan"),
+        ("MAX_PROMPT", "-1"),
+        ("GRACE", "nan"),
+        ("GRACE", "-1"),
         ("HOST", "0.0.0.0"),
         ("DEVICE", "cud"),
         ("DTYPE", "float8"),
@@ -498,6 +505,17 @@ def test_uvicorn_is_told_by_the_environment() -> None:
     ):
         with pytest.raises(InputError):
             of_environment({f"SDCORE_SERVE_{name}": text})
+
+
+def test_every_bound_is_an_option_and_a_variable() -> None:
+    bounds = {each.name for each in fields(Limits)} - {"batch"}
+    options = {str(each.name) for each in serve.params}
+    assert {each.removeprefix("max_") for each in options if each.startswith("max_")} == {
+        *bounds, "prompt",
+    }  # fmt: skip
+    for name in bounds:
+        told = of_environment({f"SDCORE_SERVE_MAX_{name.upper()}": "7"})
+        assert vars(told.limits) == {**vars(Limits()), name: 7}
 
 
 def test_under_uvicorn_what_was_begun_may_end_within_the_grace(
