@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -62,23 +61,29 @@ def invert(picture: str, method: str, iterations: int, out: str, **options: Any)
     import torch
 
     from sdcore.inversion import inverted
+    from sdcore.paths import path_of
     from sdcore.sampling import sample
     from sdcore.writing import check_target
 
     if iterations < 0:
         raise InputError(f"iterations are at least 0, not {iterations}")
-    check_target(Path(out))
+    target = path_of(out)
+    check_target(target)
     run, latents = _prepared(picture, METHODS[method], **options)
     with torch.inference_mode():
         there = inverted(
             run.denoise, latents, run.sigmas, run.solver, method, run.noise, iterations
         )
         *_, last = sample(
-            run.denoise, there.state, run.sigmas, run.solver, there.noise or run.noise
+            run.denoise,
+            there.state,
+            run.sigmas,
+            run.solver,
+            run.noise if there.noise is None else there.noise,
         )
     draws = () if there.noise is None else there.noise.draws
-    there.state.save(out, [each.to_json() for each in run.settings], draws, run.sigmas)
-    echo(out)
+    there.state.save(target, [each.to_json() for each in run.settings], draws, run.sigmas)
+    echo(target)
     if there.residual is not None:
         echo(f"residual {there.residual:.3g}")
     echo(f"round trip {(last.x_next - latents).abs().max().item():.3g}")

@@ -78,6 +78,7 @@ def train(ctx: click.Context, **given: Any) -> None:
     plan = Plan(**named)
 
     from sdcore.loading import load
+    from sdcore.paths import path_of
     from sdcore.training.ranks import ToldByFirst, join
     from sdcore.training.signals import Stopped
     from sdcore.training.train import train as trained
@@ -94,7 +95,7 @@ def train(ctx: click.Context, **given: Any) -> None:
                 ranks=ranks,
             )  # fmt: skip
         if ranks.first:
-            tell(f"{Path(out) / 'report.html'} shows how it went")
+            tell(f"{path_of(out) / 'report.html'} shows how it went")
             echo(path)
     except Stopped as stopped:
         if ranks.first:

@@ -38,7 +38,9 @@ def printed(
     return run
 
 
-def test_every_method(printed: Printed, tiny_path: Path, tmp_path: Path) -> None:
+def test_every_method(
+    printed: Printed, tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shared = ("invert", "boat.png", "--model", tiny_path, "--device", "cpu", "--steps", 8)
     errors = {}
     for method in ("plain", "fixed-point", "exact", "edit-friendly"):
@@ -55,8 +57,10 @@ def test_every_method(printed: Printed, tiny_path: Path, tmp_path: Path) -> None
         assert read_settings(Path(lines[0])).prompt == "blue"
     assert errors["exact"] < 1e-4
     assert errors["exact"] < errors["fixed-point"] <= errors["plain"]
-    status, _, err = printed(*shared, "--method", "exact", "--out", "boat.png")
-    assert (status, "boat.png is there already" in err) == (2, True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for out in ("boat.png", "~/boat.png"):
+        status, _, err = printed(*shared, "--method", "exact", "--out", out)
+        assert (status, "boat.png is there already" in err) == (2, True)
 
 
 def test_found_draws_are_gone_on_with(printed: Printed, tiny_path: Path) -> None:
