@@ -3,11 +3,14 @@
 FROM python:3.12-slim
 
 WORKDIR /app
-RUN pip install --no-cache-dir torch --index-url https://download.pytorch.org/whl/cpu
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+ENV PIP_NO_CACHE_DIR=1 PIP_CONSTRAINT=/app/constraints.txt
+COPY constraints.txt ./
+# Its build without CUDA, in the version that was tested.
+RUN pip install --extra-index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' constraints.txt)+cpu"
+COPY pyproject.toml README.md LICENSE ./
 COPY sdcore sdcore
 COPY weights weights
-RUN pip install --no-cache-dir ".[server]" && useradd --no-create-home sdcore
+RUN pip install ".[server]" && useradd --no-create-home sdcore
 
 USER sdcore
 ENV HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
