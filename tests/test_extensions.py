@@ -21,7 +21,7 @@ from sdcore.noise import SeededNoise
 from sdcore.sampling import sample
 from sdcore.schedulers import resolve
 from sdcore.server import asked
-from sdcore.server.a1111_requests import known_sampler
+from sdcore.server.a1111.samplers import known_sampler
 from sdcore.server.refusals import Missing, Refused
 from sdcore.trust import check_inherited
 from tests.cli.shell import pixels

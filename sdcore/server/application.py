@@ -20,7 +20,6 @@ from starlette.responses import Response
 from sdcore.errors import InputError, one_line
 from sdcore.filters import open_filters
 from sdcore.server import (
-    a1111_routes,
     choices,
     generate,
     metrics,
@@ -28,6 +27,7 @@ from sdcore.server import (
     openai_images,
     page_files,
 )
+from sdcore.server.a1111 import routes as a1111
 from sdcore.server.answers import refusal
 from sdcore.server.models import Models, listed_files, listed_models
 from sdcore.server.options import ServerOptions, of_environment
@@ -57,7 +57,7 @@ def create_app(worker: Worker, options: ServerOptions | None = None, grace: floa
     app.state.bare = worker.models.bare
     app.include_router(generate.router(worker, options))
     app.include_router(openai_images.router(worker, options))
-    app.include_router(a1111_routes.router(worker, options))
+    app.include_router(a1111.router(worker, options))
     app.include_router(metrics.router(worker))
     app.include_router(native.router(worker, options))
     app.include_router(choices.router(worker))

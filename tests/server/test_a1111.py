@@ -14,8 +14,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from sdcore.images import KEY
-from sdcore.server.a1111_lists import LISTS
-from sdcore.server.a1111_routes import Desk
+from sdcore.server.a1111.lists import LISTS
+from sdcore.server.a1111.routes import Desk
 from sdcore.server.jobs import Job
 from sdcore.server.models import Choice
 from sdcore.server.worker import Worker
@@ -276,14 +276,14 @@ def test_lists_name_what_is_here_and_no_path(client: TestClient) -> None:
 
 
 def test_every_sampler_of_the_list_draws_and_every_schedule(client: TestClient) -> None:
-    from sdcore.server.a1111_fields import TextToImage
-    from sdcore.server.a1111_requests import _sampling
+    from sdcore.server.a1111.fields import TextToImage
+    from sdcore.server.a1111.samplers import sampling
 
     for sampler in client.get("/sdapi/v1/samplers").json():
-        _sampling(TextToImage(sampler_name=sampler["name"]))
+        sampling(TextToImage(sampler_name=sampler["name"]))
     for schedule in client.get("/sdapi/v1/schedulers").json():
         for said in (schedule["name"], schedule["label"]):
-            options, left = _sampling(TextToImage(sampler_name="Euler", scheduler=said))
+            options, left = sampling(TextToImage(sampler_name="Euler", scheduler=said))
             assert left == {}
             assert ("spacing" in options) == (said.casefold() != "automatic")
 
@@ -480,7 +480,7 @@ def test_a_preview_is_of_the_job_that_was_asked_after(
         assert await desk.preview(other) is not None
         return None
 
-    monkeypatch.setattr("sdcore.server.a1111_routes.decoded", decoded)
+    monkeypatch.setattr("sdcore.server.a1111.routes.decoded", decoded)
     assert asyncio.run(desk.preview(mine)) is None
 
 

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from sdcore.drawing import Drawn
 from sdcore.server import drawings
-from sdcore.server.a1111_fields import ImageToImage, TextToImage
+from sdcore.server.a1111.fields import ImageToImage, TextToImage
 from sdcore.server.asked import FIELDS
 from sdcore.server.limits import Limits
 from sdcore.server.models import Models

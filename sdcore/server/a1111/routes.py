@@ -24,10 +24,12 @@ from starlette.responses import Response
 
 from sdcore.run import Run
 from sdcore.sampling import Step
-from sdcore.server import a1111_lists, drawings
-from sdcore.server.a1111_fields import ImageToImage, TextToImage
-from sdcore.server.a1111_info import info_of, interrupted_file, read_info
-from sdcore.server.a1111_requests import Preferences, Wanted, preferred, wanted
+from sdcore.server import drawings
+from sdcore.server.a1111 import lists
+from sdcore.server.a1111.fields import ImageToImage, TextToImage
+from sdcore.server.a1111.info import info_of, interrupted_file, read_info
+from sdcore.server.a1111.preferences import Preferences, preferred
+from sdcore.server.a1111.requests import Wanted, wanted
 from sdcore.server.answers import Json
 from sdcore.server.asked import read
 from sdcore.server.jobs import CANCELLED, DONE, ENDED, FAILED, QUEUED, Job
@@ -146,7 +148,7 @@ def router(worker: Worker, options: ServerOptions) -> APIRouter:
     @routes.get("/options")
     async def get_options() -> Response:
         """What is chosen where a request does not say."""
-        return Json(a1111_lists.settings(desk.preferences))
+        return Json(lists.settings(desk.preferences))
 
     @routes.post("/options")
     async def set_options(given: dict[str, Any]) -> Response:
@@ -160,7 +162,7 @@ def router(worker: Worker, options: ServerOptions) -> APIRouter:
         """What a picture says of itself."""
         return Json(await run_in_threadpool(read_info, asked.image, worker.limits))
 
-    for name, content in a1111_lists.LISTS.items():
+    for name, content in lists.LISTS.items():
         routes.add_api_route(f"/{name}", _told(content, worker), methods=["GET"], name=name)
     for name in ("refresh-checkpoints", "refresh-loras", "refresh-vae", "refresh-embeddings"):
         routes.add_api_route(f"/{name}", _nothing, methods=["POST"], name=name)
@@ -297,7 +299,7 @@ def _echo(asked: TextToImage | ImageToImage) -> Mapping[str, Any]:
 async def _progress(desk: Desk, client: str, with_picture: bool) -> dict[str, Any]:
     requests = desk.of(client)
     if not requests:
-        return a1111_lists.progress()
+        return lists.progress()
     now = next((r for r in requests if any(j.state not in (QUEUED, *ENDED) for j in r.jobs)),
                requests[0])  # fmt: skip
     job = next((j for j in now.jobs if j.state not in ENDED), now.jobs[-1])
@@ -306,7 +308,7 @@ async def _progress(desk: Desk, client: str, with_picture: bool) -> dict[str, An
     share = last["done"] / last["total"] if last["total"] else 0.0
     whole = min(1.0, (now.done + share * (job.state not in ENDED)) / len(now.jobs))
     seconds = time.time() - now.created
-    return a1111_lists.progress(
+    return lists.progress(
         whole,
         seconds * (1 - whole) / whole if whole else 0.0,
         count=len(now.jobs),

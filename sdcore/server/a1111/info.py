@@ -11,8 +11,8 @@ from sdcore.a1111 import parameters
 from sdcore.a1111 import read as read_text
 from sdcore.errors import InputError
 from sdcore.images import texts_of
-from sdcore.server.a1111_fields import ImageToImage, TextToImage
-from sdcore.server.a1111_requests import Wanted
+from sdcore.server.a1111.fields import ImageToImage, TextToImage
+from sdcore.server.a1111.requests import Wanted
 from sdcore.server.asked import picture
 from sdcore.server.limits import Limits
 from sdcore.version import VERSION

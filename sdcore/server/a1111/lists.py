@@ -8,7 +8,8 @@ from typing import Any
 
 from sdcore.a1111 import SAMPLERS, UPSCALERS
 from sdcore.schedulers import TABLE
-from sdcore.server.a1111_requests import LABELS, Preferences
+from sdcore.server.a1111.preferences import Preferences
+from sdcore.server.a1111.samplers import LABELS
 from sdcore.server.metrics import memory_now
 from sdcore.server.worker import Worker
 
