@@ -58,8 +58,8 @@ def choose_dtype(name: str | torch.dtype | None, device: torch.device) -> torch.
         if device.type != "cuda":
             raise InputError(f"tf32 is how CUDA computes, and this is {device}: take float32")
         return torch.float32
-    if _SHORT.get(name, name) not in DTYPES:
-        raise unknown("dtype", name, [*DTYPES, TF32])
+    if not isinstance(name, str) or _SHORT.get(name, name) not in DTYPES:
+        raise unknown("dtype", str(name), [*DTYPES, TF32])
     return DTYPES[_SHORT.get(name, name)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,16 @@ def open_picture(
 
     formats: those that are looked for, in Pillow's names.
 
-    Raises InputError for a file that is none of them, and for more than `MAX_PIXELS`.
+    Raises InputError for a file that is none of them, for more than `MAX_PIXELS`, and for what is
+    neither a path nor a picture.
     """
     if isinstance(source, Image.Image):
         return source
+    if not isinstance(source, str | PathLike):
+        raise InputError(
+            f"a picture is a path or a PIL.Image, and no {type(source).__name__}: "
+            "PIL.Image.fromarray makes one of an array"
+        )
     path = file_of(source)
     try:
         with warnings.catch_warnings():

@@ -11,11 +11,13 @@ NAME_BYTES = 255  # of a file's or a folder's name: the limit of every common fi
 def path_of(place: str | Path) -> Path:
     """The path that a user names, with ~ expanded; whether something is there is another matter.
 
-    Raises InputError for a path that the system cannot look up: a user that is not known, a name
-    that is too long, a folder that may not be looked into.
+    Raises InputError for what is no path, and for one that the system cannot look up: a user that
+    is not known, a name that is too long, a folder that may not be looked into.
     """
     try:
         path = Path(place).expanduser()
+    except TypeError:
+        raise InputError(f"a path is a text or a Path, and no {type(place).__name__}") from None
     except RuntimeError:
         raise InputError(f"{place}: there is no such user's home") from None
     try:

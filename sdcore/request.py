@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -74,6 +74,7 @@ def parts_of(asked: Options, networks: Networks) -> Parts:
     for these networks.
     """
     _check_written(asked)
+    _check_objects(asked)
     config = networks.scheduler_config
     family = networks.family
     said = asked.prediction_type
@@ -143,6 +144,21 @@ def _check_written(asked: Options) -> None:
             f"{name} is a name or a function, not {' '.join(repr(value).split())[:60]}: write "
             f'{name}="{known}"'
         )
+
+
+_OBJECTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "noise": (callable, "a name, or a function (seeds, shape, device) -> noise"),
+    "freeu": (lambda value: isinstance(value, FreeU), 'a text, "1.5,1.6,0.9,0.2", or a FreeU'),
+    "lossy": (lambda value: isinstance(value, Lossy), 'a text, "deepcache:every=3", or a Lossy'),
+}
+
+
+def _check_objects(asked: Options) -> None:
+    """Raises InputError for an object of another kind than the name of its option stands for."""
+    for name, (is_one, what) in _OBJECTS.items():
+        value = getattr(asked, name)
+        if value is not None and not isinstance(value, str) and not is_one(value):
+            raise InputError(f"{name} is {what}, and no {type(value).__name__}")
 
 
 def _left_to(family: Family, asked: Options, name: str) -> tuple[str, ...]:

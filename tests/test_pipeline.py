@@ -10,6 +10,7 @@ import torch
 
 import sdcore
 from sdcore.errors import InputError
+from sdcore.guidance import CFG
 from sdcore.loading import load
 from sdcore.pipeline import StableDiffusion
 
@@ -189,6 +190,16 @@ def test_latents_stay_float32(tiny_path: Path, dtype: str) -> None:
         ({"width": 10**6}, "out of range"),
         ({"scheduler": "eulr"}, "euler"),
         ({"spacing": "karas"}, "karras"),
+        # What is of another kind than a program may hand over.
+        ({"image": torch.zeros(3, 8, 8)}, "a path or a PIL.Image, and no Tensor"),
+        ({"image": 5}, "a path or a PIL.Image, and no int"),
+        ({"latents": 5}, "5 cannot be read"),
+        ({"noise": 7}, "noise is a name, or a function .*, and no int"),
+        ({"freeu": (1.5, 1.6, 0.9, 0.2)}, "freeu is a text, .*, and no tuple"),
+        ({"lossy": 7}, "lossy is a text, .*, and no int"),
+        ({"guidance": CFG}, "CFG is a class"),
+        ({"scheduler": CFG}, r"takes \(scale.*, and is given \(denoise, x, interval"),
+        ({"scheduler": lambda x: x}, r"the solver <lambda> takes \(x\), and is given"),
     ],
 )
 def test_what_is_out_of_range(sd: StableDiffusion, how: dict, message: str) -> None:
@@ -206,6 +217,13 @@ def test_a_device_that_is_not_there(tiny_path: Path, name: str) -> None:
 def test_an_unknown_dtype(tiny_path: Path) -> None:
     with pytest.raises(InputError, match="unknown dtype 'float31': did you mean float32"):
         load(tiny_path, dtype="float31")
+    with pytest.raises(InputError, match="unknown dtype '5'"):
+        load(tiny_path, dtype=5)  # type: ignore[arg-type]
+
+
+def test_a_model_that_is_no_path() -> None:
+    with pytest.raises(InputError, match="a path is a text or a Path, and no int"):
+        load(5)  # type: ignore[arg-type]
 
 
 def test_overflow_is_no_black_picture(sd: StableDiffusion) -> None:

@@ -225,6 +225,8 @@ class OfRaw:
 
 def accepted(guidance: Any) -> Guidance:
     """The guidance in today's form. Raises InputError for what is none."""
+    if isinstance(guidance, type):
+        raise InputError(f"{guidance.__name__} is a class: make a guidance of it, as CFG(7.5)")
     combine = getattr(guidance, "combine", None)
     if not callable(combine) or not callable(getattr(guidance, "branches", None)):
         raise InputError(

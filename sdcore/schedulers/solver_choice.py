@@ -19,7 +19,7 @@ from sdcore.schedulers.table import entry_of, find
 from sdcore.schedulers.table_entry import Entry
 from sdcore.schedulers.tableau import Tableau
 from sdcore.schedulers.thresholding import thresholded
-from sdcore.schedulers.user_solver import ARGUMENTS, load_solver
+from sdcore.schedulers.user_solver import ARGUMENTS, check_takes, load_solver
 from sdcore.written import Value, Written, format_value, parse
 
 _INNER = ("process", "solver", "split")  # a solver's keywords that are no options
@@ -64,11 +64,15 @@ def of_name(name: str) -> SolverChoice:
 
 
 def of_function(solver: Solver) -> SolverChoice:
-    """A function as it stands: with the entry of ours that it is, or else as one's own."""
+    """A function as it stands: with the entry of ours that it is, or else as one's own.
+
+    Raises InputError where it does not take a solver's arguments.
+    """
     bound = getattr(solver, "keywords", {})
     known = entry_of(solver)
     if known is None or isinstance(bound.get("tableau"), Tableau):
         label = getattr(getattr(solver, "func", solver), "__name__", type(solver).__name__)
+        check_takes(solver, f"the solver {label}")
         return SolverChoice(_own_entry(label, solver), writable=False)
     takes = inspect.signature(solver).parameters
     options = {key: takes[key].default for key in (*known.options, *bound) if key not in _INNER}

@@ -60,14 +60,7 @@ def explained(function: Callable[..., Any], path: Path) -> Solver:
     of (x_next, prediction, memory) with x_next like x. Raises InputError where it does not take a
     solver's arguments.
     """
-    try:
-        takes = inspect.signature(function)
-        takes.bind(*ARGUMENTS)
-    except (TypeError, ValueError):  # a builtin has no signature
-        raise InputError(
-            f"the solver of {path.name} takes {_signature(function)}, and is given "
-            f"({', '.join(ARGUMENTS)})"
-        ) from None
+    check_takes(function, f"the solver of {path.name}")
 
     @wraps(function)
     def solver(
@@ -95,6 +88,16 @@ def explained(function: Callable[..., Any], path: Path) -> Solver:
         return answer
 
     return solver
+
+
+def check_takes(function: Callable[..., Any], who: str) -> None:
+    """Raises InputError, beginning with `who`, where it does not take a solver's arguments."""
+    try:
+        inspect.signature(function).bind(*ARGUMENTS)
+    except (TypeError, ValueError):  # a builtin has no signature
+        raise InputError(
+            f"{who} takes {_signature(function)}, and is given ({', '.join(ARGUMENTS)})"
+        ) from None
 
 
 def _check_question(asked: Any, sigma: Any, x: Tensor) -> None:
