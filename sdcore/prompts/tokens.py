@@ -6,7 +6,7 @@ A CLIP text encoder reads a fixed number of tokens (77): start, at most 75 of te
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -98,9 +98,13 @@ class Tokenizer:
 
     @cached_property
     def _added(self) -> re.Pattern[str]:
-        """The learned words as they stand in a text: whole, the longest first."""
-        words = sorted(self.added, key=len, reverse=True)
-        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
+        return words_in_text(self.added)
+
+
+def words_in_text(words: Iterable[str]) -> re.Pattern[str]:
+    """Finds learned words as they stand in a text: whole, in any case, the longest first."""
+    longest = sorted(words, key=len, reverse=True)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)", re.IGNORECASE)
 
 
 def load_tokenizer(

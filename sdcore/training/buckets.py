@@ -7,6 +7,9 @@ from functools import cache
 
 from PIL import Image
 
+from sdcore.errors import InputError
+from sdcore.images import MAX_PIXELS
+
 Size = tuple[int, int]  # width, height in pixels
 
 
@@ -34,9 +37,14 @@ def covering(picture: Image.Image, size: Size) -> tuple[Image.Image, Size]:
     """The picture scaled until it covers a size, the middle of it, and where that was cut.
 
     The cut is (left, top) in pixels of the scaled picture, as SDXL is told it.
+
+    Raises InputError for a picture so long and thin that scaled it would have too many pixels.
     """
     scale = max(size[0] / picture.width, size[1] / picture.height)
     scaled = tuple(max(a, round(b * scale)) for a, b in zip(size, picture.size, strict=True))
+    if scaled[0] * scaled[1] > MAX_PIXELS:
+        width, height = picture.size
+        raise InputError(f"is {width}x{height}, too long and thin for {size[0]}x{size[1]}")
     if scaled != picture.size:
         picture = picture.resize((scaled[0], scaled[1]), Image.Resampling.LANCZOS)
     left, top = ((a - b) // 2 for a, b in zip(scaled, size, strict=True))

@@ -244,8 +244,16 @@ def _check(plan: Plan) -> None:
         raise InputError(f"alpha is a number above 0, not {plan.alpha}")
     if plan.steps is not None and plan.epochs is not None:
         raise InputError("steps and epochs both say how long: give one")
-    if plan.method == "embedding" and not plan.word:
+    for name, high in (("seed", 2**63 - 1), ("grid", 1000)):
+        if getattr(plan, name) > high:
+            raise InputError(f"{name} is a number of at most {high}, not {getattr(plan, name)}")
+    if plan.method == "embedding" and not (plan.word or "").strip():
         raise InputError("which word is learned? Give --word, e.g. --word '<cat-toy>'")
+    word = plan.word or ""
+    if not set("()[]\\").isdisjoint(word) or not word.isprintable() or word != word.strip():
+        raise InputError(
+            f"--word {word!r} is none of a prompt: no brackets, no \\, no space around it"
+        )
     if plan.method != "embedding" and (plan.word or plan.init):
         raise InputError("--word and --init are of --method embedding")
     if plan.method == "dreambooth" and not (plan.caption and plan.class_prompt):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from sdcore.errors import InputError
+from sdcore.free_memory import is_out_of_memory
+from sdcore.inpainting import MAX_SIDE
 from sdcore.models.reordered import restore
 from sdcore.networks import Networks
 from sdcore.paths import path_of
@@ -12,7 +15,7 @@ from sdcore.training.dataset import examples_of, items_of
 from sdcore.training.home import check_place, open_home, origins_of
 from sdcore.training.plan import Plan, with_defaults
 from sdcore.training.process import check_trainable, readied
-from sdcore.training.ranks import Ranks
+from sdcore.training.ranks import Ranks, ToldByFirst
 from sdcore.training.session import Session
 from sdcore.training.watcher import Silent, Tell, Watcher
 
@@ -51,6 +54,11 @@ def train(
     factor = networks.vae.config.factor
     side = max(networks.unet.config.sides) * factor
     plan = with_defaults(plan, networks.prediction_type, side)
+    assert plan.resolution is not None
+    if not factor <= plan.resolution <= MAX_SIDE:
+        raise InputError(
+            f"resolution {plan.resolution} is out of range: {factor} to {MAX_SIDE} pixels"
+        )
     networks = replace(readied(networks, plan), engine="plain")  # nothing laid out for drawing
     for module in networks.modules.values():
         restore(module)  # what drew with it may have laid its weights for itself
@@ -61,5 +69,11 @@ def train(
     with ranks.together():
         if ranks.first:
             open_home(place, plan, origins_of(networks, examples))
-    items, prior = items_of(networks, examples, skipped, plan, place, tell, watcher, ranks)
-    return Session(networks, plan, place, name, items, prior, tell, watcher, ranks).run()
+    try:
+        items, prior = items_of(networks, examples, skipped, plan, place, tell, watcher, ranks)
+        return Session(networks, plan, place, name, items, prior, tell, watcher, ranks).run()
+    except (RuntimeError, MemoryError) as error:  # in a step it is told more closely
+        if not is_out_of_memory(error):
+            raise
+    text = f"out of memory on {networks.device}: take a smaller --resolution than {plan.resolution}"
+    raise InputError(text) if ranks.first else ToldByFirst(text)

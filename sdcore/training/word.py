@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sdcore.adapters import Embedding, extended, with_embedding
 from sdcore.errors import InputError
 from sdcore.networks import Networks, Reader
+from sdcore.prompts.tokens import words_in_text
 from sdcore.training.folder import Example
 from sdcore.training.optimizer import Group
 from sdcore.training.plan import Plan
@@ -102,9 +103,9 @@ def _beginning(reader: Reader, plan: Plan) -> Tensor:
 
 def with_word(examples: list[Example], word: str) -> tuple[list[Example], int]:
     """Examples whose captions all hold the word, and to how many of them it was added in front."""
-    new, added = [], 0
+    new, added, there = [], 0, words_in_text([word])
     for example in examples:
-        said = tuple(c if word.lower() in c.lower() else f"{word}, {c}" for c in example.captions)
+        said = tuple(c if there.search(c) else f"{word}, {c}" for c in example.captions)
         added += said != example.captions
         new.append(Example(example.path, said, example.repeats))
     return new, added

@@ -82,6 +82,11 @@ def test_a_configuration_that_says_nothing(shell: Shell, text: str, message: str
         (["pictures", "--steps", 1, "--epochs", 1], "steps and epochs both say how long"),
         (["pictures", "--zero-snr"], "--zero-snr is for v_prediction only"),
         (["pictures", "--lr", "nan"], "lr is a number of at least 0, not nan"),
+        (["pictures", "--resolution", 0], "resolution 0 is out of range: 8 to 8192 pixels"),
+        (["pictures", "--resolution", 9999], "resolution 9999 is out of range"),
+        (["pictures", "--seed", 2**64], "seed is a number of at most 9223372036854775807"),
+        (["pictures", "--method", "embedding", "--word", " "], "which word is learned? Give"),
+        (["pictures", "--method", "embedding", "--word", "(x)"], "'(x)' is none of a prompt"),
         (["pictures", "--dtype", "float16"], "in float16 small gradients become 0"),
     ],
 )

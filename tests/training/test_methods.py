@@ -175,6 +175,8 @@ def test_captions_get_the_word() -> None:
     new, added = with_word(examples, "<new>")
     assert [e.captions for e in new] == [("a <New> boat",), ("<new>, a house", "<new>")]
     assert (added, new[1].repeats) == (1, 3)
+    part, _ = with_word([Example(path, ("a steal", "TEAL?"))], "teal")  # the word alone is read
+    assert part[0].captions == ("teal, a steal", "TEAL?")
 
 
 def test_pictures_without_captions_get_templates(run: Run, data: Path) -> None:

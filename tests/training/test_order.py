@@ -4,10 +4,12 @@ import math
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from sdcore.errors import InputError
 from sdcore.training.batches import levels
 from sdcore.training.buckets import bucket_of, bucket_sizes, covering, mirrored_cut
 from sdcore.training.order import Order
@@ -45,6 +47,8 @@ def test_what_is_cut() -> None:
     assert larger.size == (64, 64)
     assert corner == ((160 - 64) // 2, 0)
     assert mirrored_cut(101, 40, (30, 5)) == (31, 5)
+    with pytest.raises(InputError, match="is 1x99999, too long and thin for 64x64"):
+        covering(Image.new("L", (1, 99_999)), (64, 64))
 
 
 @given(

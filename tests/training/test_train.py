@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from sdcore.errors import InputError
 from sdcore.images import open_picture
+from sdcore.models import VAE
 from sdcore.pipeline import StableDiffusion
 from sdcore.training.plan import Plan
 from sdcore.training.record import Record
@@ -219,6 +220,9 @@ def test_too_little_memory(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: 
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return real(self, step)
 
+    def scarce_encode(self: VAE, image: torch.Tensor) -> None:
+        raise MemoryError
+
     monkeypatch.setattr(Trainer, "gradients", scarce)
     with pytest.raises(InputError) as error:
         run(steps=4, batch=2)
@@ -228,6 +232,10 @@ def test_too_little_memory(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert "--checkpointing, --dtype bfloat16, a smaller --resolution" in str(error.value)
     assert (tmp_path / "out" / "checkpoint-000002.safetensors").is_file()
     monkeypatch.setattr(Trainer, "gradients", real)
+    monkeypatch.setattr(VAE, "encode", scarce_encode)
+    with pytest.raises(InputError, match="out of memory on cpu: take a smaller --resolution than"):
+        run("encoding", steps=1)
+    monkeypatch.undo()
     whole, straight = run(steps=4, batch=2), run("straight", steps=4, batch=2)
     a, b = load_file(whole.path), load_file(straight.path)
     assert all(torch.equal(a[k], b[k]) for k in a)
