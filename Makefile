@@ -18,7 +18,7 @@ demo: $(VENV)/.runtime ## draw a picture with the bundled model and print its pa
 	@$(BIN)/sdcore sample "$(PROMPT)" --seed 3 --out out/ $(ARGS)
 
 test: $(VENV)/.test ## run the tests (ARGS="-k name" to choose)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # What depends on how a processor rounds shows under the kernels of others, which torch has too.
 OTHERS = tests/schedulers/test_quirks.py tests/schedulers/test_fields.py \

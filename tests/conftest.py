@@ -1,11 +1,12 @@
 """What the tests share: a tiny random model in the diffusers layout, and a folder to break."""
 
 import functools
+import gc
 import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,13 @@ from tests.cli.shell import Shell
 
 # Nothing that the environment of whoever runs the tests says to a command is said to these.
 SAID = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "COLUMNS", "LINES", "FORCE_COLOR", "HF_TOKEN",
-        "XDG_CACHE_HOME", "XDG_CONFIG_HOME")  # fmt: skip
+        "HF_ENDPOINT", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")  # fmt: skip
 for name in [*os.environ]:
-    if name in SAID or name.startswith(("SDCORE_", "SLURM_", "TQDM_", "HF_HUB_")):
+    if (
+        name in SAID
+        or name.startswith(("SDCORE_", "SLURM_", "TQDM_", "HF_HUB_"))
+        or name.upper().endswith("_PROXY")  # what is asked of this machine goes nowhere else
+    ):
         del os.environ[name]
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test asks the network
 os.environ["SDCORE_CONFIG"] = ""  # no test reads the defaults of whoever runs it
@@ -37,6 +42,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     times = "how many times as many examples the laws and the fuzzer try"
     parser.addoption("--times", type=int, default=1, help=times)
     parser.addoption("--inputs", help="of the fuzzer: one kind, or one input as kind:seed")
+
+
+# What takes longest, in the order of its length: begun last it would leave other workers idle.
+LONG = ("server/test_fuzzed.py", "train/test_train.py", "server/test_live.py",
+        "scripts/test_tutorial.py", "training/test_ranks.py")  # fmt: skip
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays: no collection of garbage goes through it, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((n for n, name in enumerate(LONG) if item.path.match(name)), len(LONG))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,19 @@
 """The garbage collector's pause: it ends as it began, and what was made is not looked through."""
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 
 from sdcore.garbage import collection_paused
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_put_aside() -> Iterator[None]:
+    """As in a process of its own; what the tests have put aside goes back there."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 class Node:
