@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from sdcore import garbage
 from sdcore.garbage import collection_paused
 
 
@@ -27,7 +28,10 @@ def nodes(generation: int | None = None) -> int:
     return sum(type(each) is Node for each in gc.get_objects(generation))
 
 
-def test_nothing_is_collected_inside_and_garbage_is_afterwards() -> None:
+def test_nothing_is_collected_inside_and_garbage_is_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(garbage, "MANY", 0)
     with collection_paused():
         assert not gc.isenabled()
         Node()
@@ -51,7 +55,14 @@ def test_it_leaves_the_collector_as_it_was() -> None:
     assert gc.isenabled()
 
 
-def test_objects_that_were_put_aside_stay_there() -> None:
+def test_a_few_objects_are_new_as_ever() -> None:
+    with collection_paused():
+        Node()
+    assert (nodes(generation=0), nodes(generation=2)) == (1, 0)
+
+
+def test_objects_that_were_put_aside_stay_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "MANY", 0)
     gc.freeze()
     try:
         count = gc.get_freeze_count()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from sdcore.brownian import NOISES
 from sdcore.errors import InputError
@@ -27,6 +28,7 @@ class Installed:
     problem: str = ""  # why it cannot be used
 
 
+@cache
 def _ours() -> Mapping[Kind, set[str]]:
     """The names that no package can take."""
     names: Mapping[Kind, Collection[str]] = {
