@@ -76,7 +76,7 @@ class SeededNoise:
             raise InputError("at least one seed is needed")
         for seed in self.seeds:
             if not -(2**63) <= seed < 2**64:
-                raise InputError(f"seed {seed} is out of range: 0 to {2**64 - 1}")
+                raise InputError(f"seed {seed} is out of range: {-(2**63)} to {2**64 - 1}")
         object.__setattr__(self, "seeds", tuple(self.seeds))
         object.__setattr__(self, "shape", tuple(self.shape))
 

@@ -177,7 +177,7 @@ def test_latents_stay_float32(tiny_path: Path, dtype: str) -> None:
     [
         ({"prompts": []}, "at least one"),
         ({"seeds": []}, "at least one"),
-        ({"seeds": [2**64]}, "out of range"),
+        ({"seeds": [2**64]}, f"out of range: {-(2**63)} to {2**64 - 1}"),
         ({"steps": 0}, "steps"),
         ({"steps": -3}, "steps"),
         ({"cfg": float("nan")}, "cfg"),

@@ -96,7 +96,8 @@ def _checked(folder: Path, variant: str | None) -> Path:
 def _download(repo: str, variant: str | None, revision: str | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
-    names = HfApi().list_repo_files(repo, revision=revision)
+    # One question, asked once: the listing by pages is asked for half a minute without a network.
+    names = [file.rfilename for file in HfApi().model_info(repo, revision=revision).siblings or ()]
     wanted = files_read(repo, names, variant)
     folder = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
     indices = [name for name in wanted if ".index." in name]

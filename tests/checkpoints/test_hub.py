@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socket import socket
 from threading import Thread
 from typing import NamedTuple
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from sdcore.checkpoints.hub import _checked, files_read
+from sdcore.checkpoints.hub import _checked, fetch, files_read
 from sdcore.errors import InputError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -191,6 +192,20 @@ def test_what_the_hub_refuses_is_one_line(online: list[Done]) -> None:
         assert done.status == 2
         assert done.stderr.count("\n") == 1
         assert line in done.stderr
+
+
+def test_without_a_network_the_hub_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its client would try again for half a minute, and tell of each try."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        there = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", there)
+        with pytest.raises(InputError, match=r"foo/bar is no folder here.*cannot be reached"):
+            fetch("foo/bar")
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 @pytest.mark.parametrize("gone", ["merges.txt", "vocab.json"])
