@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sdcore.devices import TF32, check_finite, in_own_precision
 from sdcore.engine import ready_decoder
+from sdcore.errors import InputError
 from sdcore.family import Family, family_of
 from sdcore.memory import apply, leaner
 from sdcore.models import VAE, TextEncoder, UNet
@@ -124,10 +125,15 @@ class Networks:
     def decode(self, latents: Tensor) -> Pictures:
         """Unit-variance latents [B,4,h,w] of any floating dtype to B pictures of 8h x 8w pixels.
 
-        Raises InputError where they are not finite, or the VAE overflows in its dtype.
+        Raises InputError for another shape, where they are not finite, and where the VAE overflows
+        in its dtype.
         """
         from sdcore.images import to_pictures
         from sdcore.sheets import Pictures
+
+        channels = self.vae.config.latent_channels
+        if latents.dim() != 4 or latents.shape[1] != channels:
+            raise InputError(f"latents are [B,{channels},h,w], and not {list(latents.shape)}")
 
         # One at a time: large batches are no faster, take more memory, and end in other last bits.
         dtype = self.vae.dtype

@@ -105,12 +105,18 @@ class Run:
     described: Mapping[str, Any] | None = None  # what the settings speak of; None: all that is here
 
     def __post_init__(self) -> None:
-        """Let the settings say what will run, where something else was put in."""
+        """Let the settings say what will run, where something else was put in.
+
+        Raises InputError where that cannot run.
+        """
         now = {name: getattr(self, name) for name in PUT_IN}
         before = now if self.described is None else self.described
         said: dict[str, Any] = {}
         for name, value in now.items():
             if value is not before[name] and (name != "sigmas" or value != before[name]):
+                if name in ("solver", "noise", "around") and not callable(value):
+                    like = ', e.g. resolve("euler").solver' if name == "solver" else ""
+                    raise InputError(f"{name} is a function{like}, and no {type(value).__name__}")
                 said |= {"around": None} if value is unchanged else settings_of(name, value)
         settings = tuple(replace(each, **said) for each in self.settings)
         object.__setattr__(self, "settings", settings if said else self.settings)

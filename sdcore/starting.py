@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 
 import torch
 from safetensors import SafetensorError
@@ -206,8 +207,13 @@ def open_latents(given: object) -> torch.Tensor | None:
     """A tensor as it is, or the one in a safetensors file. Raises InputError."""
     if given is None or isinstance(given, torch.Tensor):
         latents = given
+    elif not isinstance(given, str | PathLike):
+        raise InputError(
+            f"latents are a tensor, or a file of one, and no {type(given).__name__}: "
+            "torch.from_numpy makes a tensor of an array"
+        )
     else:
-        place = path_of(str(given))
+        place = path_of(given)
         try:
             tensors = load_file(place)
         except (OSError, SafetensorError) as error:

@@ -193,7 +193,7 @@ def test_latents_stay_float32(tiny_path: Path, dtype: str) -> None:
         # What is of another kind than a program may hand over.
         ({"image": torch.zeros(3, 8, 8)}, "a path or a PIL.Image, and no Tensor"),
         ({"image": 5}, "a path or a PIL.Image, and no int"),
-        ({"latents": 5}, "5 cannot be read"),
+        ({"latents": [0.0]}, "a tensor, or a file of one, and no list"),
         ({"noise": 7}, "noise is a name, or a function .*, and no int"),
         ({"freeu": (1.5, 1.6, 0.9, 0.2)}, "freeu is a text, .*, and no tuple"),
         ({"lossy": 7}, "lossy is a text, .*, and no int"),
@@ -219,6 +219,12 @@ def test_an_unknown_dtype(tiny_path: Path) -> None:
         load(tiny_path, dtype="float31")
     with pytest.raises(InputError, match="unknown dtype '5'"):
         load(tiny_path, dtype=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4), (1, 3, 4, 4)])
+def test_what_are_no_latents(sd: StableDiffusion, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"latents are \[B,4,h,w\], and not"):
+        sd.decode(torch.zeros(shape))
 
 
 def test_a_model_that_is_no_path() -> None:

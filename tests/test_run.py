@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import sdcore
+from sdcore.errors import InputError
 from sdcore.guidance import CFG
 from sdcore.inpainting import Kept
 from sdcore.loading import load
@@ -214,6 +215,12 @@ def test_settings_say_what_was_put_in(sd: StableDiffusion, run: sdcore.Run) -> N
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("name", ["solver", "noise", "around"])
+def test_what_cannot_be_put_in(run: sdcore.Run, name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is a function.*, and no str"):
+        replace(run, **{name: "euler"})
+
+
 def test_gone_on_with_from_a_file(run: sdcore.Run, tmp_path: Path) -> None:
     """In the sigmas of the file, also where they were put in; in the run's where it lays others."""
     own = replace(run, sigmas=(*run.sigmas[:2], 3.0, 1.0, 0.0))
