@@ -108,7 +108,8 @@ class _Page:
         ends = [self._ends(values, axis) for axis, values in enumerate((xs, ys))]
         self.low, self.high = (ends[0][0], ends[1][0]), (ends[0][1], ends[1][1])
         for axis in (0, 1):
-            for value in self._ticks(axis, sorted(set(xs)) if axis == 0 else []):
+            known = sorted(set(xs)) if axis == 0 else []
+            for value in ticks(self.low[axis], self.high[axis], self.log[axis], known):
                 self._tick(draw, axis, value)
         box = [self.place(self._back(self.low)), self.place(self._back(self.high))]
         draw.rectangle(
@@ -130,19 +131,6 @@ class _Page:
         room = (high - low) * 0.04 or abs(high) * 0.1 or 0.5
         return low - (room if low else 0), high + room
 
-    def _ticks(self, axis: int, known: Sequence[float]) -> list[float]:
-        low, high = self.low[axis], self.high[axis]
-        if not self.log[axis]:
-            step = 10 ** math.floor(math.log10((high - low) / 4))
-            step *= next(m for m in (1, 2, 5, 10) if (high - low) / (m * step) <= 8)
-            return [step * n for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
-        if 0 < len(known) <= 8:
-            return list(known)
-        powers = range(math.floor(low), math.ceil(high) + 1)
-        marks = (1,) if high - low > 3 else (1, 2, 5)
-        ticks = [m * 10.0**p for p in powers for m in marks]
-        return [tick for tick in ticks if low <= math.log10(tick) <= high]
-
     def _tick(self, draw: ImageDraw.ImageDraw, axis: int, value: float) -> None:
         low, high = self._back(self.low), self._back(self.high)
         ends = (
@@ -156,7 +144,7 @@ class _Page:
         if axis == 0:
             self.text(draw, (x, y + 5), f"{value:g}", GREY, 11, "mt")
         else:
-            self.text(draw, (x - 6, y), f"{value:.3g}", GREY, 11, "rm")
+            self.text(draw, (x - 6, y), f"{value:.5g}", GREY, 11, "rm")
 
     def line(self, draw: ImageDraw.ImageDraw, line: Line, number: int) -> None:
         colour = COLOURS[number % len(COLOURS)]
@@ -200,6 +188,28 @@ class _Page:
         label = Image.new("RGB", size, PAPER)
         ImageDraw.Draw(label).text((4, size[1] // 2), text, INK, font, "lm")
         return label.rotate(90, expand=True)
+
+
+def ticks(low: float, high: float, log: bool, known: Sequence[float] = ()) -> list[float]:
+    """The values that an axis from low to high is labelled with; of its logarithms to 10 where it
+    is logarithmic. known: what is drawn there, where it is few values, or whole ones."""
+    if not log:
+        whole = bool(known) and all(value == int(value) for value in known)
+        return _even(low, high, 1.0 if whole else 0.0)
+    if 0 < len(known) <= 8:
+        return list(known)
+    marks = (1,) if high - low > 3 else (1, 2, 5)
+    found = [m * 10.0**p for p in range(math.floor(low), math.ceil(high) + 1) for m in marks]
+    found = [tick for tick in found if low <= math.log10(tick) <= high]
+    return found if len(found) > 1 else [tick for tick in _even(10**low, 10**high) if tick > 0]
+
+
+def _even(low: float, high: float, least: float = 0.0) -> list[float]:
+    """Round numbers, evenly spaced by at least so much, at most nine of them."""
+    step = 10 ** math.floor(math.log10((high - low) / 4))
+    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (m * step) <= 8)
+    step = max(step, least)
+    return [step * n for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _length(text: str, size: int) -> int:

@@ -121,8 +121,9 @@ def plot(rows: Sequence[Row]) -> Image.Image:
                 band.append((nfe, min(errors), max(errors)))
         if points:
             lines.append(Line(name, points, band))
-    seeds = len({row.cell.seed for row in rows})
+    seeds, prompts = (len({getattr(row.cell, of) for row in rows}) for of in ("seed", "prompt"))
     title = f"Distance to the reference: median and range over {seeds} seed{'s' * (seeds > 1)}"
+    title += f" of {prompts} prompts" * (prompts > 1)
     return chart(lines, title, "NFE", "root mean square of the latents' error", True, True)
 
 
