@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from sdcore.cli.echo import echo
+from sdcore.cli.echo import echo, tell
 
 
 @click.command()
@@ -39,6 +39,9 @@ def metrics(
     from sdcore.experiments import metrics as measured
 
     pairs = measured.pairs_of(a, b)
+    alone = [len(measured.pictures_in(each)) - len(pairs) for each in (a, b)]
+    if any(alone):
+        tell(f"{alone[0]} pictures of {a} and {alone[1]} of {b} belong to none of the other")
     rows = [measured.scores(pair) for pair in pairs]
     sets: dict[str, Any] = {name: statistics.fmean(getattr(row, name) for row in rows)
                             for name in ("rmse", "ssim")}  # fmt: skip
@@ -61,7 +64,10 @@ def metrics(
     if every:
         for row in rows:
             echo(f"{row.name}  RMSE {row.rmse:.3f}  PSNR {row.psnr:.2f}  SSIM {row.ssim:.4f}")
-    echo(f"{len(pairs)} pairs, {sets.pop('same')} of them the same to the bit")
+    same = sets.pop("same")
+    echo(f"{len(pairs)} pair{'s' * (len(pairs) != 1)}, {same} of them the same to the bit")
+    if same == len(pairs):
+        del sets["psnr"]
     for name, value in sets.items():
         unit = {"rmse": " of 255", "psnr": " dB, of those that differ"}.get(name, "")
         echo(f"{name.replace('_', ' '):<8}{value:.4f}{unit}")

@@ -8,6 +8,7 @@ gives: CLIP score (transformers); FID and KID (torch-fidelity), LPIPS (torchmetr
 from __future__ import annotations
 
 import importlib.util
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from sdcore.images import FORMATS, open_picture, psnr, read_settings, to_tensor
 from sdcore.paths import path_of
 from sdcore.user_file import said
 
+_SHEET = re.compile(r"(sheet|steps|plot)(-\d+)?")  # as commands name what is made of many pictures
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
@@ -59,12 +61,23 @@ def pictures_in(folder: str | Path) -> dict[str, Path]:
     named = {
         path.relative_to(root).as_posix(): path
         for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in ENDINGS and not path.name.startswith(("sheet", "plot"))
+        if path.suffix.lower() in ENDINGS and not _is_sheet(path)
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
     }  # fmt: skip
     if not named:
         raise InputError(f"{root} holds no pictures")
     return named
+
+
+def _is_sheet(path: Path) -> bool:
+    """Whether it is a sheet or a plot; one picture of that name has settings."""
+    if _SHEET.fullmatch(path.stem) is None:
+        return False
+    try:
+        read_settings(path)
+    except InputError:
+        return True
+    return False
 
 
 def pairs_of(a: str | Path, b: str | Path) -> list[Pair]:

@@ -94,6 +94,18 @@ def test_folders_pair_by_path(tmp_path: Path) -> None:
             pairs_of(tmp_path / folder, tmp_path / "a")
 
 
+def test_a_picture_of_a_sheet_is_no_sheet(shell: Shell) -> None:
+    """Left out is what commands make of many pictures, by its name and as it holds no settings."""
+    shell.sample("sheet", "plot of land", "--seed", "0-1", "--sheet", "--steps-sheet", "--out", "a")
+    shell.sample("sheet", "plot of land", "--seed", "0", "--out", "b")
+    assert {"sheet.png", "steps.png"} < {each.name for each in Path("a").iterdir()}
+    assert [each.name for each in pairs_of("a", "b")] == ["plot-of-land-0.png", "sheet-0.png"]
+    told = shell("metrics", "a", "b")
+    assert told.err == "sdcore: 2 pictures of a and 0 of b belong to none of the other\n"
+    assert str(told.paths[0]) == "2 pairs, 2 of them the same to the bit"
+    assert not any("psnr" in str(line) for line in told.paths)
+
+
 def test_the_command(shell: Shell) -> None:
     """Two ways of drawing pair by prompt and seed."""
     shell.sample("red", "--seed", "0-1", "--scheduler", "euler", "--out", "euler")
