@@ -16,9 +16,11 @@ from sdcore.errors import InputError
 from sdcore.lab import laws
 from sdcore.lab.laws import Law
 from sdcore.lab.order import COUNTS, Convergence, measure
+from sdcore.lab.order_conditions import MOST, broken_condition
 from sdcore.lab.setting import EXACT, SINGLE, Setting
 from sdcore.sampling import Solver, Step
 from sdcore.schedulers import SPACINGS, Scheduler, resolve
+from sdcore.schedulers.tableau import Tableau
 
 CLASSIC = ("leading", "trailing", "linspace", "karras")
 FEW = (1, 2, 8)  # N for the laws of purity, on the classic spacings
@@ -74,6 +76,7 @@ def check(solver: Solver | Scheduler, claimed: int | None = None, float32: bool 
         broken = [each for each in findings if not each.holds] or [Finding(first, False, ran)]
         return Report(tuple(broken), (), 0, None)
     findings += [_try(name, law, solver, few) for name, law in others]
+    findings += _of_tableau(solver)
     nfe, draws = tuple(step.nfe for step in ran), ran[-1].draws
     quiet = _without_noise(solver)
     if draws:
@@ -97,6 +100,16 @@ def check(solver: Solver | Scheduler, claimed: int | None = None, float32: bool 
         Finding("converges", measured.order >= at_least, f"{of} {measured.order:.2f}{asked}")
     )
     return Report(tuple(findings), nfe, draws, measured)
+
+
+def _of_tableau(solver: Solver) -> list[Finding]:
+    """Whether a tableau from a file has the order that it claims; [] of any other solver."""
+    tableau = getattr(solver, "keywords", {}).get("tableau")
+    if not isinstance(tableau, Tableau):
+        return []
+    broken = broken_condition(tableau)
+    detail = broken or f"up to order {min(tableau.order, MOST)}"
+    return [Finding("the order conditions of its tableau", not broken, detail)]
 
 
 def settings(

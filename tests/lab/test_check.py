@@ -220,6 +220,21 @@ def test_what_a_solver_raises_is_a_finding_with_its_line(tmp_path, capsys, monke
     assert "1 of 1 laws broken; the others are tried once it runs" in out
 
 
+def test_a_tableau_that_claims_too_much(tmp_path, capsys, monkeypatch):
+    """Its rows and b add up, and it keeps every law of a solver."""
+    for counts in ("EVERY", "SOME"):
+        monkeypatch.setattr(sys.modules["sdcore.lab.check"], counts, (1, 2))
+    path = tmp_path / "slip.tableau"
+    path.write_text("Slip\n0 |\n1/2 | 1/2\n3/4 | 0 3/4\n---+---\n3 | 3/9 2/9 4/9\n")
+    status, out, _ = run(["check", str(path)], capsys)
+    assert status == 1
+    failed = [line for line in out.splitlines() if line.startswith("FAILS")]
+    assert failed == [
+        "FAILS  the order conditions of its tableau: the method claims order 3, and is off by "
+        "0.056 in order 2"
+    ]
+
+
 @pytest.mark.parametrize("returned", ["x", "None", "(x, 1)"])
 def test_a_solver_that_returns_something_else_is_told(tmp_path, capsys, returned):
     path = tmp_path / "mine.py"

@@ -2,9 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterator
 from decimal import Decimal, localcontext
-from functools import cache, partial
+from functools import partial
 
 import pytest
 import torch
@@ -12,40 +11,11 @@ import torch
 from sdcore.errors import InputError
 from sdcore.lab import Gaussian, Mixture
 from sdcore.lab.order import measure
+from sdcore.lab.order_conditions import Tree, broken_condition, gamma, trees
 from sdcore.sampling import Prediction, State, sample
 from sdcore.schedulers import TABLE, resolve
 from sdcore.schedulers.solvers.runge_kutta import VARIABLES, runge_kutta
 from sdcore.schedulers.tableau import FOLDER, TABLEAUX, Tableau, parse, read
-
-Tree = tuple["Tree", ...]  # a rooted tree: its branches
-
-
-@cache
-def trees(order: int) -> frozenset[Tree]:
-    """All rooted trees of so many nodes: 1, 1, 2, 4, 9, 20, 48 ..."""
-    if order == 1:
-        return frozenset({()})
-    return frozenset(
-        tuple(sorted(branches))
-        for sizes in _partitions(order - 1, order - 1)
-        for branches in itertools.product(*(trees(size) for size in sizes))
-    )
-
-
-def _partitions(total: int, most: int) -> Iterator[tuple[int, ...]]:
-    if total == 0:
-        yield ()
-    for first in range(min(total, most), 0, -1):
-        yield from ((first, *rest) for rest in _partitions(total - first, first))
-
-
-def size(tree: Tree) -> int:
-    return 1 + sum(map(size, tree))
-
-
-def gamma(tree: Tree) -> int:
-    return size(tree) * math.prod(map(gamma, tree))
-
 
 Exact = tuple[list[list[Decimal]], dict[int, list[Decimal]]]  # a; b by order
 
@@ -107,6 +77,20 @@ def test_order_conditions(name: str) -> None:
             assert order == 10 or defects(a, b, order + 1) > 1e-7
     tableau = TABLEAUX[name]
     assert [tableau.order, *[tableau.embedded_order][: len(methods) - 1]] == list(methods)
+    assert broken_condition(tableau) == ""
+
+
+def test_a_method_that_claims_too_much() -> None:
+    """A slip that leaves the sums of its rows and of b: sum b c = 4/9, and not 1/2."""
+    rows = "Typo\n0 |\n1/2 | 1/2\n3/4 | 0 3/4\n---+---\n"
+    slip = parse(f"{rows}3 | 3/9 2/9 4/9", "slip.tableau")
+    assert broken_condition(slip) == "the method claims order 3, and is off by 0.056 in order 2"
+    pair = parse(f"{rows}3 | 2/9 1/3 4/9\n2 | 3/9 2/9 4/9", "slip.tableau")
+    assert (
+        broken_condition(pair)
+        == "the embedded method claims order 2, and is off by 0.056 in order 2"
+    )
+    assert broken_condition(parse(f"{rows}3 | 2/9 1/3 4/9", "right.tableau")) == ""
 
 
 @pytest.mark.parametrize(
