@@ -19,6 +19,7 @@ import secrets
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -79,6 +80,8 @@ class Gate:
         answer = self.refused(scope)
         try:
             await (self.app if answer is None else answer)(scope, receive, guarded)
+        except ClientDisconnect:  # in the middle of its body: nobody waits for an answer
+            return
         except Exception as error:
             log.error("a request failed: %s", places(error))
             if not begun:

@@ -1,5 +1,6 @@
 """What happened to other servers, each as a test; and who may ask what."""
 
+import asyncio
 import base64
 import io
 import json
@@ -588,6 +589,25 @@ def test_an_error_of_our_own_is_one_line_of_the_log_without_its_words(
     (line,) = [r.getMessage() for r in caplog.records if r.name == "sdcore.server"]
     assert "RuntimeError at" in line
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/v1/images/edits", "/generate"])
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(
+    worker: Worker, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    headers = {b"host": b"127.0.0.1", b"content-type": b"application/json", b"content-length": b"9"}
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers":
+             list(headers.items()), "server": ("127.0.0.1", 80), "scheme": "http"}  # fmt: skip
+    coming = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+    async def receive() -> Any:
+        return next(coming, {"type": "http.disconnect"})
+
+    async def send(message: Any) -> None:
+        assert message.get("status") != 500
+
+    asyncio.run(application.create_app(worker, ServerOptions())(scope, receive, send))
+    assert [record for record in caplog.records if record.name == "sdcore.server"] == []
 
 
 def test_lists_know_no_name_twice(tiny_path: Path, tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ export async function reuse(run) {
 
 // --- before anything is drawn -------------------------------------------------------------------
 
-function plan() {
+export function plan() {
   clearTimeout(planTimer);
   planTimer = setTimeout(async () => {
     try {

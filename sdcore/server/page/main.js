@@ -3,7 +3,7 @@
 import { ask, look, onLink } from "./api.js";
 import { branchDialog, compareDialog, helpDialog } from "./dialogs.js";
 import { $, calm, h, tell } from "./dom.js";
-import { cancel, draw, dropped, makeForm, reuse } from "./form.js";
+import { cancel, draw, dropped, makeForm, plan, reuse } from "./form.js";
 import { VIEWS } from "./paint.js";
 import { look as view, makeStage, save } from "./stage.js";
 import { changed, cursor, goTo, laneRuns, last, modelOf, on, recall, show, steps, store, undo } from "./store.js";
@@ -210,7 +210,10 @@ async function begin() {
       const runs = await recall();
       const shown = runs.filter((run) => !run.reference_of);
       if (before === "wait" && shown.length) show(shown[shown.length - 1].id);
-      if (before === "away") tell("The server is back.");
+      if (before === "away") {
+        tell("The server is back.");
+        plan();
+      }
     } catch (error) {
       made = Boolean($("form").dataset.ready);
       tell(error.message, "wrong");

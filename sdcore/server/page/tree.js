@@ -5,6 +5,8 @@ import { $, h, number, tell } from "./dom.js";
 import { brief, promptOf } from "./stage.js";
 import { changed, did, on, show, store } from "./store.js";
 
+// A picture that is not there yet: without any, browsers draw a frame.
+const BLANK = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'/>";
 const seen = new Map(); // id -> promise of a blob's address
 
 export function makeTree() {
@@ -35,7 +37,7 @@ function changes(run) {
 
 function item(run, isBranch) {
   const letter = ["A", "B"][store.lanes.indexOf(run.id)] ?? "";
-  const image = h("img", { alt: "", width: 46, height: 46 });
+  const image = h("img", { alt: "", width: 46, height: 46, src: BLANK });
   const words = isBranch ? changes(run) : run.prompt;
   const state = run.state === "done" ? brief(run) : run.gone && run.state === "lost" ? "lost: the server began anew" : run.state;
   const button = h("button", { type: "button", className: "run", onclick: () => show(run.id, 0) },
