@@ -8,7 +8,7 @@ from sdcore.errors import InputError
 NAME_BYTES = 255  # of a file's or a folder's name: the limit of every common file system
 
 
-def path_of(place: str | Path) -> Path:
+def path_of(place: str | os.PathLike[str]) -> Path:
     """The path that a user names, with ~ expanded; whether something is there is another matter.
 
     Raises InputError for what is no path, and for one that the system cannot look up: a user that
@@ -43,7 +43,7 @@ def home() -> Path:
         return Path("/")
 
 
-def file_of(place: str | Path) -> Path:
+def file_of(place: str | os.PathLike[str]) -> Path:
     """The path of a file that is there. Raises InputError where it is not, as `path_of` does."""
     path = path_of(place)
     if not path.is_file():
