@@ -1,7 +1,9 @@
 """The garbage collector's pause: it ends as it began, and what was made is not looked through."""
 
+import atexit
 import gc
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -71,3 +73,14 @@ def test_objects_that_were_put_aside_stay_there(monkeypatch: pytest.MonkeyPatch)
         assert gc.get_freeze_count() == count
     finally:
         gc.unfreeze()
+
+
+def test_triton_finds_all_that_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[Callable[[], None]] = []
+    monkeypatch.setattr(atexit, "register", ends.append)
+    monkeypatch.setattr(atexit, "unregister", lambda end: None)
+    garbage.put_aside()
+    assert gc.get_freeze_count() > 0
+    monkeypatch.setitem(sys.modules, "triton", garbage)
+    ends[0]()
+    assert gc.get_freeze_count() == 0

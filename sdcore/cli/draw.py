@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from sdcore.cli.echo import echo, tell
 from sdcore.cli.output import Output
 from sdcore.cli.records import Records
 from sdcore.cli.state import Unfinished
+from sdcore.garbage import put_aside
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,7 +85,7 @@ def draw(
                 more |= {"start": batch.start, "noise": batch.noise, "sigmas": batch.sigmas}
                 drawing = drawn(networks, batch.settings, batch.parts, tell=told, **more)
                 if begun is None:
-                    gc.freeze()  # modules and networks stay: no collection goes through them
+                    put_aside()
                     output.open()
                     if first:
                         echo(first, err=True)
