@@ -60,6 +60,11 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    torch.manual_seed(0)  # whatever ran before
+
+
 def pytest_unconfigure() -> None:
     gc.unfreeze()  # libraries that count at the end what is left take it for lost
 

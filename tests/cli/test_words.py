@@ -157,9 +157,9 @@ def test_a_path_in_a_file_of_wildcards_is_not_the_users(shell: Shell) -> None:
     words = ["--grammar", "a1111", "--wildcards", "one", "--wildcard-dir", "wildcards"]
     refused = shell.sample("red __style__", "--seed", 0, *words)
     assert refused.status == 2
-    assert "the adapter of <lora:./there> is not in" in refused.err
+    assert "the adapter of <lora:./there> is not here" in refused.err
     typed = shell.sample("{red|red} <lora:./there:1>", "--seed", 0, *words)
-    assert "is not in" not in typed.err  # looked into, and found to be no adapter
+    assert "is not here" not in typed.err  # looked into, and found to be no adapter
     assert typed.status == 2
     far = shell.sample("red <lora://host/there:1>", "--seed", 0, *words)
     assert "on another machine" in far.err

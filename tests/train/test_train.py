@@ -1,6 +1,8 @@
 """`make train ARGS=--quick`: all of the training, learning nothing; and going on after a stop."""
 
 import json
+import runpy
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,6 +27,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.exit_code == 0, done.output
     assert done.stdout.strip() == str(work / "out")
     return work
+
+
+def test_it_is_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("scripts.train", run_name="__main__")
+    assert ended.value.code == 0
+    assert "--quick" in capsys.readouterr().out
 
 
 def test_what_it_writes_can_draw(trained: Path) -> None:
