@@ -45,15 +45,19 @@ class Extension:
         return "an unknown package" if of is None else f"{of.name} {of.version}"
 
     def load(self) -> Any:
-        """The object. Raises InputError, in one line, where its package does not import."""
+        """The object. Raises InputError, in one line, where its package does not import, and for
+        what cannot be called; a solver may be an Entry, too."""
         try:
-            return self.point.load()
+            thing = self.point.load()
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             raise InputError(
                 f"the {self.kind} {self.name} of {self.package} does not import: {said(error)}"
             ) from error
+        if self.kind != "solver" and not callable(thing):
+            raise InputError(f"the {self.kind} {self.name} of {self.package} is no function")
+        return thing
 
     def file(self) -> Path:
         """Where its code is, for messages; the module's name where that is not known."""

@@ -76,6 +76,7 @@ halfway = addons:halfway
 as_an_entry = addons:entry
 wrong-step = addons:broken
 euler = addons:halfway
+Heun Karras = addons:halfway
 gone = addons_that_are_gone:solver
 number = addons:IMPORTED
 
@@ -84,6 +85,7 @@ halves = addons:halves
 
 [sdcore.guidances]
 twice = addons:Twice
+seven = addons:IMPORTED
 
 [sdcore.noises]
 later = addons:later
@@ -160,6 +162,7 @@ def test_mistakes_in_it_are_one_line(addons):
         ),
         (lambda: resolve("euler", "halves:ration=1"), "did you mean ratio"),
         (lambda: resolve_guidance("twice:scal=1"), "did you mean scale"),
+        (lambda: resolve_guidance("seven"), "the guidance seven of addons 1.2 is no function"),
         (lambda: resolve("halfwy"), "did you mean halfway"),
         (lambda: resolve("euler", "nowhere"), "spacing"),
         (lambda: noise_named("nowhere"), "noise"),
@@ -172,8 +175,10 @@ def test_mistakes_in_it_are_one_line(addons):
 def test_our_names_are_ours(addons):
     assert resolve("euler").written == "euler"
     assert "strength" not in str(resolve("euler").solver)
-    hidden = next(each for each in installed("solver") if each.name == "euler")
-    assert "sdcore has its own" in hidden.problem
+    hidden = {each.name: each.problem for each in installed("solver")}
+    for name in ("euler", "Heun Karras"):
+        assert "sdcore has its own" in hidden[name]
+    assert not hidden["halfway"]
 
 
 def test_two_packages_of_one_name(addons, monkeypatch):
@@ -220,7 +225,7 @@ def test_the_lists_say_where_it_comes_from(addons, listed):
     noises = json.loads(listed("schedulers", "--noises", "--json")[0])
     assert [each["name"] for each in noises] == ["independent", "brownian", "later"]
     assert noises[-1]["from"] == "addons 1.2 (addons:later)"
-    assert len(problems) == 3  # of euler, of what does not import, and of what is no function
+    assert len(problems) == 4  # of two names of ours, what does not import, what is no function
     assert "does not import" in " ".join(problems)
     rows = json.loads(listed("schedulers", "--json")[0])
     added = next(row for row in rows if row["name"] == "as_an_entry")
@@ -231,7 +236,9 @@ def test_the_lists_say_where_it_comes_from(addons, listed):
     )[0]  # fmt: skip
     assert "halves" in json.loads(listed("schedulers", "--spacings", "--json")[0])
     assert "addons:Twice" in listed("guidances")[0]
-    assert json.loads(listed("guidances", "--json")[0])[-1]["name"] == "twice"
+    rows, problems = listed("guidances", "--json")
+    assert json.loads(rows)[-1]["name"] == "twice"
+    assert problems == ["sdcore: the guidance seven of addons 1.2 is no function"]
 
 
 def test_a_picture_names_the_packages_that_drew_it(addons, shell, monkeypatch):

@@ -12,6 +12,7 @@ from sdcore.errors import InputError
 from sdcore.extensions import KINDS, Extension, Kind, extensions, plain
 from sdcore.extensions import find as find_extension
 from sdcore.guidance import GUIDANCES
+from sdcore.sampling import Solver
 from sdcore.schedulers import SPACINGS, TABLE
 from sdcore.schedulers.table import find
 from sdcore.written import parse
@@ -45,16 +46,24 @@ def installed(kind: Kind) -> Iterator[Installed]:
     ours = _ours()[kind]
     for each in extensions(kind):
         source, what, problem = f"{each.package} ({each.point.value})", "", ""
+        hidden = f"{kind} {each.name} of {each.package} is not used: sdcore has its own"
         if plain(each.name) in ours:
-            problem = f"{kind} {each.name} of {each.package} is not used: sdcore has its own"
+            problem = hidden
         else:
             try:
-                added = find(each.name)[0].solver if kind == "solver" else each.load()
+                added = _solver(each.name) if kind == "solver" else each.load()
                 lines = (getattr(added, "__doc__", None) or "").strip().splitlines()
                 what = lines[0] if lines else ""
+                problem = hidden if added is None else ""
             except InputError as error:
                 problem = str(error)
         yield Installed(each.name, kind, source, what, problem)
+
+
+def _solver(name: str) -> Solver | None:
+    """A package's; None where ours is called so with a spacing behind it, "DPM++ 2M Karras"."""
+    entry, _, _ = find(name)
+    return None if entry in TABLE else entry.solver
 
 
 def named_by(kind: Kind, text: str) -> Extension | None:

@@ -40,8 +40,6 @@ def installed_spacing(written: Written) -> Spacing | None:
     if written.name in SPACINGS or (extension := find("spacing", written.name)) is None:
         return None
     function, what = extension.load(), f"the spacing {extension.name} of {extension.package}"
-    if not callable(function):
-        raise InputError(f"{what} is no function")
     options = keywords(written.options, function, what, skip=2)
     spacing = user_spacing(function, options, extension.file())
     return Spacing(extension.name, spacing.rule, written=str(written))
