@@ -14,6 +14,9 @@ float32 than diffusers' own.
 sdcore fast: as the command line draws. plain: `--engine plain`. diffusers tuned: channels-last and
 fused projections. compiled: torch.compile of UNet and decoder, with frozen weights; its minutes
 count in the rows that begin with the process.
+
+`--busy` tells the time that the processor worked for a process, in place of the time that went by:
+where ten others want two cores, the latter is mostly theirs.
 """
 
 from __future__ import annotations
@@ -63,22 +66,22 @@ class Job:
 
 @dataclass
 class Times:
-    """When what was done, in seconds since the process was begun."""
+    """When what was done, by a clock of seconds that runs since the process was begun."""
 
-    started: float
+    clock: Callable[[], float]
     marks: dict[str, list[float]] = field(default_factory=dict)
 
     def mark(self, name: str) -> None:
-        self.marks.setdefault(name, []).append(time.time() - self.started)
+        self.marks.setdefault(name, []).append(self.clock())
 
     def timed(self, name: str, function: Callable[[], Any], count: int = 5) -> None:
         """The median of some calls, after one that warms."""
         function()
         taken = []
         for _ in range(count):
-            begun = time.perf_counter()
+            begun = self.clock()
             function()
-            taken.append(time.perf_counter() - begun)
+            taken.append(self.clock() - begun)
         self.marks[name] = [statistics.median(taken)]
 
 
@@ -182,11 +185,14 @@ def run_diffusers(engine: str, job: Job, times: Times) -> tuple[Any, Any]:
     return picture, out
 
 
-def draw_and_time(engine: str, job: Job, started: float, out: Path) -> None:
-    """Draw twice, note when; the second picture's steps are warm."""
+def draw_and_time(engine: str, job: Job, started: float | None, out: Path) -> None:
+    """Draw twice, note when; the second picture's steps are warm.
+
+    started: by the clock on the wall; None: the processor's time is told, which begins at 0.
+    """
     from safetensors.torch import save_file
 
-    times = Times(started)
+    times = Times(time.process_time if started is None else lambda: time.time() - started)
     run = run_sdcore if engine in OURS else run_diffusers
     picture, forward = run(engine, job, times)
     picture.save(out.with_suffix(".png"))
@@ -203,13 +209,14 @@ def draw_and_time(engine: str, job: Job, started: float, out: Path) -> None:
     print(json.dumps(result))
 
 
-def measure(engine: str, job: Job, out: Path) -> dict[str, float]:
-    """One fresh process of this engine."""
+def measure(engine: str, job: Job, out: Path, busy: bool = False) -> dict[str, float]:
+    """One fresh process of this engine. busy: timed by the processor's clock, on one thread."""
     command = [sys.executable, "-m", "scripts.benchmark", "--child", engine, "--model", job.model]
     command += ["--steps", str(job.steps), "--batch", str(job.batch), "--dtype", job.dtype]
     command += [] if job.size is None else ["--size", str(job.size)]
-    command += ["--out", str(out), "--started", repr(time.time())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=with_bytecode())
+    command += ["--out", str(out), *([] if busy else ["--started", repr(time.time())])]
+    env = with_bytecode() | ({"OMP_NUM_THREADS": "1"} if busy else {})
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise click.ClickException(f"{engine} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -266,16 +273,17 @@ def table(results: dict[str, list[dict[str, float]]]) -> list[str]:
     return lines
 
 
-def heading(job: Job, rounds: int) -> str:
+def heading(job: Job, rounds: int, busy: bool) -> str:
     import torch
 
     from sdcore.cli.bench import processor
 
+    clock = ", processor time of one thread" if busy else ""
     return (
         f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}, Python "
         f"{platform.python_version()}: {job.model}, {job.dtype}, {job.steps} steps of DPM++ 2M, "
-        f"{job.batch} at a time, medians of {rounds} rounds; in bold the ratio to diffusers as it "
-        "comes, of the same round (least to most)\n"
+        f"{job.batch} at a time, medians of {rounds} rounds{clock}; in bold the ratio to "
+        "diffusers as it comes, of the same round (least to most)\n"
     )
 
 
@@ -287,6 +295,7 @@ def heading(job: Job, rounds: int) -> str:
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--rounds", default=5, show_default=True, help="Processes of each engine.")
 @click.option("--compile", "compiled", is_flag=True, help="Also diffusers by torch.compile.")
+@click.option("--busy", is_flag=True, help="Processor time: for a machine that others use.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="All figures, here.")
 @click.option("--markdown", "table_path", type=click.Path(path_type=Path), help="The table, here.")
 @click.option("--child", hidden=True)
@@ -294,14 +303,13 @@ def heading(job: Job, rounds: int) -> str:
 @click.option("--started", type=float, hidden=True)
 def main(
     model: str, steps: int, size: int | None, batch: int, dtype: str, rounds: int, compiled: bool,
-    json_path: Path | None, table_path: Path | None, child: str | None, out: Path | None,
-    started: float | None,
+    busy: bool, json_path: Path | None, table_path: Path | None, child: str | None,
+    out: Path | None, started: float | None,
 ) -> None:  # fmt: skip
     """Time sdcore and diffusers on the same pictures; print a table."""
     job = Job(model, steps, size, batch, dtype)
     if child is not None:
         assert out is not None
-        assert started is not None
         draw_and_time(child, job, started, out)
         return
     from tqdm import tqdm
@@ -316,9 +324,9 @@ def main(
             measure(BASE, replace(job, dtype="float32", steps=1, batch=1), truth)
         for _ in tqdm(range(rounds), desc="rounds", disable=None):
             for engine in engines:
-                results[engine].append(measure(engine, job, folder / engine))
+                results[engine].append(measure(engine, job, folder / engine, busy))
         errors, wrong = judge({engine: folder / engine for engine in engines}, truth, dtype)
-    lines = [heading(job, rounds), *table(results), "", "Relative errors of a forward:"]
+    lines = [heading(job, rounds, busy), *table(results), "", "Relative errors of a forward:"]
     lines += [f"{name} {value:.3g};" for name, value in errors.items()]
     print("\n".join(lines))
     if table_path is not None:

@@ -7,11 +7,11 @@ and no number of its own, so that the same picture is the same file.
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape
 
 from sdcore.a1111 import bare
 from sdcore.errors import InputError, one_line, printable
@@ -93,7 +93,7 @@ def _marks(settings: Settings) -> dict[str, str]:
 def _element(name: str, text: str) -> str:
     space, kind = _PROPERTIES.get(name, ("sdcore", None))
     tag = f"{space}:{'settings' if name == KEY else name}"
-    words = escape(printable(text))
+    words = html.escape(printable(text), quote=False)
     if kind is not None:
         language = ' xml:lang="x-default"' if kind == "Alt" else ""
         words = f"<rdf:{kind}><rdf:li{language}>{words}</rdf:li></rdf:{kind}>"
