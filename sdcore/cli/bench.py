@@ -44,9 +44,11 @@ def bench(
     """
     if min(batch, rounds) < 1:
         raise InputError("--batch and --rounds are at least 1")
+    from sdcore.checkpoints import find_model
     from sdcore.cli.bench_process import Asked, EngineProcess
     from sdcore.engine.bench import in_turns
 
+    find_model(model)  # before there are processes; and is fetched once, where it must be
     asked = Asked(model, device, dtype, width, height, batch)
     engines = ("plain", "auto", *(("compile",) if compiled else ()))
     processes = {engine: EngineProcess(asked, engine) for engine in engines}
