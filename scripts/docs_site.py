@@ -28,7 +28,15 @@ REFERENCE = {  # the modules that a program of one's own uses, under their headi
         "schedulers.tableau",
         "interop",
     ),
-    "From words to pictures": ("loading", "pipeline", "run", "settings", "images", "sheets"),
+    "From words to pictures": (
+        "loading",
+        "pipeline",
+        "run",
+        "picture_options",
+        "settings",
+        "images",
+        "sheets",
+    ),
     "Going on and going back": ("state_file", "inversion", "likelihood", "hires", "film"),
     "Studying": (
         "lab.worlds",
