@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 Names = tuple[str, ...]
 
-WORDS, SAMPLING, MODEL, EXTRA = "Words", "Sampling", "Model", "SDXL"
+WORDS, SAMPLING, MODEL, EXTRA = "Words", "Sampling", "Model", "SDXL, FreeU"
 START = "Start from a picture"
 SECOND = "Second pass, larger"
 FILTERS, OUTPUT = "Filters and marks", "Output"

@@ -8,6 +8,8 @@ from typing import Any
 from sdcore.checkpoints.parameter_names import Spelling
 from sdcore.errors import InputError
 
+CLIP_WORDS = 49408  # in CLIP's vocabulary
+
 
 @dataclass(frozen=True)
 class Component:
@@ -34,6 +36,13 @@ class Checkpoint:
     lacking: Mapping[str, Component] = field(default_factory=dict)  # what a file leaves to others
     added_words: Mapping[str, int] = field(default_factory=dict)  # id by word, beside the folder's
 
+    @property
+    def speaks_clip(self) -> bool:
+        """Whether its first text encoder has as many words as CLIP's vocabulary."""
+        encoders = [c for name, c in self.components.items() if name.startswith("text_encoder")]
+        sizes = [encoder.config.get("vocab_size", CLIP_WORDS) for encoder in encoders[:1]]
+        return all(size == CLIP_WORDS + len(self.added_words) for size in sizes)
+
     def vocabulary(
         self, encoder: str = "text_encoder"
     ) -> tuple[Path, str | None, Mapping[str, int]]:
@@ -45,6 +54,11 @@ class Checkpoint:
         folder = self.tokenizers.get(encoder.replace("text_encoder", "tokenizer"))
         if folder is None:
             folder = next(iter(self.tokenizers.values()), None)
+        if folder is None and not self.speaks_clip:
+            raise InputError(
+                f"{self.path} holds no vocabulary (no single file does), and its words are not "
+                "CLIP's: put the tokenizer/ folder of the model that it was beside it"
+            )
         if folder is None:
             raise InputError(
                 f"{self.path} holds no vocabulary (no single file does): put a tokenizer/ folder "

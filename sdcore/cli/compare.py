@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdcore.cli.echo import echo, tell
+from sdcore.cli.grouped import Grouped
 from sdcore.cli.jobs import Job, jobs_of
-from sdcore.cli.options import drawing_options
+from sdcore.cli.options import drawing_groups
 from sdcore.cli.prompt_lists import read_prompts
 from sdcore.errors import InputError
 from sdcore.paths import path_of
@@ -21,15 +22,7 @@ if TYPE_CHECKING:
     from sdcore.experiments.cells import Cell
 
 
-class Comparing(click.Command):
-    """A command with every option that may differ from picture to picture."""
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.params.extend(drawing_options())
-
-
-@click.command(cls=Comparing)
+@click.command(cls=Grouped, groups=drawing_groups())
 @click.argument("prompt", nargs=-1)
 @click.option("--prompts", metavar="FILE", help="One a line, as for sample.")
 @click.option("--nfe", type=int, multiple=True, help="Equal cost: as many steps as it allows.")

@@ -1,10 +1,15 @@
 """`sdcore convert`: a checkpoint from either layout to either."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sdcore.cli.echo import echo, tell
+
+if TYPE_CHECKING:
+    from sdcore.checkpoints import Checkpoint
 
 
 @click.command()
@@ -53,4 +58,18 @@ def convert(
         if adapter.words:
             tell(f"{adapter.name}: its learned words are not written: {', '.join(adapter.words)}")
     write(checkpoint, target, wanted, states)
+    tell_vocabulary(checkpoint, target)
     echo(target)
+
+
+def tell_vocabulary(checkpoint: "Checkpoint", target: Path) -> None:
+    """Where `target` is a single file, which holds no vocabulary, and its own is not CLIP's."""
+    from sdcore.checkpoints.vocabulary import added_words
+
+    beside = target.parent / "tokenizer"
+    if not target.is_file() or not checkpoint.tokenizers or beside.is_dir():
+        return
+    folder, _, words = checkpoint.vocabulary()
+    if not replace(checkpoint, added_words={**added_words(folder), **words}).speaks_clip:
+        tell(f"no single file holds a vocabulary, and this one is not CLIP's: to draw with it, "
+             f"copy {folder} to {beside}")  # fmt: skip

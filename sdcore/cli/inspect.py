@@ -20,9 +20,10 @@ from sdcore.settings import Settings
 def inspect(place: str, as_json: bool, variant: str | None) -> None:
     """Say what is in FILE_OR_FOLDER: a model, a LoRA, a textual inversion. No weights are read.
 
-    Of a picture: what it says that it was drawn with, by sdcore, A1111 or ComfyUI.
+    Of a picture: what it says that it was drawn with, by sdcore, A1111 or ComfyUI. Of a run's file
+    (sample --state, --record): where it stands, and what it draws.
     """
-    report = _picture(place)
+    report = _picture(place) or _run(place)
     if report is None:
         from sdcore.inspection import inspect as look
 
@@ -45,6 +46,35 @@ def _picture(place: str) -> dict[str, Any] | None:
             except InputError as error:
                 raise InputError(f"{place}: {error}") from None
     return None
+
+
+def _run(place: str) -> dict[str, Any] | None:
+    """What is in a file that sample --state or --record wrote; None for any other."""
+    from sdcore import state_file
+    from sdcore.checkpoints.read import read_metadata
+    from sdcore.trajectory.file import KEY as RECORD
+    from sdcore.trajectory.file import Trajectory
+
+    path = path_of(place)
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        return None
+    metadata = read_metadata(path)
+    if state_file.KEY in metadata:
+        held = state_file.read(path)
+        settings = [Settings.from_json(text) for text in held.settings]
+        kind, found = "a run on its way: sdcore resume goes on from it", len(held.x)
+        facts = {"steps_done": held.index, "steps": max(len(held.sigmas) - 1, 0)}
+        facts |= {} if held.sigma is None else {"sigma": held.sigma}
+    elif RECORD in metadata:
+        record = Trajectory.load(path)
+        settings, found = record.settings, len(record.x_next)
+        kind = "a recorded run: sdcore replay shows it"
+        facts = {"steps": len(record.sigmas) - 1, "steps_recorded": len(record.moments)}
+        facts |= {"recorded": [*record.tensors]}
+    else:
+        return None
+    words = [f"{each.prompt}, seed {each.seed}, {each.scheduler}" for each in settings]
+    return {"path": str(path), "kind": kind, "pictures": found, **facts, "draws": words}
 
 
 def _ours(text: str) -> dict[str, Any]:

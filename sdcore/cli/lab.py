@@ -17,7 +17,7 @@ def lab() -> None:
     """Measure solvers in worlds whose answer is known."""
 
 
-@lab.command()
+@lab.command(short_help="The order of convergence of solvers.")
 @click.argument("solver", nargs=-1)
 @click.option("--spacing", metavar="NAME", help="A spacing of the table, into its own end.")
 @click.option("--start", type=float, help="The first sigma without a spacing.  [default: 10]")
@@ -93,7 +93,7 @@ def table(results: list[Any]) -> list[str]:
     return lines
 
 
-@lab.command()
+@lab.command(short_help="What a change midway costs a solver.")
 @click.argument("solver", nargs=-1)
 @click.option("--steps", default=20, show_default=True, type=click.IntRange(2, 1000))
 @click.option("--json", "as_json", is_flag=True, help="The table as JSON.")

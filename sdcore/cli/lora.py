@@ -24,7 +24,7 @@ def lora() -> None:
     """
 
 
-@lora.command()
+@lora.command(short_help="What one model has over another, as a LoRA.")
 @click.argument("a")
 @click.argument("b")
 @click.argument("out", type=click.Path(path_type=Path))
@@ -61,7 +61,7 @@ def extract(a: str, b: str, out: Path, rank: int, conv_rank: int | None, layout:
         tell(left)
 
 
-@lora.command()
+@lora.command(short_help="A LoRA at a lower rank.")
 @click.argument("source", metavar="IN")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--rank", type=click.IntRange(1), required=True, help="What no layer is above.")
@@ -85,7 +85,7 @@ def resize(source: str, out: Path, rank: int) -> None:
         tell(f"{new.others} layers are no LoRA and stay as they are")
 
 
-@lora.command()
+@lora.command(short_help="Several adapters as one LoRA.")
 @click.argument("loras", metavar="LORA[:0.8]...", nargs=-1, required=True)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(

@@ -45,10 +45,18 @@ def _groups() -> dict[str, list[click.Option]]:
 _GROUPS = _groups()
 
 
+def drawing_groups() -> dict[str, list[click.Option]]:
+    """All options that may differ from prompt to prompt, under their headings."""
+    return {
+        title: [each for each in options if each.name not in _OF_ALL]
+        for title, options in _GROUPS.items()
+        if title not in _OF_A_COMMAND
+    }
+
+
 def drawing_options() -> list[click.Option]:
-    """All options that may differ from prompt to prompt."""
-    return [each for title, options in _GROUPS.items() if title not in _OF_A_COMMAND
-            for each in options if each.name not in _OF_ALL]  # fmt: skip
+    """The same without the headings."""
+    return list(itertools.chain.from_iterable(drawing_groups().values()))
 
 
 _OF_A_COMMAND = (FILTERS, OUTPUT)

@@ -2,6 +2,7 @@
 
 import click
 
+from sdcore.cli.convert import tell_vocabulary
 from sdcore.cli.echo import echo, tell
 from sdcore.errors import InputError
 
@@ -75,6 +76,8 @@ def quantize(
     for note in checkpoint.notes:
         tell(note)
     written = write(checkpoint, out, type, layout, spelling)
+    if layout == "sdcpp":  # a whole model; others hold the UNet alone
+        tell_vocabulary(checkpoint, out)
     share = written.quantized / written.weights
     echo(out)
     echo(f"{written.nbytes / 1e6:.1f} MB, {written.bits:.2f} bits a weight: "

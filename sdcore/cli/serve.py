@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from sdcore.cli.echo import echo
+from sdcore.cli.grouped import Grouped
 from sdcore.cli.option_list import declared
 from sdcore.errors import InputError
 from sdcore.picture_options import OPTIONS
@@ -31,15 +32,6 @@ _BOUNDS = {  # what each field of `Limits` is in the help; the defaults are ther
 }
 
 
-class _Serving(click.Command):
-    """With the options of loading a model, as `sample` has them, and the bounds."""
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.params.extend(_bounds())
-        self.params.extend(declared(name, OPTIONS[name]) for name in _LOADING)
-
-
 def _bounds() -> Iterator[click.Option]:
     limits = Limits()
     for name, what in _BOUNDS.items():
@@ -48,7 +40,13 @@ def _bounds() -> Iterator[click.Option]:
                            show_default=True, help=what)  # fmt: skip
 
 
-@click.command(cls=_Serving)
+GROUPS = {
+    "How models are loaded": [declared(name, OPTIONS[name]) for name in _LOADING],
+    "The most that is taken": [*_bounds()],
+}
+
+
+@click.command(cls=Grouped, groups=GROUPS)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=int, default=7860, show_default=True, help="0: any that is free.")
 @click.option(

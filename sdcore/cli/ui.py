@@ -8,16 +8,22 @@ from typing import Any
 import click
 
 from sdcore.cli.echo import echo
-from sdcore.cli.serve import run, serve
+from sdcore.cli.grouped import Grouped
+from sdcore.cli.serve import GROUPS, run, serve
 
 _AT_ONCE = 0.3  # seconds: the server listens already, and answers by then
 
 
+_SHARED = {option for options in GROUPS.values() for option in options}
+
+
 @click.command(
+    cls=Grouped,
+    groups=GROUPS,
     params=[
         click.Option(["--no-browser"], is_flag=True, help="Only print the address."),
-        *serve.params,
-    ]
+        *(option for option in serve.params if option not in _SHARED),
+    ],
 )
 def ui(no_browser: bool, **options: Any) -> None:
     """Draw on a page, and study the loop: serve, and open it in the browser.

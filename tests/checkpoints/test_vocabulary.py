@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sdcore.checkpoints import open_model
 from sdcore.checkpoints.vocabulary import added_words
 from sdcore.cli import main
 from sdcore.errors import InputError
@@ -52,13 +53,32 @@ def test_without_a_vocabulary_one_line_says_how_to_get_it(
     broken = cached(tmp_path, monkeypatch, "some/broken") / "tokenizer"
     broken.mkdir(parents=True)
     (broken / "tokenizer.json").write_text("{")
-    with pytest.raises(SystemExit) as caught:
-        main(["sample", "red", "--seed", "0", "--model", str(alone), "--device", "cpu"])
-    err = capfd.readouterr().err
-    assert caught.value.code == 2
-    assert err.count("\n") == 1
-    assert "sdcore download --vocabulary" in err
-    assert "tokenizer/ folder" in err
+    size = open_model(alone).components["text_encoder"].config["vocab_size"]
+    for words, advice in ((size, "sdcore download --vocabulary"), (49408, "are not CLIP's")):
+        monkeypatch.setattr("sdcore.checkpoints.checkpoint.CLIP_WORDS", words)
+        with pytest.raises(SystemExit) as caught:
+            main(["sample", "red", "--seed", "0", "--model", str(alone), "--device", "cpu"])
+        err = capfd.readouterr().err
+        assert caught.value.code == 2
+        assert err.count("\n") == 1
+        assert advice in err
+        assert "tokenizer/ folder" in err
+
+
+def test_converting_to_a_file_tells_where_its_words_are(
+    sd1: Twins, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Which are not CLIP's here; not where they lie beside the file already."""
+    for name, lines in (("one", 1), ("beside", 0)):
+        target = tmp_path / name / "model.safetensors"
+        target.parent.mkdir()
+        if not lines:
+            (target.parent / "tokenizer").mkdir()
+        with pytest.raises(SystemExit) as caught:
+            main(["convert", str(sd1.folder), str(target)])
+        err = capfd.readouterr().err
+        assert caught.value.code == 0
+        assert err.count(f"to {target.parent / 'tokenizer'}") == lines
 
 
 @pytest.mark.parametrize(

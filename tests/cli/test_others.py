@@ -215,6 +215,21 @@ GRAPH = {
 }  # fmt: skip
 
 
+def test_inspect_shows_where_a_run_stands(shell: Shell) -> None:
+    kept = ["--seed", 7, "--record", "record.safetensors"]
+    shell.sample("red", *kept, "--state", "state.safetensors", "--stop-after", 1)
+    state = shell("inspect", "state.safetensors", "--json")
+    told = json.loads("\n".join(map(str, state.paths)))
+    assert (told["steps_done"], told["steps"], told["pictures"]) == (1, 2, 1)
+    assert "sdcore resume" in told["kind"]
+    assert "red, seed 7" in told["draws"][0]
+    record = shell("inspect", "record.safetensors", "--json")
+    told = json.loads("\n".join(map(str, record.paths)))
+    assert (told["steps_recorded"], told["steps"]) == (1, 2)
+    assert sorted(told["recorded"]) == ["eps", "x", "x0"]
+    assert "sdcore replay" in told["kind"]
+
+
 def test_inspect_shows_what_a_picture_says(shell: Shell, capfd: pytest.CaptureFixture) -> None:
     theirs("comfy.png", prompt=json.dumps(GRAPH), workflow="{}")
     theirs("a.png", parameters=f"red <lora:style:0.5>\nSteps: 2, Sampler: Euler, {TAIL}, X: 3")
