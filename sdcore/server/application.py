@@ -88,6 +88,8 @@ async def answered(request: Request, error: Any) -> Response:
                  for each in error.errors()]  # fmt: skip
         first = found[0]
         where = [str(part) for part in first["loc"] if part != "body"]
+        if first["type"] == "json_invalid":  # a place in the text, and no field
+            where = []
         return refusal(path, 422, f"{'.'.join(where) or 'body'}: {first['msg']}",
                        param=where[0] if where else None, errors=found)  # fmt: skip
     assert isinstance(error, HTTPException)

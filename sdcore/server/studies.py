@@ -168,9 +168,9 @@ def branch(worker: Worker, job: Job, steps: Any, changes: Any) -> Job:
     for name in changes.keys() - {*OPTIONS, "prompt", "negative", "seed"}:
         raise unknown("change", name, sorted({*OPTIONS, "prompt", "seed"} - fixed()))
     old, last = study.settings, study.at(steps - 1)
-    if last.step.sigma_next == 0:
-        raise Refused("nothing is left below that step: take over fewer", param="steps")
     _check_one_pass(old)
+    if last.step.index + 1 >= last.step.count:  # of its schedule, which may end above sigma 0
+        raise Refused("nothing is left below that step: take over fewer", param="steps")
     words = {"prompt": old.prompt, "seed": old.seed, **changes}
     asked = requests.read(words, worker.models, worker.limits)
     check_one(asked)

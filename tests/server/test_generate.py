@@ -93,6 +93,7 @@ def test_what_json_should_not_hold_is_a_clean_refusal(client: TestClient, body: 
     answer = client.post("/generate", content=body.encode("latin-1"), headers=headers)
     assert answer.status_code in (400, 422)
     assert "detail" in answer.json()
+    assert answer.json().get("param") in (None, "prompt", "guidance_scale", "seed")
 
 
 def test_the_bounds_of_seeds_are_told_as_they_are(client: TestClient) -> None:

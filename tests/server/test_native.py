@@ -287,6 +287,14 @@ def test_what_no_branch_is(client: TestClient, asked: dict[str, Any], why: str) 
     assert why in answer_text
 
 
+def test_nothing_is_left_where_a_schedule_ends_above_0(client: TestClient) -> None:
+    run = drawn(client, scheduler="ddim", steps=3)
+    assert run["numbers"][-1]["sigma_next"] > 0
+    asked = {"steps": 3, "changes": {"cfg": 3}}
+    answer = client.post(f"/runs/{run['id']}/branch", json=asked)
+    assert (answer.status_code, "nothing is left" in answer.text) == (422, True)
+
+
 def test_a_branch_brings_no_adapter_by_its_prompt(tiny_models: Models, tiny_path: Path) -> None:
     models = Models(tiny_models.places, loras={"mine": "mine.safetensors"})
     models._loaded = tiny_models._loaded
@@ -453,7 +461,8 @@ def test_a_second_pass_is_larger(client: TestClient) -> None:
     steps = [e["data"] for e in events(client, run["id"]) if e["event"] == "step"]
     assert [each["shape"] for each in steps] == [[4, 4, 4]] * 3 + [[4, 8, 8]] * 2
     assert ["change" in each["rms"] for each in steps] == [False, True, True, False, True]
-    for place, body in (("branch", {"steps": 1, "changes": {}}), ("reference", None)):
+    branches = [("branch", {"steps": steps, "changes": {}}) for steps in (1, 3)]
+    for place, body in (*branches, ("reference", None)):
         answer = client.post(f"/runs/{run['id']}/{place}", json=body)
         assert (answer.status_code, "second pass" in answer.text) == (422, True)
     assert client.get(f"/runs/{run['id']}").status_code == 200

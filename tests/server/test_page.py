@@ -110,6 +110,11 @@ def test_what_is_drawn_can_be_cancelled(visit: Visit) -> None:
     fourth = visit.page.locator(".strip.lane-A canvas").nth(3)
     fourth.wait_for(state="attached")
     visit.page.wait_for_selector(".lane-A h2 small:has-text('euler')")  # its settings are known
+    visit.page.focus("#study")
+    visit.press("c")  # at equal cost to the whole of it
+    assert "300 NFE" in visit.page.inner_text("dialog")
+    visit.press("Escape")
+    assert visit.page.locator("dialog").count() == 0
     visit.page.reload()  # a run does not end with its page, nor is it out of reach
     fourth.wait_for(state="attached")
     visit.page.focus("#study")

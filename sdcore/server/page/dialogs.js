@@ -3,7 +3,7 @@
 import { ask, picturesOf } from "./api.js";
 import { $, h, number, seedOf, tell } from "./dom.js";
 import { schedulerOptions, spacingOptions, taken } from "./form.js";
-import { cursor, laneRuns, show, spent, steps, store } from "./store.js";
+import { cost, cursor, laneRuns, show, steps, store } from "./store.js";
 import { brief } from "./stage.js";
 
 function dialog(title, ...children) {
@@ -32,7 +32,7 @@ export function branchDialog() {
   const all = steps(run);
   const at = cursor(run);
   if (!all.length || run.gone) return tell("There is no run to branch from.", "wrong");
-  if (all[at].sigma_next === 0) return tell("Nothing is left below the last step: go to an earlier one, then branch.", "wrong");
+  if (at === all.length - 1 && all[at].index + 1 >= all[at].count && !run.settings?.hires) return tell("Nothing is left below the last step: go to an earlier one, then branch.", "wrong");
   let [of, count] = [run, at + 1]; // a step that was taken over is the parent's
   while (of.path.taken >= count && of.parent) {
     of = store.runs.get(of.parent);
@@ -85,7 +85,7 @@ export function compareDialog() {
   if (!a || document.querySelector("dialog")) return null;
   if (!a.settings) return tell("The run has not begun yet.", "wrong");
   const others = store.order.map((id) => store.runs.get(id)).filter((run) => run !== a && !run.hidden && !run.reference_of && !run.gone);
-  const nfe = spent(a)[steps(a).length - 1];
+  const nfe = cost(a);
   const existing = h("select", { name: "run" }, h("option", { value: "" }, "a new one, drawn now"),
     ...others.map((run) => h("option", { value: run.id }, `${run.prompt.slice(0, 30)} · ${brief(run)}`)));
   const box = dialog("Compare",

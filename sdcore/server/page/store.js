@@ -82,6 +82,15 @@ export const spent = (run) => {
   return run?.path?.spent ?? [];
 };
 
+/** All evaluations of a run; of one that is drawn, with as many as are still to come. */
+export function cost(run) {
+  const there = spent(run);
+  if (!there.length) return 0;
+  const last = steps(run)[there.length - 1];
+  const left = run.state === "running" ? last.count - last.index - 1 : 0;
+  return there[there.length - 1] + left * last.nfe;
+}
+
 /** The step of a run that the cursor is at: the last one that takes no more evaluations. */
 export function cursor(run) {
   const there = spent(run);

@@ -5,7 +5,7 @@ import { ask } from "./api.js";
 import { $, h, number, s, tell } from "./dom.js";
 import { paint } from "./paint.js";
 import { sign } from "./stage.js";
-import { changed, colours, cursor, goTo, isOpen, known, laneRuns, on, spent, steps, store, watch } from "./store.js";
+import { changed, colours, cost, cursor, goTo, isOpen, known, laneRuns, on, spent, steps, store, watch } from "./store.js";
 
 const GUTTER = 58; // pixels, left of the axis
 const LETTERS = ["A", "B"];
@@ -36,17 +36,8 @@ export function makeTimeline() {
   new ResizeObserver(() => changed("distance", "cursor")).observe($("timeline"));
 }
 
-/** Evaluations on the whole axis: of what is drawn, as many as are still to come. */
-function reach() {
-  return Math.max(1, ...laneRuns().filter(Boolean).map((run) => {
-    const there = spent(run);
-    const all = steps(run);
-    if (!there.length) return 1;
-    const end = there[there.length - 1];
-    const left = run.state === "running" ? all[all.length - 1].count - all[all.length - 1].index - 1 : 0;
-    return end + left * all[all.length - 1].nfe;
-  }));
-}
+/** Evaluations on the whole axis. */
+const reach = () => Math.max(1, ...laneRuns().filter(Boolean).map(cost));
 
 function drag(event) {
   if (event.type === "pointermove" && event.buttons !== 1) return;
