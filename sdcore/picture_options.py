@@ -185,7 +185,10 @@ class Options:
         goes_with=("scheduler", "spacing"),
     )  # fmt: skip
     eta: float | None = option(
-        "Share of fresh noise a step, 0 to 1.", SAMPLING, kind=float, goes_with=SCHEDULERS
+        "Share of fresh noise a step: 0 none, 1 ancestral, more up to all.",
+        SAMPLING,
+        kind=float,
+        goes_with=SCHEDULERS,
     )
     variation: str | None = option(
         "Towards another seed's noise, SEED:SHARE, e.g. 5:0.2.", SAMPLING, metavar="SEED:SHARE",

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -56,8 +57,8 @@ def order(
     path = None if plot is None else check_plot(plot)
     names = solver or tuple(entry.name for entry in TABLE)
     window = Window(high, low)
-    results = [
-        measure_scheduler(name, spacing, window, counts)
+    results = [  # as they were written: of one solver there may be several, by their options
+        replace(measure_scheduler(name, spacing, window, counts), name=name)
         for name in tqdm(names, unit="solver", leave=False, disable=None)
     ]
     where = f"sigma {high:g} to {low:g}" if spacing is None else f"{spacing} spacing"

@@ -18,7 +18,7 @@ from sdcore.compare import TOOLS
 @click.option("--sigmas", metavar="LIST", help="The noise levels themselves, e.g. 14.6,5,1,0.")
 @click.option("--timesteps", metavar="LIST", help="Or the timesteps, e.g. 999,750,500,250.")
 @click.option("--tail", metavar="TAIL", help="zero, sigma_min, discard_penultimate, or a sigma.")
-@click.option("--eta", type=float, help="Share of fresh noise a step, 0 to 1.")
+@click.option("--eta", type=float, help="Share of fresh noise a step.")
 @click.option("--steps", type=int, help="How many steps.  [default: 20]")
 @click.option("--model", metavar="MODEL", help="Whose scheduler_config.json.  [default: SD 1.5's]")
 @click.option(

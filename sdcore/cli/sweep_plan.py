@@ -72,7 +72,7 @@ def read_plan(file: str) -> Plan:
     for each in _tables(table, "exclude", file):
         jobs = _without(jobs, each, file)
     for each in _tables(table, "include", file):
-        jobs += _labelled(jobs_under({**common, **_given(each.values, file)}), each)
+        jobs += _labelled(jobs_under({**common, **_given(each.values, file)}), each, file)
     if not jobs:
         raise InputError(f"{file} leaves no combination of options")
     layout = table.values.get("layout", Scalar("flat", 1))
@@ -95,7 +95,7 @@ def _given(values: Mapping[str, Node], file: str, many: bool = False) -> dict[st
     else a list is for options that take several at once."""
     words: dict[str, list[str]] = {}
     for name, value in values.items():
-        flag = _flag(name, f"{file}, line {value.line}")
+        flag = _option(name, f"{file}, line {value.line}").opts[0]
         words[flag] = [*words.get(flag, ()), *_words(name, flag, value, file, many)]
     return words
 
@@ -154,19 +154,18 @@ def _with_metadata(path: Path) -> list[Prompt]:
     return prompts
 
 
-def _flag(name: str, where: str) -> str:
-    """The option of this name as it is typed. Raises InputError where there is none."""
+def _option(name: str, where: str) -> click.Option:
+    """The option of this name, by any of its names. Raises InputError where there is none."""
     plain = name.replace("-", "_")
-    flags = {option.name: option.opts[0] for option in drawing_options()}
-    also = {opt.lstrip("-").replace("-", "_"): option.opts[0]
-            for option in drawing_options() for opt in option.opts}  # fmt: skip
-    flag = flags.get(plain) or also.get(plain)
-    if flag is None and plain in OWN:
+    by_name = {opt.lstrip("-").replace("-", "_"): option
+               for option in drawing_options() for opt in option.opts}  # fmt: skip
+    by_name |= {str(option.name): option for option in drawing_options()}
+    if plain not in by_name and plain in OWN:
         raise InputError(f"{where}: {name} stands by itself, at the beginning of a line")
-    if flag is None:
-        known = sorted(each for each in {*flags, *also, *OWN} if each is not None and each[1:])
+    if plain not in by_name:
+        known = sorted(each for each in {*by_name, *OWN} if each[1:])
         raise InputError(f"{where}: {unknown('option', name, known)}")
-    return flag
+    return by_name[plain]
 
 
 def _words(name: str, flag: str, value: Node, file: str, many: bool) -> list[str]:
@@ -236,10 +235,7 @@ def _without(jobs: Sequence[Job], table: Table, file: str) -> list[Job]:
     words, where = _given(table.values, file), f"{file}, line {table.line}"
     params = _parsed(words, file)
     seeds = choose_seeds(params["seed"], params["count"]) if words.keys() & {*_SEEDS} else None
-    last = {name: given[-1] if given else None for name, given in params.items()
-            if isinstance(given, tuple)}  # fmt: skip
-    last["spacing"] = chosen_spacing(last)
-    wanted = {name: last.get(name) for name in OPTIONS if last.get(name) is not None}
+    wanted = _values(params)
     if not wanted and seeds is None:
         raise InputError(f"{where}: exclude names options with values, or seeds")
     left: list[Job] = []
@@ -254,8 +250,24 @@ def _without(jobs: Sequence[Job], table: Table, file: str) -> list[Job]:
     return left
 
 
-def _labelled(jobs: Sequence[Job], table: Table) -> list[Job]:
+def _values(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, by name, each with its one value as a Job has it."""
+    single: dict[str, Any] = {}
+    for name, given in params.items():
+        one = isinstance(given, tuple) and not (name in OPTIONS and OPTIONS[name].many)
+        single[name] = next(iter(given[-1:]), None) if one else given
+    single["spacing"] = chosen_spacing(single)
+    given = {name: single[name] for name in OPTIONS if single.get(name) is not None}
+    return {name: value for name, value in given.items() if value is not False and value != ()}
+
+
+def _labelled(jobs: Sequence[Job], table: Table, file: str) -> list[Job]:
+    """The jobs, labelled by what the table says."""
     from dataclasses import replace
 
-    names = [name.replace("-", "_") for name in table.values]
-    return [replace(job, labels={name: job.chosen.get(name) for name in names}) for job in jobs]
+    names = list(_values(_parsed(_given(table.values, file), file)))
+    return [replace(job, labels={name: _label(job.chosen[name]) for name in names}) for job in jobs]
+
+
+def _label(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value

@@ -88,7 +88,7 @@ class Tableau:
     def is_blind(self) -> bool:
         """Whether the embedded method tells nothing where the slope depends on u alone: both give
         the stages at one u the same weight. Steps are then taken far too long (Hairer, Norsett &
-        Wanner 1993, section II.4, of Fehlberg's pairs; Feagin's is one too)."""
+        Wanner 1993, section II.4); Fehlberg's 7(8) and Feagin's are such pairs."""
         apart: dict[float, float] = {}
         for c, b, other in zip(self.c, self.b, self.embedded, strict=False):
             level = next((known for known in apart if abs(known - c) < _CLOSE), c)

@@ -74,6 +74,20 @@ def test_include_says_otherwise_than_the_plan(tmp_path: Path, monkeypatch) -> No
     }  # fmt: skip
 
 
+def test_what_include_names_labels_it_by_whichever_name(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plan.yaml").write_text(
+        "prompt: a\nlayout: geneval\ninclude:\n- {lora: [x, y], steps: 4}\n- {sampler: heun}\n"
+        "- {cfg-scale: 0, seed: 5}\n- {sigmas: '14,0', paste: yes}\n"
+    )
+    found = read_plan("plan.yaml").pictures
+    assert [each.cell.labels for each in found] == [
+        {}, {"loras": "x,y", "steps": 4}, {"scheduler": "heun"}, {"cfg": 0.0},
+        {"spacing": "sigmas:14,0", "paste": True},
+    ]  # fmt: skip
+    assert len({each.path.partition("/")[0] for each in found}) == 5
+
+
 def test_exclude_takes_seeds_and_lists_and_says_where_it_finds_nothing(
     tmp_path: Path, monkeypatch, capsys
 ) -> None:
@@ -83,7 +97,13 @@ def test_exclude_takes_seeds_and_lists_and_says_where_it_finds_nothing(
     assert {each[1:3] for each in left} == {(0, "euler"), (1, "euler"), (2, "euler"), (0, "heun")}
     lists = "prompt: a\nmatrix: {sigmas: ['14,5,0', '14,0']}\n"
     assert len(cells(lists + "exclude: [{sigmas: '14,0'}]\n")) == 1
+    zero = "prompt: a\nmatrix: {cfg: [0, 1]}\n"
+    assert len(cells(zero + "exclude: [{cfg: 0}]\n")) == 1
+    adapted = "prompt: a\nlora: [x, y]\nmatrix: {steps: [1, 2]}\n"
+    assert len(cells(adapted + "exclude: [{loras: [x, y], steps: 2}]\n")) == 1
     assert not capsys.readouterr().err
+    assert len(cells(plan + "exclude: [{paste: true, steps: 2}]\n")) == 6
+    assert "nothing is as exclude has it" in capsys.readouterr().err
     assert len(cells(plan + "exclude: [{scheduler: huen}]\n")) == 6
     assert capsys.readouterr().err == "sdcore: plan.yaml, line 5: nothing is as exclude has it\n"
 

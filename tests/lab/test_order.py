@@ -104,12 +104,14 @@ def test_the_command_prints_a_table(capsys, tmp_path):
         "    p = denoise(x, interval.sigma)\n"
         "    return p.x0 + interval.sigma_next * p.eps, p, ()\n"
     )
-    status, out, _ = run(["dpmpp_2m", str(path), "--steps", "40,80"], capsys)
+    several = ["dpmpp_2m", str(path), "heun:variable=s"]
+    status, out, _ = run([*several, "--steps", "40,80"], capsys)
     assert status == 0
-    head, first, own = out.splitlines()
+    head, first, own, optioned = out.splitlines()
+    assert optioned.split()[:2] == ["heun:variable=s", "2"]  # each as it was written
     assert head.split()[:5] == ["solver", "claims", "order", "N=40", "N=80"]
     assert first.split()[:2] == ["dpmpp_2m", "2"]
-    assert own.split()[:2] == ["mine", "-"]
+    assert own.split()[:2] == [str(path), "-"]
     assert float(own.split()[2]) == pytest.approx(1, abs=0.05)
 
 
