@@ -55,7 +55,6 @@ def draw(
     """
     from sdcore.drawing import draw as drawn
     from sdcore.filters import open_filters
-    from sdcore.images import check_form
 
     size = 1 if how["batch"] is None else how["batch"]
     unfinished, records = Unfinished(how["state"], how["stop_after"]), Records(how)
@@ -75,11 +74,9 @@ def draw(
         for networks, batches in groups:
             factor = networks.vae.config.factor
             steps = [_steps(batch, factor) for batch in batches]
-            rounds = [-(-len(batch.settings) // max(1, size)) for batch in batches]
-            bar.grow(sum(map(mul, steps, rounds)))
+            bar.grow(sum(map(mul, steps, (_rounds(batch, size) for batch in batches))))
             for batch, count in zip(batches, steps, strict=True):
-                for settings in batch.settings:
-                    check_form(settings, output.form)
+                output.check(batch.settings)
                 if how["state"] is not None:  # one state, one run
                     more["batch"] = len(batch.settings)
                 more |= {"start": batch.start, "noise": batch.noise, "sigmas": batch.sigmas}
@@ -93,11 +90,10 @@ def draw(
                 for each in drawing:
                     networks = replace(networks, memory=each.settings.memory)  # leaner, perhaps
                     records.shown(each.shown)
-                    if each.flags:
-                        film.leave_out(each.settings)
                     if each.picture is not None:
                         bar.print(str(output.save(each.picture, each.settings, batch.labels)))
                     if each.flags:
+                        film.leave_out(each.settings)
                         tell(_flagged(each))
                     kept = each.picture if how["sheet"] or how.get("film") else None
                     done.append(Done(kept, each.settings, count, each.nfe, batch.labels))
@@ -167,6 +163,11 @@ def _steps(batch: Batch, factor: int) -> int:
             steps += sum(sigma < begun for sigma in batch.sigmas or plan.sigmas)
         begun = None  # in the next one
     return steps
+
+
+def _rounds(batch: Batch, size: int) -> int:
+    """How often so many of its pictures are drawn at once."""
+    return -(-len(batch.settings) // max(1, size))
 
 
 def _once(tell: Callable[[str], None]) -> Callable[[str], None]:

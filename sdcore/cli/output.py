@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -83,6 +83,13 @@ class Output:
                 pass
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error.strerror}") from None
+
+    def check(self, settings: Iterable[Settings]) -> None:
+        """Raises InputError where the settings of a picture are too long for its format."""
+        from sdcore.images import check_form
+
+        for each in settings:
+            check_form(each, self.form)
 
     def take_back(self) -> None:
         """Remove the folders that `open` made, where nothing was written into them."""
