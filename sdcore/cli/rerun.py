@@ -136,67 +136,71 @@ def _read(picture: Path, options: Mapping[str, Any]) -> Old:
 def _theirs(info: Infotext, options: Mapping[str, Any]) -> Old:
     """What another tool's text asks for, with the model and the adapters that are here."""
     values = {name: value for name, value in info.options.items() if name in OPTIONS}
+    begun, unbegun = _begun(values, options)
+    values = {name: value for name, value in values.items() if name not in _BEGUN} | begun
     values["negative"] = info.negative
-    left = list(info.warnings)
-    values |= _begun(values, options, left)
-    if not options["model"]:
-        values |= _model(info, options, left)
-    loras = []
+    model, unmatched = ({}, []) if options["model"] else _model(info, options)
+    loras, absent = [], []
     for tag in info.loras:
         try:
             loras.append(tagged_lora(tag, options, typed=False))
         except InputError as error:
-            left.append(f"{error}; drawn without it")
-    values["loras"] = tuple(loras)
+            absent.append(f"{error}; drawn without it")
     seed = None if info.seed == -1 else info.seed
-    return Old(info.prompt, seed, values, left=tuple(left))
+    left = (*info.warnings, *unbegun, *unmatched, *absent)
+    return Old(info.prompt, seed, {**values, **model, "loras": tuple(loras)}, left=left)
 
 
-def _begun(values: dict[str, Any], options: Mapping[str, Any], left: list[str]) -> dict[str, Any]:
+_BEGUN = ("strength", "mask_blur")  # of a picture that began at another one
+
+
+def _begun(
+    values: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
     """Where the picture began, if it began at another one: that is named by --image and --mask.
 
-    Of N steps int(N * strength) + 1 are run there, on the likeliest of the latents, as near as its
-    posterior is narrow.
+    And a line for what of it cannot be followed. Of N steps int(N * strength) + 1 are run there, on
+    the likeliest of the latents, as near as its posterior is narrow.
     """
-    strength, blur = values.pop("strength", None), values.pop("mask_blur", None)
+    strength, blur = (values.get(name) for name in _BEGUN)
     images, masks = options["image"], options["mask"]
     begun: dict[str, Any] = {}
+    left: list[str] = []
     if blur is not None and len(masks) == 1:
         begun |= {"mask": masks[0], "mask_blur": blur}
     elif blur is not None:
         left.append(f"Mask blur: {blur:g} is not followed: give the mask, --mask")
     if strength is None:
-        return begun
+        return begun, left
     if len(images) != 1:
         left.append(
             f"Denoising strength: {strength:g} is not followed: give the picture that it began "
             "from, --image"
         )
-        return begun
+        return begun, left
     steps = values.get("steps")
     if options["steps"] or steps is None:
         where = {"strength": strength}
     else:
         where = {"start_step": max(0, steps - int(min(strength, 0.999) * steps) - 1)}
-    return {**begun, "image": images[0], "posterior": "mode", **where}
+    return {**begun, "image": images[0], "posterior": "mode", **where}, left
 
 
-def _model(info: Infotext, options: Mapping[str, Any], left: list[str]) -> Mapping[str, Any]:
-    """The model of the picture, if it is among the files of --models."""
+def _model(info: Infotext, options: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """The model of the picture, if it is among the files of --models; and a line where it is not,
+    or is another one of its name."""
     from sdcore.checkpoints.find import bundled_models
     from sdcore.checkpoints.library import model_of
 
     if info.model is None and info.model_hash is None:
-        return {}
+        return {}, []
     if info.model in bundled_models():
-        return {"model": info.model}
+        return {"model": info.model}, []
     label = f"Model: {info.model or 'of no name'}"
     label += "" if info.model_hash is None else f" (hash {info.model_hash})"
     found = model_of(info.model, info.model_hash, options["models"])
     if found is None:
-        left.append(f"{label} is not here: name it by --model, or its folder by --models")
-        return {}
+        return {}, [f"{label} is not here: name it by --model, or its folder by --models"]
     path, same = found
-    if info.model_hash is not None and not same:
-        left.append(f"{label}: {path} has its name and another hash")
-    return {"model": str(path)}
+    other = info.model_hash is not None and not same
+    return {"model": str(path)}, [f"{label}: {path} has its name and another hash"] * other
