@@ -137,7 +137,7 @@ class Options:
         "they are weights, as in (red:1.2), and it is read in chunks: `sdcore.prompts`.",
     )  # fmt: skip
     clip_skip: int | None = option(
-        "2: the text encoder's last layer but one.", WORDS, kind=int,
+        "2: the text encoder's last layer but one.  [default: 1]", WORDS, kind=int,
         doc="which of the text encoder's layers the UNet is told, in A1111's numbers: 1 as trained "
         "(None), 2 the one before.",
     )  # fmt: skip
@@ -181,8 +181,8 @@ class Options:
         doc="the same.",
     )  # fmt: skip
     tail: str | float | None = option(
-        "zero, sigma_min, discard_penultimate, or a sigma.", SAMPLING, metavar="TAIL",
-        goes_with=("scheduler", "spacing"),
+        "zero, sigma_min, discard_penultimate, or a sigma.  [default: the spacing's]", SAMPLING,
+        metavar="TAIL", goes_with=("scheduler", "spacing"),
     )  # fmt: skip
     eta: float | None = option(
         "Share of fresh noise a step: 0 none, 1 ancestral, more up to all.",
@@ -205,8 +205,8 @@ class Options:
         doc='"x", "y" or "xy": a picture whose edges meet, to be laid side by side.',
     )  # fmt: skip
     noise: "str | Any | None" = option(
-        "independent, or brownian: one path for any steps.", SAMPLING, metavar="NAME",
-        goes_with=SCHEDULERS,
+        "independent, or brownian: one path for any steps.  [default: the scheduler's]", SAMPLING,
+        metavar="NAME", goes_with=SCHEDULERS,
         doc='of a stochastic scheduler: "independent" draws, or "brownian": the same path for any '
         'number of steps; "independent:delta=31337": draws of seeds that are so much larger, which '
         "A1111 calls ENSD; None: the scheduler's own.",
@@ -262,7 +262,7 @@ class Options:
         doc="where to repaint it (white): a picture, or its path. Greys are shares.",
     )  # fmt: skip
     mask_blur: float | None = option(
-        "Soft edges, in pixels.", START, kind=float, goes_with=("image",),
+        "Soft edges, in pixels.  [default: 0]", START, kind=float, goes_with=("image",),
         doc="softens the mask's edges: a Gaussian's standard deviation in pixels.",
     )  # fmt: skip
     extend: str | None = option(

@@ -105,7 +105,7 @@ COMMAND: Mapping[str, Sequence[click.Option]] = {
             "-n",
             "count",
             type=int,
-            help="How many pictures of each prompt.",
+            help="How many pictures of each prompt.  [default: 1]",
         ),
         _option(
             "--sigmas",

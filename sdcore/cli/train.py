@@ -33,7 +33,8 @@ _PLACES = ("data_dir", "out", "name", "config")
 def _planned(name: str, option: Option, default: Any) -> click.Option:
     """An option of the plan. What is not given is None, for a configuration to say."""
     flag = f"--{name.replace('_', '-')}" if option.flag is None else option.flag
-    shown = "" if default in (None, (), False, MISSING) else f"  [default: {default}]"
+    silent = default is None or default is False or default in ((), MISSING)  # 0 is told
+    shown = "" if silent else f"  [default: {default}]"
     more: Any = {"help": option.help + shown, "default": None}
     if option.kind is bool:
         return Spelt((flag, *option.also, name), is_flag=True, **more)

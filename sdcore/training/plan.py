@@ -109,7 +109,10 @@ class Plan:
         "Learning rate.  [default: the method's]", LENGTH, kind=float, also=("--learning-rate",)
     )
     text_lr: float | None = option(
-        "Of the text encoders.", LENGTH, kind=float, also=("--text-encoder-lr",)
+        "Of the text encoders.  [default: the method's]",
+        LENGTH,
+        kind=float,
+        also=("--text-encoder-lr",),
     )
     schedule: str = option(
         "constant, linear, cosine.", LENGTH, "cosine", metavar="NAME", also=("--lr-scheduler",)
