@@ -117,8 +117,8 @@ def test_a_smaller_picture_only_where_it_is_asked_for_and_it_says_so(
     size = {"width": 128, "height": 128}
     worker = Worker(models, Limits())
     with client_of(worker) as client:
-        body = {"prompt": "a", "num_inference_steps": 2, "seed": 1, **size}
-        smaller = client.post("/generate", json=body)
+        body = {"prompt": "a", "num_inference_steps": 2, "seed": 1}
+        smaller = client.post("/generate", json={**body, **size})
         refused = client.post("/v1/images/generations", json={**body, "size": "128x128"})
         theirs = {"prompt": "a", "steps": 2, "seed": 1, **size}
         also = client.post("/sdapi/v1/txt2img", json=theirs)
