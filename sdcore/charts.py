@@ -33,14 +33,15 @@ def chart(
     log_x: bool = False,
     log_y: bool = False,
     size: tuple[int, int] = (900, 560),
+    legend: int = 0,
 ) -> Image.Image:
-    """The lines over each other, with axes and a legend beside them.
+    """The lines over each other, with axes and a legend beside them, of at least so many pixels.
 
     A logarithmic axis needs positive numbers; what is not finite, or not positive there, is left
     out. Lines beyond ten share a colour and differ in their marks.
     """
     factor = 2  # drawn twice as large, then made smaller: smooth edges
-    page = _Page(factor, size, log_x, log_y)
+    page = _Page(factor, size, log_x, log_y, legend)
     lines = [page.fit_to_draw(line) for line in lines]
     lines = [line for line in lines if line.points]
     image = Image.new("RGB", (size[0] * factor, size[1] * factor), PAPER)
@@ -61,8 +62,10 @@ def chart(
 class _Page:
     """Where numbers are on the picture, in pixels of the final size."""
 
-    def __init__(self, factor: int, size: tuple[int, int], log_x: bool, log_y: bool) -> None:
-        self.factor, self.size, self.log = factor, size, (log_x, log_y)
+    def __init__(
+        self, factor: int, size: tuple[int, int], log_x: bool, log_y: bool, legend: int
+    ) -> None:
+        self.factor, self.size, self.log, self.least = factor, size, (log_x, log_y), legend
         self.left, self.top, self.bottom = 78, 34, size[1] - 48
         self.right = size[0] - 16
         self.low, self.high = (0.0, 0.0), (1.0, 1.0)
@@ -100,7 +103,7 @@ class _Page:
     def axes(
         self, draw: ImageDraw.ImageDraw, lines: Sequence[Line], x_label: str, y_label: str
     ) -> None:
-        longest = max(_length(line.name, 11) for line in lines)
+        longest = max(self.least, *(_length(line.name, 11) for line in lines))
         self.right = max(self.left + 120, self.size[0] - 52 - min(260, longest))
         xs = [p[0] for line in lines for p in line.points]
         ys = [p[1] for line in lines for p in line.points]
@@ -201,7 +204,7 @@ def ticks(low: float, high: float, log: bool, known: Sequence[float] = ()) -> li
     marks = (1,) if high - low > 3 else (1, 2, 5)
     found = [m * 10.0**p for p in range(math.floor(low), math.ceil(high) + 1) for m in marks]
     found = [tick for tick in found if low <= math.log10(tick) <= high]
-    return found if len(found) > 1 else [tick for tick in _even(10**low, 10**high) if tick > 0]
+    return found if len(found) > 2 else [tick for tick in _even(10**low, 10**high) if tick > 0]
 
 
 def _even(low: float, high: float, least: float = 0.0) -> list[float]:

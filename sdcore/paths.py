@@ -51,6 +51,15 @@ def file_of(place: str | os.PathLike[str]) -> Path:
     return path
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file begins as PNG, JPEG or WebP do, whatever it is called."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4).startswith((b"\x89PNG", b"\xff\xd8\xff", b"RIFF"))
+    except OSError:
+        return False
+
+
 def check_folder(folder: Path) -> None:
     """Raises InputError for a folder that is not there, or in which nothing can be written."""
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):

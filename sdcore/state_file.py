@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sdcore.errors import InputError
-from sdcore.paths import check_folder, file_of, path_of
+from sdcore.paths import check_folder, file_of, is_picture, path_of
 from sdcore.strict_json import parse
 from sdcore.writing import write_whole
 
@@ -125,6 +125,8 @@ def to_bytes(
 def read(path: str | Path) -> Read:
     """Raises InputError for a file that is missing, none of these, or garbled."""
     place = file_of(path)
+    if is_picture(place):
+        raise InputError(f"{place} is a picture, and no state: sdcore rerun draws it again")
     try:
         with safe_open(place, "pt") as file:
             text = (file.metadata() or {}).get(KEY)

@@ -15,6 +15,7 @@ def test_a_logarithmic_axis_of_any_range_is_labelled() -> None:
     """Also within less than a factor of two, where no power of ten and no half of one falls."""
     found = ticks(math.log10(0.1122), math.log10(0.1229), True)
     assert [f"{tick:.5g}" for tick in found] == ["0.114", "0.116", "0.118", "0.12", "0.122"]
+    assert len(ticks(math.log10(0.15), math.log10(0.9), True)) > 2
     assert ticks(-1, 1, True) == [0.1, 0.2, 0.5, 1, 2, 5, 10]
     assert ticks(-4, 0, True) == [1e-4, 1e-3, 1e-2, 0.1, 1]
     for exponent in range(-12, 12):

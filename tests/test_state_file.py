@@ -119,6 +119,9 @@ def test_what_is_no_file_of_ours(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no\.safetensors is missing"):
         State.load(tmp_path / "no.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(InputError, match=r"picture\.png is a picture, and no state: sdcore rerun"):
+        read(tmp_path / "picture.png")
     with pytest.raises(InputError, match="holds no state"):
         State.load(tmp_path / "other.safetensors")
     data = saved.read_bytes()

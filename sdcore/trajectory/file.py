@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sdcore.errors import InputError
 from sdcore.latent_colours import LatentColours
-from sdcore.paths import check_folder, file_of, path_of
+from sdcore.paths import check_folder, file_of, is_picture, path_of
 from sdcore.settings import Settings
 from sdcore.sheets import Section, as_png, compose
 from sdcore.shown import brief, clipped, listing
@@ -141,6 +141,8 @@ class Trajectory:
     def load(cls, path: str | Path) -> Trajectory:
         """What `save` wrote. Raises InputError for what is no such file, or garbled."""
         path = file_of(path)
+        if is_picture(path):
+            raise InputError(f"{path} is a picture, and no run: sample --record FILE writes one")
         try:
             with safe_open(path, "pt") as file:
                 text = (file.metadata() or {}).get(KEY)

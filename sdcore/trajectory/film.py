@@ -61,7 +61,9 @@ def plot(trajectory: Trajectory, rows: Sequence[Shape]) -> Image.Image:
             if (points := _points(rows, name, logarithmic))
         ]
         if lines:
-            drawn.append(chart(lines, title, "step", label, log_y=logarithmic, size=(760, 320)))
+            drawn.append(
+                chart(lines, title, "step", label, log_y=logarithmic, size=(760, 320), legend=60)
+            )
     return _stacked(drawn)
 
 

@@ -211,6 +211,9 @@ def test_garbled_files_are_refused_in_a_line(run: Run, tmp_path: Path) -> None:
     facts = json.loads(json.dumps(_facts(path)))
     tensors = load_file(path)
     path.write_bytes(path.read_bytes()[:-3])
+    (tmp_path / "picture.webp").write_bytes(b"RIFF0000WEBP")
+    with pytest.raises(InputError, match=r"picture\.webp is a picture, and no run"):
+        Trajectory.load(tmp_path / "picture.webp")
     with pytest.raises(InputError, match="is no recorded run"):
         Trajectory.load(path)
     for change in (
