@@ -9,7 +9,7 @@ Pictures are drawn, encoded, carried up to noise and drawn again from there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ PATHS: dict[str, tuple[Any, ...]] = {  # spacing, eta and config
     "flow": ("simple", None, FLOW),
 }
 PROMPT, SEEDS, STEPS, ITERATIONS = "a blue boat on the sea", (1,), (10, 20, 50), (1, 5)
+SOLVERS, COUNTS = ("heun", "rk4"), (10, 20, 40, 80)  # of the likelihoods; COUNTS of steps
 METHODS = [
     ("plain", "euler", 0),
     *(("fixed-point", "euler", n) for n in ITERATIONS),
@@ -66,18 +67,18 @@ def name_of(row: tuple[str, str, int]) -> str:
     return method + f", {iterations} iteration{'s' * (iterations > 1)}" * (iterations > 0)
 
 
-def likelihoods() -> Iterator[list[str]]:
+def likelihoods(counts: Sequence[int] = COUNTS) -> Iterator[list[str]]:
     """Rows: the error of log p in a Gaussian world, where it is known."""
     for path in PATHS:
-        for solver in ("heun", "rk4"):
-            yield from errors_of_log_p(path, solver)
+        for solver in SOLVERS:
+            yield from errors_of_log_p(path, solver, counts)
 
 
-def errors_of_log_p(path: str, solver: str) -> Iterator[list[str]]:
-    """The rows of one solver on one path."""
+def errors_of_log_p(path: str, solver: str, counts: Sequence[int]) -> Iterator[list[str]]:
+    """The rows of one solver on one path, one for each number of steps."""
     world, variance = Gaussian(0.3, 0.5), 0.25
     x = torch.linspace(-1, 1.5, 16, dtype=torch.float64).reshape(1, 1, 4, 4)
-    for steps in (10, 20, 40, 80):
+    for steps in counts:
         scheduler = resolve(solver, *PATHS[path])
         plan = scheduler.plan(steps)
         process = process_of(scheduler.prediction_type, plan)
