@@ -45,8 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # What takes longest, in the order of its length: begun last it would leave other workers idle.
-LONG = ("server/test_fuzzed.py", "train/test_train.py", "server/test_live.py",
-        "scripts/test_tutorial.py", "training/test_ranks.py")  # fmt: skip
+LONG = ("scripts/test_file_kinds.py", "train/test_train.py", "server/test_live.py",
+        "server/test_fuzzed.py", "scripts/test_tutorial.py", "training/test_ranks.py")  # fmt: skip
 
 
 @pytest.hookimpl(wrapper=True)
