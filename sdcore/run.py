@@ -16,7 +16,7 @@ from sdcore import state_file
 from sdcore.answering import Answering, over_parts
 from sdcore.engine import Lossy, choose
 from sdcore.errors import InputError
-from sdcore.guidance import Guidance, is_unpaired
+from sdcore.guidance import Guidance, accepted, is_unpaired
 from sdcore.html_tables import html_table
 from sdcore.inpainting import Canvas, Kept, with_pixels
 from sdcore.inversion import Recorded
@@ -117,6 +117,8 @@ class Run:
                 if name in ("solver", "noise", "around") and not callable(value):
                     like = ', e.g. resolve("euler").solver' if name == "solver" else ""
                     raise InputError(f"{name} is a function{like}, and no {type(value).__name__}")
+                if name == "guidance":
+                    accepted(value)  # raises where it is none
                 said |= {"around": None} if value is unchanged else settings_of(name, value)
         settings = tuple(replace(each, **said) for each in self.settings)
         object.__setattr__(self, "settings", settings if said else self.settings)

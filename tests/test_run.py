@@ -219,6 +219,8 @@ def test_settings_say_what_was_put_in(sd: StableDiffusion, run: sdcore.Run) -> N
 def test_what_cannot_be_put_in(run: sdcore.Run, name: str) -> None:
     with pytest.raises(InputError, match=f"{name} is a function.*, and no str"):
         replace(run, **{name: "euler"})
+    with pytest.raises(InputError, match="5 is no guidance: it needs branches"):
+        replace(run, guidance=5)
 
 
 def test_gone_on_with_from_a_file(run: sdcore.Run, tmp_path: Path) -> None:
