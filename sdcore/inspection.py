@@ -17,7 +17,7 @@ from sdcore.adapters.lora import BUNDLE
 from sdcore.adapters.names import split_key
 from sdcore.checkpoints.checkpoint import Checkpoint, Component
 from sdcore.checkpoints.convert import family_of
-from sdcore.checkpoints.find import find_model
+from sdcore.checkpoints.find import bundled_adapters, bundled_embeddings, find_model
 from sdcore.checkpoints.folder import PARTS, open_folder
 from sdcore.checkpoints.key_tables import PREFIXES, part_at
 from sdcore.checkpoints.kinds import VIDEO, other_kind
@@ -60,7 +60,8 @@ def inspect(place: str | Path, variant: str | None = None) -> dict[str, Any]:
     Raises:
         InputError: nothing is there, or a broken file.
     """
-    path = find_model(place, variant)
+    bundled = {**bundled_embeddings(), **bundled_adapters()}
+    path = bundled[str(place)] if str(place) in bundled else find_model(place, variant)
     if (path / INDEX).is_file():
         return {"path": str(path), "kind": "model", "layout": "diffusers folder"} | _model(
             open_folder(path, variant)

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from sdcore.adapters.apply import twin
-from sdcore.adapters.files import find_adapter, find_embedding
+from sdcore.adapters.files import find_adapter, find_embedding, missing
 from sdcore.adapters.lora import BUNDLE
+from sdcore.checkpoints.find import bundled_adapters, bundled_embeddings
 from sdcore.checkpoints.kinds import other_kind
 from sdcore.checkpoints.pickled import check_plain, flat, is_pickled, load_pickle
 from sdcore.checkpoints.read import Weights
@@ -90,7 +91,9 @@ def open_embedding(path: str | Path, token: str | None = None) -> Embedding:
             raise InputError(f"{path} holds none of {', '.join(FOLDER_NAMES)}")
         return replace(joined(halves)[0], name=str(path), second=None)
     if not file.is_file():
-        raise InputError(f"no embedding at {path}: there is no such file")
+        if str(path) in bundled_adapters():
+            raise InputError(f"{path} is a LoRA, and no learned word: --lora takes it")
+        raise missing("embedding", file, bundled_embeddings())
     own, vectors = _vectors(file, _held(file))
     word = (own if token is None else token).strip()
     if not word:

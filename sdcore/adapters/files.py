@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,18 @@ def find_adapter(path: str | Path) -> Path:
             raise InputError(f"{path} holds none of {', '.join(NAMES)}")
         return files[0]
     if not path.is_file():
-        raise InputError(f"no adapter at {path}: there is no such file")
+        if str(path) in bundled_embeddings():
+            raise InputError(f"{path} is a learned word, and no LoRA: --embedding takes it")
+        raise missing("adapter", path, bundled_adapters())
     return path
+
+
+def missing(kind: str, path: Path, bundled: Iterable[str]) -> InputError:
+    """What is said where nothing is: of what looks like a name, which there are."""
+    text = f"no {kind} at {path}: there is no such file"
+    if path.suffix or len(path.parts) > 1:
+        return InputError(text)
+    return InputError(f"{text}; the names that are known are {', '.join(sorted(bundled))}")
 
 
 def find_embedding(path: str | Path) -> Path:

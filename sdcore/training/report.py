@@ -24,16 +24,19 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #26262a; background: #faf9f6
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 img { max-width: 100% } p img { width: 45rem }
 table { border-collapse: collapse } td, th { padding: .15rem .9rem .15rem 0; text-align: left }
+.sheets { display: flex; flex-wrap: wrap; gap: 0 1.5rem; align-items: end }
 figure { margin: 0 0 1.5rem } figcaption { color: #7a7874 }
 """
 SMOOTHED = 50  # steps, at most, in the mean that the loss is shown as
 CURVES, POINTS = 5, 60  # in a chart, in a curve: at most
 
 
-def write_report(path: Path, name: str, plan: Plan, total: int, record: Record) -> None:
-    """Write the page in place of an earlier one."""
+def write_report(
+    path: Path, name: str, plan: Plan, total: int, record: Record, origin: str = ""
+) -> None:
+    """Write the page in place of an earlier one. origin: which model learns, from what."""
     done = record.steps[-1].step if record.steps else 0
-    head = f"{plan.method}, {done} of {total} steps"
+    head = f"{plan.method}{f' of {origin}' if origin else ''}, {done} of {total} steps"
     body = [f"<h1>{escape(name)}</h1><p>{escape(head)}; sdcore {VERSION}</p>"]
     if record.looks:
         body += [
@@ -50,8 +53,9 @@ def write_report(path: Path, name: str, plan: Plan, total: int, record: Record) 
     if record.steps:
         body += ["<h2>Step by step</h2>", _loss(record), _rate(record)]
     body.append("<h2>Pictures over time</h2>")
-    body += [_figure(path.parent, look) for look in record.looks if look.sheet is not None]
-    rows = "".join(f"<tr><td>{escape(k)}</td><td>{escape(str(v))}</td></tr>"
+    sheets = [_figure(path.parent, look) for look in record.looks if look.sheet is not None]
+    body.append(f'<div class="sheets">{"".join(sheets)}</div>')
+    rows = "".join(f"<tr><td>{escape(k)}</td><td>{escape(_written(v))}</td></tr>"
                    for k, v in plan.as_dict().items() if v not in (None, ()))  # fmt: skip
     body.append(f"<h2>The plan</h2><table>{rows}</table>")
     page = (
@@ -59,6 +63,10 @@ def write_report(path: Path, name: str, plan: Plan, total: int, record: Record) 
         f"<style>{_STYLE}</style>{''.join(body)}</html>\n"
     )
     write_whole(path, page.encode())
+
+
+def _written(value: object) -> str:
+    return "; ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _by_sigma(looks: Sequence[Look], what: str) -> str:

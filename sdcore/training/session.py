@@ -220,7 +220,8 @@ class Session:
         pictures = drawn(drawing, self.prompts, **self._how())
         write_whole(self.place / name, to_png(sheet(pictures)))
         self.record.add(Look(step, grid.measure(self.trained.networks), name))
-        write_report(self.place / REPORT, self.name, self.plan, self.total, self.record)
+        origin = f"{self.networks.name} on {len(self.items)} pictures"
+        write_report(self.place / REPORT, self.name, self.plan, self.total, self.record, origin)
 
     def _how(self) -> dict[str, Any]:
         """Drawn at the size that is trained at, as far as the VAE's factor allows."""

@@ -198,5 +198,9 @@ def test_more_that_is_refused(sd: StableDiffusion, tmp_path: Path) -> None:
         sd.with_embedding(path).with_embedding(path)
     with pytest.raises(InputError, match="no embedding at nowhere"):
         sd.with_embedding("nowhere.pt")
+    with pytest.raises(InputError, match=r"names that are known are picturebook-teal$"):
+        sd.with_embedding("picturebook-tael")
+    with pytest.raises(InputError, match="picturebook-v is a LoRA, and no learned word"):
+        sd.with_embedding("picturebook-v")
     with pytest.raises(InputError, match="pickled code is never run"):
         sd.with_embedding(pickled(tmp_path / "x.pt", {"a": Path("x")}))

@@ -561,8 +561,12 @@ def test_what_cannot_be_applied(
 
 
 def test_files_that_are_none(sd: StableDiffusion, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no adapter at"):
+    with pytest.raises(InputError, match=r"no adapter at .*: there is no such file$"):
         sd.with_lora(tmp_path / "nowhere.safetensors")
+    with pytest.raises(InputError, match="known are picturebook-cyanotype, picturebook-few-steps"):
+        sd.with_lora("picturebook-few-stps")
+    with pytest.raises(InputError, match="picturebook-teal is a learned word, and no LoRA"):
+        sd.with_lora("picturebook-teal")
     with pytest.raises(InputError, match=r"holds none of pytorch_lora_weights"):
         sd.with_lora(tmp_path)
     (tmp_path / "a.safetensors").write_bytes(b"no")
