@@ -28,6 +28,7 @@ from sdcore.family import usual
 from sdcore.images import to_tensor
 from sdcore.models import UNetConfig, VAEConfig
 from sdcore.sampling import State
+from sdcore.schedulers.config import SPACING
 
 if TYPE_CHECKING:
     from sdcore.pipeline import StableDiffusion
@@ -168,12 +169,14 @@ def our_text(sd: StableDiffusion, asked: Ask) -> Tensors:
 
 @torch.inference_mode()
 def prepare(sd: StableDiffusion, asked: Ask) -> Run:
-    """Our run of what both are asked for."""
+    """Our run of what both are asked for, on the steps that diffusers reads in the config."""
+    config = sd.scheduler_config
     return sd.prepare(
         asked.prompt,
         seeds=[asked.seed],
         steps=asked.steps * (1 + asked.from_image),
         cfg=asked.cfg,
+        spacing=config.get("timestep_spacing", "leading") if SPACING in config else None,
         width=asked.side,
         height=asked.side,
         **pictures(asked),

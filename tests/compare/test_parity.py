@@ -1,6 +1,7 @@
 """`sdcore parity`: small random models beside diffusers, and what it says when they differ."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,18 @@ def test_the_table(command: Command, tiny_path: Path) -> None:
         "latents after 4 steps",
         "picture of 32 x 32, of 255",
     }
+
+
+def test_a_model_with_steps_of_its_own(command: Command, tiny_path: Path, tmp_path: Path) -> None:
+    """In a key that diffusers passes over: what is compared are the steps that both read."""
+    pytest.importorskip("diffusers")
+    folder = tmp_path / "own"
+    shutil.copytree(tiny_path, folder)
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text()) | {"timestep_spacing": "leading", "_spacing": "trailing"}
+    path.write_text(json.dumps(config))
+    status, out, err = command("--model", folder, "--steps", 4)
+    assert (status, err) == (0, ""), out
 
 
 @pytest.mark.parametrize(
