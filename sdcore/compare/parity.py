@@ -170,7 +170,7 @@ def our_text(sd: StableDiffusion, asked: Ask) -> Tensors:
 @torch.inference_mode()
 def prepare(sd: StableDiffusion, asked: Ask) -> Run:
     """Our run of what both are asked for, on the steps that diffusers reads in the config."""
-    config = sd.scheduler_config
+    config = {} if sd.scheduler_config is None else sd.scheduler_config
     return sd.prepare(
         asked.prompt,
         seeds=[asked.seed],
