@@ -91,6 +91,10 @@ class BrownianNoise(SeededNoise):
 
 MakesNoise = Callable[[tuple[int, ...], tuple[int, ...], torch.device | str], Any]
 NOISES: Mapping[str, type[SeededNoise]] = {"independent": SeededNoise, "brownian": BrownianNoise}
+ABOUT = {  # a line of each, for lists
+    "independent": "fresh in each step, from the picture's seed; delta=N: from one so much larger",
+    "brownian": "along one path for each seed, whatever the number of steps",
+}
 
 
 def noise_named(name: str) -> MakesNoise:

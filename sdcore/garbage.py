@@ -18,7 +18,8 @@ MANY = 100_000  # new objects: it takes 10 ms to go through them
 
 @contextmanager
 def collection_paused() -> Iterator[None]:
-    """No collection inside, in any thread. Where much was made, it counts as old afterwards."""
+    """No collection inside, until the first of several threads that pause it is through. Where much
+    was made, it counts as old afterwards."""
     before = gc.isenabled()
     gc.disable()
     try:

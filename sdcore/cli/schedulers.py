@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from sdcore.schedulers import Entry
 
 
-_NOISES = {
-    "independent": "fresh in each step, from the picture's seed; delta=N: from one so much larger",
-    "brownian": "along one path for each seed, whatever the number of steps",
-}
-
-
 @click.command()
 @click.option("--spacings", is_flag=True, help="The spacings in place of the schedulers.")
 @click.option("--noises", is_flag=True, help="The noises that a stochastic one may draw.")
@@ -80,9 +74,9 @@ def schedulers(spacings: bool, noises: bool, as_json: bool) -> None:
 
 
 def _noises(as_json: bool) -> None:
-    from sdcore.brownian import NOISES
+    from sdcore.brownian import ABOUT
 
-    rows = [{"name": name, "what": _NOISES[name], "from": "sdcore"} for name in NOISES]
+    rows = [{"name": name, "what": what, "from": "sdcore"} for name, what in ABOUT.items()]
     if as_json:
         echo(json.dumps([*rows, *in_json("noise")], indent=1))
         return
